@@ -1,0 +1,276 @@
+#!/usr/bin/env python3
+"""Build the pinned librdkafka, static, into build/librdkafka/: include/, lib/librdkafka.a, lib/pkgconfig/ and build-info.json.
+
+Wheels, source installs, CI and the C benchmark baseline all use this. A second call with the same options is instant. Settings:
+
+    KAFKA_EXT_LIBRDKAFKA_ARCHIVE   a local release archive to build instead of the pinned release
+    KAFKA_EXT_LIBRDKAFKA_SHA256    what that archive, or the upstream one, must hash to
+    KAFKA_EXT_SANITIZE             compile librdkafka with -fsanitize=… too (address,undefined or thread)
+    CC, CFLAGS, CPPFLAGS, LDFLAGS  as usual
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import needs
+from console import BuildError, run, say, step
+from sources import Archive, Project, from_distribution, from_file, from_upstream, parse_version, unpack
+
+HERE = Path(__file__).resolve().parent
+BUILD = HERE.parent / "build"
+
+LIBRDKAFKA = Project(
+    name="librdkafka",
+    version="2.14.2",
+    # Before 2.8.0 a retried idempotent batch may not be the same batch; include/kafka_ext/version_guard.h says it all.
+    oldest="2.8.0",
+    url="https://github.com/confluentinc/librdkafka/archive/refs/tags/v2.14.2.tar.gz",
+    sha256=(
+        # Upstream's archive of the tag. Made again from the tag's tree with `git archive`, bit by bit the same.
+        "d7eec9c31c817fa44402f679c252dfbf97e4c338a849a25c3579a31fd127beb8",
+        # Debian's .orig tarball: another archive, with another top folder, of the same commit (6516057).
+        "4d53568c13717b167d12c7b2a0fe12aeb5d6bfe02de53df5b68f86d870a81b33",
+    ),
+    suites={
+        "Debian": ("sid", "testing", "stable-backports", "stable"),
+        "Ubuntu": ("devel", "resolute", "questing"),
+    },
+)
+
+CONFIGURE = (
+    "--no-download",  # never fetch parts of the build system
+    "--disable-gssapi",  # cyrus-sasl would be one more library for a mechanism few producers use
+    "--disable-lz4-ext",  # librdkafka's own lz4: one shared library less
+    "--disable-debug-symbols",
+    "--enable-ssl",
+    "--enable-curl",  # OIDC
+    "--enable-zstd",
+    "--enable-zlib",
+)
+
+# As `builtin.features` spells them; one that is missing fails the build, not the user's first connection.
+FEATURES = ("ssl", "sasl_plain", "sasl_scram", "sasl_oauthbearer", "oidc", "gzip", "snappy", "lz4", "zstd")
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that decides what comes out; a build made with the same options by the same scripts is kept."""
+
+    version: str
+    sanitize: str
+    archive: str
+    sha256: str
+    compiler: str
+    flags: str
+    scripts: str
+
+    @staticmethod
+    def from_environment() -> Options:
+        def setting(name: str) -> str:
+            return os.environ.get(name, "").strip()
+
+        scripts = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py"))))
+        return Options(
+            version=LIBRDKAFKA.version,
+            sanitize=setting("KAFKA_EXT_SANITIZE"),
+            archive=setting("KAFKA_EXT_LIBRDKAFKA_ARCHIVE"),
+            sha256=setting("KAFKA_EXT_LIBRDKAFKA_SHA256").lower(),
+            compiler=shlex.join(needs.compiler()),
+            flags=" ".join(f"{name}={setting(name)}" for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS")),
+            scripts=scripts.hexdigest(),
+        )
+
+    @property
+    def prefix(self) -> Path:
+        """Builds that are not the default live beside it, so that going back and forth rebuilds nothing."""
+        return BUILD / "-".join(["librdkafka", *(self.sanitize.split(",") if self.sanitize else ())])
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One build at a time in a checkout: `make` in two terminals, or pip beside make, must not meet in one folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system; the compiler will say more than we could
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def obtain(options: Options, cache: Path) -> Archive:
+    cache.mkdir(parents=True, exist_ok=True)
+    if options.archive:
+        return from_file(Path(options.archive).expanduser(), options.sha256 or None)
+    found = from_distribution(LIBRDKAFKA, cache)
+    if found is not None:
+        return found
+    try:
+        return from_upstream(LIBRDKAFKA, cache, options.sha256 or None)
+    except BuildError as error:
+        raise BuildError(f"{error}\nOr download librdkafka {LIBRDKAFKA.version} elsewhere and name the archive in KAFKA_EXT_LIBRDKAFKA_ARCHIVE.") from None
+
+
+def source_version(source: Path) -> str:
+    """What the header says, whatever the archive was called."""
+    header = source / "src/rdkafka.h"
+    found = header.is_file() and re.search(r"#define RD_KAFKA_VERSION\s+0x([0-9a-fA-F]{8})", header.read_text(encoding="utf-8"))
+    if not found:
+        raise BuildError(f"{source.name} is not librdkafka's source: it has no src/rdkafka.h that names a version")
+    number = int(found.group(1), 16)
+    return f"{number >> 24 & 0xFF}.{number >> 16 & 0xFF}.{number >> 8 & 0xFF}"
+
+
+def compile_static(source: Path, options: Options, log: Path) -> list[str]:
+    """Compile src/librdkafka.a and return the libraries that whoever links it must add."""
+    # -fvisibility=hidden: linked into an extension, librdkafka must never meet another copy loaded by another module.
+    flags = ["-O3", "-g1", "-fPIC", "-fvisibility=hidden", *shlex.split(os.environ.get("CFLAGS", ""))]
+    if options.sanitize:
+        flags += [f"-fsanitize={options.sanitize}", "-fno-omit-frame-pointer"]
+    compiler = shlex.join(needs.compiler())
+    # No C++ is compiled, but configure wants a compiler for it: the C compiler will do, and spares the machine g++.
+    environment = {**os.environ, "CC": compiler, "CXX": compiler, "CFLAGS": " ".join(flags)}
+    with step("configured"):
+        run(["./configure", *CONFIGURE], cwd=source, env=environment, log=log)
+    # Not through Makefile.config's own idea of flags: configure keeps CFLAGS from the environment, as given above.
+    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with step("compiled"):
+        run(["make", f"-j{jobs}", "-C", "src", "librdkafka.a"], cwd=source, env=environment, log=log)
+    config = (source / "Makefile.config").read_text(encoding="utf-8")
+    found = re.search(r"^MKL_DYNAMIC_LIBS=\s*(.*)$", config, re.MULTILINE)
+    libraries = found.group(1).split() if found else []
+    return list(dict.fromkeys(word for word in libraries if word.startswith("-l")))
+
+
+def install(source: Path, prefix: Path, version: str, libraries: list[str], allocator: str) -> None:
+    for folder in ("include/librdkafka", "lib/pkgconfig"):
+        (prefix / folder).mkdir(parents=True)
+    for header in ("rdkafka.h", "rdkafka_mock.h"):
+        shutil.copy(source / "src" / header, prefix / "include/librdkafka")
+    shutil.copy(source / "src/librdkafka.a", prefix / "lib")
+    shutil.copy(source / "LICENSES.txt", prefix / "LICENSES.txt")
+    (prefix / "lib/pkgconfig/rdkafka.pc").write_text(
+        # The prefix is relative to this file, so that the folder may be moved or copied.
+        "prefix=${pcfiledir}/../..\n"
+        f"allocator={allocator}\n"
+        "\n"
+        "Name: librdkafka\n"
+        "Description: The Apache Kafka C library, static\n"
+        f"Version: {version}\n"
+        "Cflags: -I${prefix}/include\n"
+        # There is no shared library here to prefer, so what a static link needs is always wanted.
+        f"Libs: -L${{prefix}}/lib -lrdkafka {' '.join(libraries)}\n"
+    )
+
+
+CHECK = r"""
+#include <librdkafka/rdkafka.h>
+#include <stdio.h>
+
+int main(void) {
+        char features[512];
+        size_t size = sizeof(features);
+        rd_kafka_conf_t *conf = rd_kafka_conf_new();
+        if (rd_kafka_conf_get(conf, "builtin.features", features, &size) != RD_KAFKA_CONF_OK)
+                return 1;
+        printf("%s %s\n", rd_kafka_version_str(), features);
+        rd_kafka_conf_destroy(conf);
+        return 0;
+}
+"""
+
+
+def check(prefix: Path, work: Path, options: Options, libraries: list[str], log: Path) -> list[str]:
+    """Link a program with what was built, run it, and return the features it found; fail when one that is required is missing."""
+    program = work / "check"
+    program.with_suffix(".c").write_text(CHECK)
+    command = [*needs.compiler(), f"-I{prefix / 'include'}", program.with_suffix(".c"), "-o", program]
+    command += [f"-L{prefix / 'lib'}", "-lrdkafka", *shlex.split(os.environ.get("LDFLAGS", "")), *libraries]
+    if options.sanitize:
+        command.append(f"-fsanitize={options.sanitize}")
+    run(command, log=log)
+    version, features = run([program], log=log).split()
+    found = features.split(",")
+    missing = [feature for feature in FEATURES if feature not in found]
+    if missing:
+        raise BuildError(f"librdkafka {version} was built without {', '.join(missing)} (it has {features}); what configure found is in {log}")
+    return found
+
+
+def build(options: Options) -> Path:
+    prefix = options.prefix
+    info = prefix / "build-info.json"
+    # From the first look on nobody else may be building: who waited finds the work done.
+    with locked(BUILD / ".librdkafka.lock"):
+        if info.is_file() and json.loads(info.read_text()).get("options") == asdict(options):
+            say(f"{prefix} is up to date")
+            return prefix
+        needs.ensure(needs.LIBRDKAFKA)
+        work = BUILD / "librdkafka-work"
+        log = BUILD / f"{prefix.name}.log"
+        log.unlink(missing_ok=True)
+        archive = obtain(options, BUILD / "cache")
+        say(f"sources: {archive.origin}")
+        source = unpack(archive.path, work)
+        version = source_version(source)
+        if parse_version(version) < parse_version(LIBRDKAFKA.oldest):
+            raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
+        libraries = compile_static(source, options, log)
+        allocator = "system"
+        # Installed beside the place and moved there when it is known to be good: a prefix that is there is a prefix that works.
+        fresh = work / "prefix"
+        install(source, fresh, version, libraries, allocator)
+        features = check(fresh, work, options, libraries, log)
+        (fresh / info.name).write_text(
+            json.dumps(
+                {
+                    "version": version,
+                    "allocator": allocator,
+                    "features": features,
+                    "libraries": libraries,
+                    "origin": archive.origin,
+                    "options": asdict(options),
+                },
+                indent=2,
+            )
+            + "\n"
+        )
+        shutil.rmtree(prefix, ignore_errors=True)
+        fresh.rename(prefix)
+        shutil.rmtree(work)
+        say(f"librdkafka {version} is in {prefix} (allocator: {allocator}; {', '.join(features)})")
+    return prefix
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--where", action="store_true", help="print the prefix these settings build into, and build nothing")
+    arguments = parser.parse_args()
+    options = Options.from_environment()
+    if arguments.where:
+        print(options.prefix)
+        return 0
+    try:
+        build(options)
+    except BuildError as error:
+        print(f"[librdkafka] error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
