@@ -1,0 +1,18 @@
+# cython: language_level=3, embedsignature=False, binding=True, freethreading_compatible=True
+# cython: boundscheck=False, wraparound=False, cdivision=True
+"""librdkafka for Python: the one extension module of kafka_ext.
+
+A file an object, put together into one translation unit so that the hot path is never a call through a border:
+
+    errors -> config -> records -> message -> delivery -> producer        a record's way, from top to bottom
+                                                          mock, consumer  what kafka_ext.testing is made of
+"""
+
+include "core/errors.pyx"
+include "core/config.pyx"
+include "core/records.pyx"
+include "core/message.pyx"
+include "core/delivery.pyx"
+include "core/producer.pyx"
+include "core/consumer.pyx"
+include "core/mock.pyx"
