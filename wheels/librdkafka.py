@@ -34,7 +34,7 @@ BUILD = HERE.parent / "build"
 LIBRDKAFKA = Project(
     name="librdkafka",
     version="2.14.2",
-    # Before 2.8.0 a retried idempotent batch may not be the same batch; include/kafka_ext/version_guard.h says it all.
+    # include/kafka_ext/version_guard.h says why.
     oldest="2.8.0",
     url="https://github.com/confluentinc/librdkafka/archive/refs/tags/v2.14.2.tar.gz",
     sha256=(

@@ -1,0 +1,11 @@
+/* Refuses librdkafka releases that would break what kafka_ext promises, at compile time, whatever found the headers. */
+#ifndef KAFKA_EXT_VERSION_GUARD_H
+#define KAFKA_EXT_VERSION_GUARD_H
+
+#include <librdkafka/rdkafka.h>
+
+#if !defined(RD_KAFKA_VERSION) || RD_KAFKA_VERSION < 0x020800ff
+#error "kafka_ext needs librdkafka 2.8.0 or newer: before 2.5 a retried idempotent batch may not be the same batch, and before 2.12 a record with headers to a partition that does not exist is a double free"
+#endif
+
+#endif
