@@ -5,6 +5,7 @@ Wheels, source installs, CI and the C benchmark baseline all use this. A second 
 
     KAFKA_EXT_LIBRDKAFKA_ARCHIVE   a local release archive to build instead of the pinned release
     KAFKA_EXT_LIBRDKAFKA_SHA256    what that archive, or the upstream one, must hash to
+    KAFKA_EXT_ALLOCATOR            mimalloc (the default where it can be had) inside librdkafka, or system
     KAFKA_EXT_SANITIZE             compile librdkafka with -fsanitize=… too (address,undefined or thread)
     CC, CFLAGS, CPPFLAGS, LDFLAGS  as usual
 """
@@ -24,8 +25,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import allocator
 import needs
-from console import BuildError, run, say, step
+from console import BuildError, run, say, step, warn
 from sources import Archive, Project, from_distribution, from_file, from_upstream, parse_version, unpack
 
 HERE = Path(__file__).resolve().parent
@@ -36,6 +38,7 @@ LIBRDKAFKA = Project(
     version="2.14.2",
     # include/kafka_ext/version_guard.h says why.
     oldest="2.8.0",
+    before="3",
     url="https://github.com/confluentinc/librdkafka/archive/refs/tags/v2.14.2.tar.gz",
     sha256=(
         # Upstream's archive of the tag. Made again from the tag's tree with `git archive`, bit by bit the same.
@@ -69,6 +72,7 @@ class Options:
     """All that decides what comes out; a build made with the same options by the same scripts is kept."""
 
     version: str
+    allocator: str
     sanitize: str
     archive: str
     sha256: str
@@ -81,10 +85,16 @@ class Options:
         def setting(name: str) -> str:
             return os.environ.get(name, "").strip()
 
+        sanitize = setting("KAFKA_EXT_SANITIZE")
+        # The sanitizers know the system's malloc; another one would hide from them what they look for.
+        chosen = setting("KAFKA_EXT_ALLOCATOR") or ("system" if sanitize else "mimalloc")
+        if chosen not in ("mimalloc", "system"):
+            raise BuildError(f"KAFKA_EXT_ALLOCATOR is {chosen!r}; it takes mimalloc or system")
         scripts = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(HERE.glob("*.py"))))
         return Options(
             version=LIBRDKAFKA.version,
-            sanitize=setting("KAFKA_EXT_SANITIZE"),
+            allocator=chosen,
+            sanitize=sanitize,
             archive=setting("KAFKA_EXT_LIBRDKAFKA_ARCHIVE"),
             sha256=setting("KAFKA_EXT_LIBRDKAFKA_SHA256").lower(),
             compiler=shlex.join(needs.compiler()),
@@ -95,7 +105,8 @@ class Options:
     @property
     def prefix(self) -> Path:
         """Builds that are not the default live beside it, so that going back and forth rebuilds nothing."""
-        return BUILD / "-".join(["librdkafka", *(self.sanitize.split(",") if self.sanitize else ())])
+        system = ["system"] if self.allocator == "system" else []
+        return BUILD / "-".join(["librdkafka", *system, *filter(None, self.sanitize.split(","))])
 
 
 @contextmanager
@@ -125,6 +136,26 @@ def obtain(options: Options, cache: Path) -> Archive:
         raise BuildError(f"{error}\nOr download librdkafka {LIBRDKAFKA.version} elsewhere and name the archive in KAFKA_EXT_LIBRDKAFKA_ARCHIVE.") from None
 
 
+def add_mimalloc(archive: Path, work: Path, cache: Path, log: Path) -> tuple[str, list[Path]]:
+    """Make an archive of librdkafka use mimalloc; returns the allocator it ends up with, and that one's licence.
+
+    Not having mimalloc makes a slower library, not a wrong one: it is said, and the build goes on with the system's malloc.
+    """
+    reason = allocator.unsupported()
+    if not reason:
+        try:
+            found = from_distribution(allocator.MIMALLOC, cache) or from_upstream(allocator.MIMALLOC, cache)
+        except BuildError as error:
+            reason = str(error).splitlines()[0]
+    if reason:
+        warn(f"librdkafka keeps the system's malloc: {reason}")
+        return "system", []
+    say(f"sources: {found.origin}")
+    with step("mimalloc added"):
+        licences = allocator.merge(archive, found.path, work, log)
+    return f"mimalloc {found.version}", licences
+
+
 def source_version(source: Path) -> str:
     """What the header says, whatever the archive was called."""
     header = source / "src/rdkafka.h"
@@ -146,7 +177,8 @@ def compile_static(source: Path, options: Options, log: Path) -> list[str]:
     environment = {**os.environ, "CC": compiler, "CXX": compiler, "CFLAGS": " ".join(flags)}
     with step("configured"):
         run(["./configure", *CONFIGURE], cwd=source, env=environment, log=log)
-    # Not through Makefile.config's own idea of flags: configure keeps CFLAGS from the environment, as given above.
+    # configure has written the flags down, and make would take the environment's a second time.
+    del environment["CFLAGS"]
     jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with step("compiled"):
         run(["make", f"-j{jobs}", "-C", "src", "librdkafka.a"], cwd=source, env=environment, log=log)
@@ -156,17 +188,22 @@ def compile_static(source: Path, options: Options, log: Path) -> list[str]:
     return list(dict.fromkeys(word for word in libraries if word.startswith("-l")))
 
 
-def install(source: Path, prefix: Path, version: str, libraries: list[str], allocator: str) -> None:
-    for folder in ("include/librdkafka", "lib/pkgconfig"):
+def install(source: Path, prefix: Path, version: str, libraries: list[str], allocated_by: str, licences: list[Path]) -> None:
+    for folder in ("include/librdkafka", "lib/pkgconfig", "licenses"):
         (prefix / folder).mkdir(parents=True)
     for header in ("rdkafka.h", "rdkafka_mock.h"):
         shutil.copy(source / "src" / header, prefix / "include/librdkafka")
     shutil.copy(source / "src/librdkafka.a", prefix / "lib")
-    shutil.copy(source / "LICENSES.txt", prefix / "LICENSES.txt")
+    for licence in ("LICENSES.txt", "LICENSE"):  # the second one in releases from before there was the first
+        if (source / licence).is_file():
+            shutil.copy(source / licence, prefix / "licenses/librdkafka.txt")
+            break
+    for licence in licences:
+        shutil.copy(licence, prefix / "licenses/mimalloc.txt")
     (prefix / "lib/pkgconfig/rdkafka.pc").write_text(
         # The prefix is relative to this file, so that the folder may be moved or copied.
         "prefix=${pcfiledir}/../..\n"
-        f"allocator={allocator}\n"
+        f"allocator={allocated_by}\n"
         "\n"
         "Name: librdkafka\n"
         "Description: The Apache Kafka C library, static\n"
@@ -181,20 +218,28 @@ CHECK = r"""
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 
+#ifdef MIMALLOC
+_Bool mi_is_in_heap_region(const void *memory);
+#else
+#define mi_is_in_heap_region(memory) 0
+#endif
+
 int main(void) {
         char features[512];
         size_t size = sizeof(features);
         rd_kafka_conf_t *conf = rd_kafka_conf_new();
         if (rd_kafka_conf_get(conf, "builtin.features", features, &size) != RD_KAFKA_CONF_OK)
                 return 1;
-        printf("%s %s\n", rd_kafka_version_str(), features);
+        void *memory = rd_kafka_mem_malloc(NULL, 1000);
+        printf("%s %s %s\n", rd_kafka_version_str(), features, mi_is_in_heap_region(memory) ? "mimalloc" : "system");
+        rd_kafka_mem_free(NULL, memory);
         rd_kafka_conf_destroy(conf);
         return 0;
 }
 """
 
 
-def check(prefix: Path, work: Path, options: Options, libraries: list[str], log: Path) -> list[str]:
+def check(prefix: Path, work: Path, options: Options, libraries: list[str], allocated_by: str, log: Path) -> list[str]:
     """Link a program with what was built, run it, and return the features it found; fail when one that is required is missing."""
     program = work / "check"
     program.with_suffix(".c").write_text(CHECK)
@@ -202,8 +247,12 @@ def check(prefix: Path, work: Path, options: Options, libraries: list[str], log:
     command += [f"-L{prefix / 'lib'}", "-lrdkafka", *shlex.split(os.environ.get("LDFLAGS", "")), *libraries]
     if options.sanitize:
         command.append(f"-fsanitize={options.sanitize}")
+    if allocated_by != "system":
+        command.append("-DMIMALLOC")
     run(command, log=log)
-    version, features = run([program], log=log).split()
+    version, features, used = run([program], log=log).split()
+    if used != allocated_by.split()[0]:
+        raise BuildError(f"librdkafka should use {allocated_by}, and uses {used}; KAFKA_EXT_ALLOCATOR=system does without")
     found = features.split(",")
     missing = [feature for feature in FEATURES if feature not in found]
     if missing:
@@ -230,16 +279,18 @@ def build(options: Options) -> Path:
         if parse_version(version) < parse_version(LIBRDKAFKA.oldest):
             raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
         libraries = compile_static(source, options, log)
-        allocator = "system"
+        allocated_by, licences = "system", []
+        if options.allocator == "mimalloc":
+            allocated_by, licences = add_mimalloc(source / "src/librdkafka.a", BUILD / "mimalloc-work", BUILD / "cache", log)
         # Installed beside the place and moved there when it is known to be good: a prefix that is there is a prefix that works.
         fresh = work / "prefix"
-        install(source, fresh, version, libraries, allocator)
-        features = check(fresh, work, options, libraries, log)
+        install(source, fresh, version, libraries, allocated_by, licences)
+        features = check(fresh, work, options, libraries, allocated_by, log)
         (fresh / info.name).write_text(
             json.dumps(
                 {
                     "version": version,
-                    "allocator": allocator,
+                    "allocator": allocated_by,
                     "features": features,
                     "libraries": libraries,
                     "origin": archive.origin,
@@ -252,7 +303,8 @@ def build(options: Options) -> Path:
         shutil.rmtree(prefix, ignore_errors=True)
         fresh.rename(prefix)
         shutil.rmtree(work)
-        say(f"librdkafka {version} is in {prefix} (allocator: {allocator}; {', '.join(features)})")
+        shutil.rmtree(BUILD / "mimalloc-work", ignore_errors=True)
+        say(f"librdkafka {version} is in {prefix} (allocator: {allocated_by}; {', '.join(features)})")
     return prefix
 
 
@@ -260,12 +312,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--where", action="store_true", help="print the prefix these settings build into, and build nothing")
     arguments = parser.parse_args()
-    options = Options.from_environment()
-    if arguments.where:
-        print(options.prefix)
-        return 0
     try:
-        build(options)
+        options = Options.from_environment()
+        if arguments.where:
+            print(options.prefix)
+        else:
+            build(options)
     except BuildError as error:
         print(f"[librdkafka] error: {error}", file=sys.stderr)
         return 1

@@ -19,7 +19,6 @@ import shutil
 import subprocess
 import tarfile
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +45,9 @@ class Project:
 
     name: str
     version: str
-    oldest: str  # the oldest release that will do when the pinned one cannot be had from the distribution
-    url: str
+    oldest: str  # when the distribution does not have the pinned release: the oldest that will do,
+    before: str  # and the first that will not
+    url: str  # upstream's archive of the pinned release
     sha256: tuple[str, ...]  # of archives of the pinned release known to hold exactly the tagged tree
     suites: dict[str, tuple[str, ...]]  # the distribution's suites, most likely first
 
@@ -142,10 +142,6 @@ class Apt:
         return path
 
 
-def _suites(project: Project, origin: str) -> Iterator[str]:
-    yield from project.suites[origin]
-
-
 def from_distribution(project: Project, cache: Path) -> Archive | None:
     """The pinned release from the first suite that has it; else the newest that will do, with a warning; else None."""
     if shutil.which("apt-get") is None:
@@ -155,9 +151,9 @@ def from_distribution(project: Project, cache: Path) -> Archive | None:
     if mirror is None:
         return None
     origin, site = mirror
-    pinned, oldest = parse_version(project.version), parse_version(project.oldest)
+    pinned, oldest, before = map(parse_version, (project.version, project.oldest, project.before))
     found: dict[Version, tuple[str, str]] = {}
-    for suite in _suites(project, origin):
+    for suite in project.suites[origin]:
         apt.use(origin, site, (suite,))
         if apt("update") is None:
             continue  # the mirror does not carry that suite, or cannot be reached: the next one, or upstream, may do
@@ -165,7 +161,7 @@ def from_distribution(project: Project, cache: Path) -> Archive | None:
             found.setdefault(parse_version(version), (suite, version))
         if pinned in found:
             break
-    for release in sorted((release for release in found if release >= oldest), key=lambda r: (r == pinned, r), reverse=True):
+    for release in sorted((r for r in found if oldest <= r < before), key=lambda r: (r == pinned, r), reverse=True):
         suite, version = found[release]
         apt.use(origin, site, (suite,))
         apt("update")
