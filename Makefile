@@ -1,3 +1,102 @@
+# The front door: `make` lists what it can do. Nothing has to be prepared but Python 3.10 or newer; what else is missing is installed with
+# apt-get as root on Debian and Ubuntu, and named with the command that installs it elsewhere.
+#
+#   make test ARGS="-k purge -x"        further arguments for pytest, the benchmarks or the demo
+#   make PYTHON=python3.13 VENV=.venv313 test
+#   KAFKA_EXT_DEBUG=1 make build        the settings of setup.py and wheels/librdkafka.py, from the environment
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+py := $(VENV)/bin/python
+pip := $(py) -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# --- building ---
+
 .PHONY: librdkafka
 librdkafka:  ## the pinned librdkafka, static, in build/librdkafka
-	@python3 wheels/librdkafka.py
+	@$(PYTHON) wheels/librdkafka.py
+
+.PHONY: build develop
+build: $(VENV)/.package  ## the extension in place, in a virtual environment (.venv) of its own
+	@$(py) setup.py --quiet build_ext --inplace
+
+develop: build
+
+$(VENV)/.created:
+	@$(PYTHON) wheels/needs.py
+	$(PYTHON) -m venv $(VENV)
+	$(pip) install "setuptools>=77" "Cython>=3.1"
+	@touch $@
+
+# The editable install is for the entry points and the extras; it is only made again when the metadata changes.
+$(VENV)/.package: $(VENV)/.created pyproject.toml
+	$(pip) install --no-build-isolation --editable ".[cli]"
+	@touch $@
+
+$(VENV)/.extra-%: $(VENV)/.package
+	$(pip) install --no-build-isolation --editable ".[$*]"
+	@touch $@
+
+# --- a developer's day ---
+
+.PHONY: demo
+demo: build  ## a million real records through an embedded broker, read back and verified
+	$(py) examples/demo.py $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.extra-test build  ## the whole suite
+	$(py) -m pytest tests/unit tests/embedded tests/memory $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.extra-lint  ## ruff and cython-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/cython-lint kafka_ext include
+
+.PHONY: format
+format: $(VENV)/.extra-lint  ## let ruff lay out the code and sort the imports
+	$(VENV)/bin/ruff check --select I --fix .
+	$(VENV)/bin/ruff format .
+
+.PHONY: types
+types: $(VENV)/.extra-lint build  ## mypy --strict, and the stubs held against the built module
+	$(py) -m mypy
+	$(py) -m mypy.stubtest --mypy-config-file pyproject.toml kafka_ext $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/.extra-docs build  ## the documentation, in docs/_build/html; a warning is an error
+	$(py) -m sphinx -W --keep-going -b html docs docs/_build/html
+
+.PHONY: bench
+bench: $(VENV)/.extra-bench build  ## the benchmarks, beside other clients and a C baseline
+	$(py) -m benchmarks $(ARGS)
+
+# --- what others install ---
+
+.PHONY: wheel
+wheel: $(VENV)/.extra-wheel librdkafka  ## a wheel for this machine, in dist/
+	$(py) -m build --wheel
+
+.PHONY: sdist
+sdist: $(VENV)/.extra-wheel  ## the source distribution, in dist/
+	$(py) -m build --sdist
+
+.PHONY: clean
+clean:  ## remove what was built, but not librdkafka and the virtual environment
+	rm -rf build/bdist.* build/cython build/lib.* build/temp.* build/extension-options.txt dist wheelhouse docs/_build
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage kafka_ext.egg-info
+	rm -f kafka_ext/_rdkafka.*.so $(VENV)/.package
+	find kafka_ext tests benchmarks examples wheels -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.PHONY: distclean
+distclean: clean  ## remove everything that is not in git
+	rm -rf build $(VENV)
