@@ -15,7 +15,6 @@ What remains is the border to the application, and kafka_ext's own side of it is
 
 from __future__ import annotations
 
-import platform
 import shutil
 import sys
 from pathlib import Path
@@ -111,11 +110,11 @@ def _imports(archive: Path) -> set[str]:
 
 
 def _flags(source: Path) -> list[str]:
-    # Hidden thread-local memory has two models. In glibc a library loaded late may use the fast one, of which it keeps some room for a few
-    # bytes like mimalloc's nine; musl keeps none.
-    model = "initial-exec" if platform.libc_ver()[0] == "glibc" else "local-dynamic"
     return [
-        *("-O3", "-g1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-builtin-malloc", f"-ftls-model={model}"),
+        *("-O3", "-g1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-builtin-malloc"),
+        # Not initial-exec, which mimalloc would choose: it needs room for all thread-local memory of the extension at once, and librdkafka
+        # has kilobytes of it; glibc has little to spare for a library that is loaded late, and musl none.
+        "-ftls-model=local-dynamic",
         # At exit other threads may still be in here; the system takes the memory back without our help.
         "-DMI_SKIP_COLLECT_ON_EXIT=1",
         f"-I{source / 'include'}",

@@ -215,7 +215,8 @@ def install(source: Path, prefix: Path, version: str, libraries: list[str], allo
     )
 
 
-CHECK = r"""
+# Loaded late, as Python loads an extension: some of what can go wrong only goes wrong then.
+LIBRARY = r"""
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 
@@ -225,33 +226,50 @@ _Bool mi_is_in_heap_region(const void *memory);
 #define mi_is_in_heap_region(memory) 0
 #endif
 
-int main(void) {
+__attribute__((visibility("default"))) int check(void) {
         char features[512];
-        size_t size = sizeof(features);
+        size_t size           = sizeof(features);
+        void *memory          = rd_kafka_mem_malloc(NULL, 1000);
+        const char *allocator = mi_is_in_heap_region(memory) ? "mimalloc" : "system";
         rd_kafka_conf_t *conf = rd_kafka_conf_new();
         if (rd_kafka_conf_get(conf, "builtin.features", features, &size) != RD_KAFKA_CONF_OK)
                 return 1;
-        void *memory = rd_kafka_mem_malloc(NULL, 1000);
-        printf("%s %s %s\n", rd_kafka_version_str(), features, mi_is_in_heap_region(memory) ? "mimalloc" : "system");
-        rd_kafka_mem_free(NULL, memory);
+        printf("%s %s %s\n", rd_kafka_version_str(), allocator, features);
         rd_kafka_conf_destroy(conf);
+        rd_kafka_mem_free(NULL, memory);
         return 0;
+}
+"""
+
+PROGRAM = r"""
+#include <dlfcn.h>
+#include <stdio.h>
+
+int main(int argc, char **argv) {
+        void *library      = argc == 2 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
+        int (*check)(void) = library ? (int (*)(void))dlsym(library, "check") : NULL;
+        if (!check) {
+                fprintf(stderr, "%s\n", dlerror());
+                return 1;
+        }
+        return check();
 }
 """
 
 
 def check(prefix: Path, work: Path, options: Options, libraries: list[str], allocated_by: str, log: Path) -> list[str]:
-    """Link a program with what was built, run it, and return the features it found; fail when one that is required is missing."""
-    program = work / "check"
-    program.with_suffix(".c").write_text(CHECK)
-    command = [*needs.compiler(), f"-I{prefix / 'include'}", program.with_suffix(".c"), "-o", program]
-    command += [f"-L{prefix / 'lib'}", "-lrdkafka", *shlex.split(os.environ.get("LDFLAGS", "")), *libraries]
-    if options.sanitize:
-        command.append(f"-fsanitize={options.sanitize}")
-    if allocated_by != "system":
-        command.append("-DMIMALLOC")
-    run(command, log=log)
-    version, features, used = run([program], log=log).split()
+    """Link a library with what was built, load and run it, and return the features it found; fail when one that is required is missing."""
+    library, program = work / "check.so", work / "check"
+    (work / "library.c").write_text(LIBRARY)
+    (work / "program.c").write_text(PROGRAM)
+    compiler = needs.compiler()
+    extra = [f"-fsanitize={options.sanitize}"] if options.sanitize else []
+    linker = [*shlex.split(os.environ.get("LDFLAGS", "")), *libraries]
+    define = [] if allocated_by == "system" else ["-DMIMALLOC"]
+    shared = [*compiler, *extra, *define, "-shared", "-fPIC", "-fvisibility=hidden", f"-I{prefix / 'include'}", work / "library.c"]
+    run([*shared, prefix / "lib/librdkafka.a", "-o", library, *linker], log=log)
+    run([*compiler, *extra, work / "program.c", "-o", program, "-ldl"], log=log)
+    version, used, features = run([program, library], log=log).split()
     if used != allocated_by.split()[0]:
         raise BuildError(f"librdkafka should use {allocated_by}, and uses {used}; KAFKA_EXT_ALLOCATOR=system does without")
     found = features.split(",")
