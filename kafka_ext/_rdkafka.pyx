@@ -4,15 +4,17 @@
 
 A file an object, put together into one translation unit so that the hot path is never a call through a border:
 
-    errors -> config -> records -> message -> delivery -> producer        a record's way, from top to bottom
-                                                          mock, consumer  what kafka_ext.testing is made of
+    errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
+    metadata, transactions                                                        what else a producer asks of a cluster
+    consumer, mock                                                                what kafka_ext.testing is made of
 """
 
 include "core/errors.pyx"
 include "core/config.pyx"
 include "core/records.pyx"
 include "core/message.pyx"
-include "core/delivery.pyx"
+include "core/handle.pyx"
 include "core/producer.pyx"
-include "core/consumer.pyx"
-include "core/mock.pyx"
+include "core/delivery.pyx"
+include "core/metadata.pyx"
+include "core/transactions.pyx"

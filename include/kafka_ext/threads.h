@@ -1,0 +1,103 @@
+/* What threads share: counters, the gate a sender waits at, and how a fork is noticed.
+ *
+ * On a GIL build every counter below is changed with the GIL held, or by the one thread that serves the queue; plain additions
+ * do. A free-threaded build needs atomic ones (DESIGN.md, rule 7).
+ */
+#ifndef KAFKA_EXT_THREADS_H
+#define KAFKA_EXT_THREADS_H
+
+#include <Python.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <time.h>
+
+#ifdef Py_GIL_DISABLED
+#define KX_FREE_THREADED 1
+#define KX_ADD(counter, n) ((void)__atomic_fetch_add(&(counter), (n), __ATOMIC_SEQ_CST))
+#define KX_LOCK(lock) PyMutex_Lock(&(lock))
+#define KX_UNLOCK(lock) PyMutex_Unlock(&(lock))
+typedef PyMutex kx_lock;
+#else
+#define KX_FREE_THREADED 0
+#define KX_ADD(counter, n) ((void)((counter) += (n)))
+#define KX_LOCK(lock) ((void)0)
+#define KX_UNLOCK(lock) ((void)0)
+typedef char kx_lock;
+#endif
+#define KX_LOAD(counter) __atomic_load_n(&(counter), __ATOMIC_SEQ_CST)
+#define KX_STORE(counter, n) __atomic_store_n(&(counter), (n), __ATOMIC_SEQ_CST)
+
+/* ------------------------------------------------------------------ fork */
+
+/* How many forks this process is away from the one that loaded the module. A handle remembers the number it was made under; a
+ * different one means that librdkafka's threads are not here, and that its connections are somebody else's. */
+static int kx_fork_generation = 0;
+
+static void kx_after_fork_in_child(void) { kx_fork_generation++; }
+
+static inline int kx_watch_forks(void) { return pthread_atfork(NULL, NULL, kx_after_fork_in_child); }
+
+/* ------------------------------------------------------------------ gate */
+
+/* Where senders wait, without the GIL, for the events thread to make room in the queue. `opened` counts the openings, so that
+ * one between a refused enqueue and the wait is never missed. */
+typedef struct kx_gate {
+    pthread_mutex_t mutex;
+    pthread_cond_t condition;
+    int waiting;
+    unsigned long opened;
+} kx_gate;
+
+static inline int kx_gate_init(kx_gate *gate)
+{
+    gate->waiting = 0;
+    gate->opened = 0;
+    if (pthread_mutex_init(&gate->mutex, NULL))
+        return -1;
+    if (pthread_cond_init(&gate->condition, NULL)) {
+        pthread_mutex_destroy(&gate->mutex);
+        return -1;
+    }
+    return 0;
+}
+
+static inline void kx_gate_destroy(kx_gate *gate)
+{
+    pthread_cond_destroy(&gate->condition);
+    pthread_mutex_destroy(&gate->mutex);
+}
+
+static inline unsigned long kx_gate_seen(kx_gate *gate) { return KX_LOAD(gate->opened); }
+
+static inline void kx_gate_open(kx_gate *gate)
+{
+    __atomic_fetch_add(&gate->opened, 1, __ATOMIC_SEQ_CST);
+    if (KX_LOAD(gate->waiting)) {
+        pthread_mutex_lock(&gate->mutex);
+        pthread_cond_broadcast(&gate->condition);
+        pthread_mutex_unlock(&gate->mutex);
+    }
+}
+
+/* Wait until the gate has been opened since `seen` was read, at most `milliseconds`. Never holds the GIL. */
+static inline void kx_gate_wait(kx_gate *gate, unsigned long seen, long milliseconds)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += milliseconds / 1000;
+    until.tv_nsec += (milliseconds % 1000) * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    pthread_mutex_lock(&gate->mutex);
+    __atomic_fetch_add(&gate->waiting, 1, __ATOMIC_SEQ_CST);
+    while (KX_LOAD(gate->opened) == seen)
+        if (pthread_cond_timedwait(&gate->condition, &gate->mutex, &until) == ETIMEDOUT)
+            break;
+    __atomic_fetch_sub(&gate->waiting, 1, __ATOMIC_SEQ_CST);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+#endif

@@ -1,0 +1,75 @@
+# A producer's settings: from strings to an rd_kafka_conf_t, each refusal an InvalidConfigError that names the property.
+
+import difflib as _difflib
+
+from libc.stdio cimport FILE, fclose
+from libc.stdlib cimport free
+
+cdef extern from "<stdio.h>" nogil:
+    FILE *open_memstream(char **bufp, size_t *sizep) noexcept
+
+
+def known_properties():
+    """The names of all the properties the loaded librdkafka knows (rd_kafka_conf_properties_show), as a frozenset of str."""
+    cdef char *text = NULL          # owned, by open_memstream
+    cdef size_t size = 0
+    cdef FILE *stream = open_memstream(&text, &size)
+    if stream == NULL:
+        raise MemoryError()
+    rd_kafka_conf_properties_show(stream)
+    fclose(stream)
+    try:
+        lines = text[:size].decode("utf-8", "replace").splitlines()
+    finally:
+        free(text)
+    # A table: `name | C/P/* | range | default | ...`; everything else is headings and rules.
+    names = (line.split("|", 1)[0].strip() for line in lines if "|" in line)
+    return frozenset(name for name in names if name and name != "Property" and not name.startswith("-"))
+
+
+cdef object _unknown_property(str name, object known):
+    nearest = _difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "; see librdkafka's CONFIGURATION.md for those there are"
+    return InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"unknown property {name!r}{hint}"), name)
+
+
+cdef int _set(rd_kafka_conf_t *conf, str name, str value, object extra_names) except -1:
+    cdef char[512] errstr
+    cdef bytes c_name = name.encode()
+    cdef bytes c_value = value.encode()
+    if b"\0" in c_name or b"\0" in c_value:
+        raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r} holds a NUL character"), name)
+    cdef rd_kafka_conf_res_t result = rd_kafka_conf_set(conf, c_name, c_value, errstr, sizeof(errstr))
+    if result == RD_KAFKA_CONF_OK:
+        return 0
+    if result == RD_KAFKA_CONF_UNKNOWN:
+        raise _unknown_property(name, known_properties() | frozenset(extra_names))
+    raise InvalidConfigError(
+        KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r}: {(<bytes>errstr).decode('utf-8', 'replace')}"), name)
+
+
+cdef rd_kafka_conf_t *make_conf(dict settings, object extra_names) except NULL:
+    """An rd_kafka_conf_t (owned by the caller) with `settings`, str to str; `extra_names` are ours, for the nearest name to a typo."""
+    cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
+    try:
+        for name, value in settings.items():
+            _set(conf, name, value, extra_names)
+    except BaseException:
+        rd_kafka_conf_destroy(conf)
+        raise
+    return conf
+
+
+cdef object get_conf(const rd_kafka_conf_t *conf, str name):
+    """The value of property `name` in force, as str, or None where it has none. Topic-level names included (rd_kafka_conf_get)."""
+    cdef size_t size = 0
+    cdef bytes c_name = name.encode()
+    cdef rd_kafka_conf_res_t result = rd_kafka_conf_get(conf, c_name, NULL, &size)
+    if result != RD_KAFKA_CONF_OK:
+        if name in known_properties():
+            return None             # a pointer or callback that is not set
+        raise _unknown_property(name, known_properties())
+    value = bytearray(size)
+    cdef char *dest = value
+    rd_kafka_conf_get(conf, c_name, dest, &size)
+    return value.rstrip(b"\0").decode("utf-8", "replace")

@@ -1,0 +1,332 @@
+# From librdkafka's queue to the callbacks: reports, errors, statistics, logs, throttling, token refreshes.
+#
+# Whoever serves (the events thread, or under manual polling the caller) takes all that waits, does without the GIL what needs none,
+# takes it once for the rest, and gives the events back to librdkafka after their callbacks have returned (rules 1 and 3).
+
+import json as _json
+import logging as _logging
+import sys as _sys
+
+from cpython.exc cimport PyErr_WriteUnraisable
+from libc.stdlib cimport realloc
+from libc.string cimport strncpy
+
+cdef object _log = _logging.getLogger("kafka_ext")
+# syslog's eight levels, which librdkafka uses
+cdef tuple _LOG_LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)
+
+# One turn of serving: enough to be worth a GIL entry, not so much that a full queue waits long for its first room.
+cdef enum:
+    MAX_EVENTS = 256
+    MAX_MESSAGES = 8192
+
+
+cdef int64_t serve_here(Handle handle, int timeout_ms) except -1:
+    """Serve one turn on this thread, one thread at a time; the number of reports and other events served."""
+    cdef unsigned long me = PyThread_get_thread_ident()
+    cdef int64_t served
+    if handle.serving_thread == me:
+        with nogil:                         # the events thread itself, or its successor
+            return serve(handle, timeout_ms)
+    if not handle.serving.acquire(timeout=timeout_ms / 1000):
+        return 0                            # another thread serves
+    handle.serving_thread = me
+    try:
+        with nogil:
+            served = serve(handle, timeout_ms)
+        return served
+    finally:
+        handle.serving_thread = 0
+        handle.serving.release()
+
+
+cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
+    cdef (rd_kafka_event_t *)[MAX_EVENTS] events      # owned here, until destroyed below
+    cdef rd_kafka_event_t *event
+    cdef size_t count = 0, others = 0, messages = 0, i
+    cdef int64_t quiet = 0
+
+    handle.todo_count = 0
+    event = rd_kafka_queue_poll(handle.queue, timeout_ms)
+    while event != NULL:
+        events[count] = event
+        count += 1
+        if rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR:
+            messages += rd_kafka_event_message_count(event)
+            quiet += sort_reports(handle, event)
+        else:
+            others += 1
+        if count == MAX_EVENTS or messages >= MAX_MESSAGES:
+            break
+        event = rd_kafka_queue_poll(handle.queue, 0)
+
+    if handle.todo_count or others or handle.throttles != NULL:
+        with gil:
+            for i in range(handle.todo_count):
+                report(handle, handle.todo[i])
+            report_unheard(handle)
+            if others:
+                for i in range(count):
+                    if rd_kafka_event_type(events[i]) != RD_KAFKA_EVENT_DR:
+                        serve_other(handle, events[i])
+            if handle.throttles != NULL:
+                serve_throttles(handle)
+    kx_releases_publish(&handle.releases)
+    for i in range(count):
+        rd_kafka_event_destroy(events[i])           # now librdkafka forgets the messages and there is room for others
+    if messages:
+        # Only the serving thread writes these; a closing thread reads them.
+        KX_ADD(handle.delivered, quiet)
+        KX_ADD(handle.reported, <int64_t>messages)
+        kx_gate_open(&handle.gate)
+    return <int64_t>(messages + others)
+
+
+cdef int64_t sort_reports(Handle handle, rd_kafka_event_t *event) noexcept nogil:
+    """Put off the release of what was delivered with nobody to call; note the rest for the GIL. The number delivered quietly."""
+    cdef (const rd_kafka_message_t *)[128] batch      # borrowed: the event owns them
+    cdef const rd_kafka_message_t *message
+    cdef size_t n, i
+    cdef int64_t quiet = 0
+    while True:
+        n = rd_kafka_event_message_array(event, batch, 128)
+        if n == 0:
+            return quiet
+        for i in range(n):
+            message = batch[i]
+            if message.err == RD_KAFKA_RESP_ERR_NO_ERROR and kx_message_quiet(message._private):
+                if message._private == NULL or kx_releases_add(&handle.releases, message._private) == 0:
+                    quiet += 1
+                    continue
+            note(handle, message)
+
+
+cdef int note(Handle handle, const rd_kafka_message_t *message) noexcept nogil:
+    cdef const rd_kafka_message_t **larger
+    cdef size_t size
+    if handle.todo_count == handle.todo_size:
+        size = max(<size_t>1024, handle.todo_size * 2)
+        larger = <const rd_kafka_message_t **>realloc(<void *>handle.todo, size * sizeof(void *))
+        if larger == NULL:
+            with gil:
+                report(handle, message)             # out of memory: not later, then, but now
+            return 0
+        handle.todo = larger
+        handle.todo_size = size
+    handle.todo[handle.todo_count] = message
+    handle.todo_count += 1
+    return 0
+
+
+cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
+    """Answer one message: call back, then let go of what it kept (rule 1: exactly once, whatever the callback does)."""
+    cdef kx_message *kept = kx_message_of(message._private)
+    cdef RecordMetadata metadata
+    cdef object error = None
+    cdef object on_delivery
+    if message.err != RD_KAFKA_RESP_ERR_NO_ERROR:
+        KX_ADD(handle.failed, 1)
+        if kept == NULL or kept.on_delivery == NULL:
+            unheard(handle, message)
+            kx_message_release(&handle.pool, message._private)
+            return 0
+        error = delivery_error(handle, message)
+    else:
+        KX_ADD(handle.delivered, 1)
+        if kept == NULL or kept.on_delivery == NULL:
+            kx_message_release(&handle.pool, message._private)
+            return 0
+    on_delivery = <object>kept.on_delivery
+    metadata = handle.spare
+    if metadata is None:
+        metadata = RecordMetadata.__new__(RecordMetadata)
+    else:
+        handle.spare = None
+    metadata.message = message
+    metadata._topic = <object>rd_kafka_topic_opaque(message.rkt)    # the Topic's name, kept by handle.topics
+    metadata._record_id = <object>kept.id if kept.id != NULL else None
+    metadata._headers = <object>kept.headers if kept.headers != NULL else None
+    if KX_FREE_THREADED:
+        metadata.settle()
+    try:
+        on_delivery(metadata, error)
+    except BaseException as exc:
+        KX_ADD(handle.callback_errors, 1)
+        callback_raised(handle, on_delivery, exc)
+    if not KX_FREE_THREADED and Py_REFCNT(metadata) == 1:
+        metadata.message = NULL         # nobody kept it: the next report can have it
+        metadata._record_id = None
+        metadata._headers = None
+        handle.spare = metadata
+    else:
+        metadata.settle()
+    kx_message_release(&handle.pool, message._private)
+    return 0
+
+
+cdef object delivery_error(Handle handle, const rd_kafka_message_t *message):
+    if message.err == RD_KAFKA_RESP_ERR__FATAL:
+        fatal = _fatal_error(handle.rk)
+        if fatal is not None:
+            return fatal
+    cdef const char *text = rd_kafka_message_produce_errstr(message)
+    return KafkaError(message.err, text.decode("utf-8", "replace") if text != NULL else None)
+
+
+cdef int callback_raised(Handle handle, object callback, object exc) except -1:
+    """Under manual polling the serving call raises it at its end; in the events thread it goes to sys.unraisablehook."""
+    if handle.manual and not handle.abandoned:
+        handle.raised.append(exc)
+        return 0
+    try:
+        raise exc
+    except BaseException:
+        PyErr_WriteUnraisable(callback)
+    return 0
+
+
+cdef int call(Handle handle, object callback, tuple arguments) noexcept:
+    """Call one of the properties' callbacks. What it raises loses nothing of what comes after."""
+    try:
+        callback(*arguments)
+    except BaseException as exc:
+        KX_ADD(handle.callback_errors, 1)
+        callback_raised(handle, callback, exc)
+    return 0
+
+
+cdef int unheard(Handle handle, const rd_kafka_message_t *message) noexcept:
+    """Count a failure nobody listens to; one line a turn says how many, not one a record."""
+    try:
+        if handle.unheard is None:
+            handle.unheard = {}
+        topic = <object>rd_kafka_topic_opaque(message.rkt)
+        code = int(message.err)
+        key = (topic, code)
+        seen = handle.unheard.get(key)
+        if seen is None:
+            seen = handle.unheard[key] = [0, delivery_error(handle, message)]
+        seen[0] += 1
+    except BaseException:
+        PyErr_WriteUnraisable(None)
+    return 0
+
+
+cdef int report_unheard(Handle handle) noexcept:
+    if handle.unheard is None:
+        return 0
+    cdef dict failures = handle.unheard
+    handle.unheard = None
+    try:
+        for (topic, _), [count, error] in failures.items():
+            _log.warning("%d record%s to %s not delivered, and no callback to tell: %s", count, "" if count == 1 else "s", topic, error)
+    except BaseException:
+        PyErr_WriteUnraisable(_log)
+    return 0
+
+
+cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
+    cdef int kind = rd_kafka_event_type(event)
+    try:
+        if kind == RD_KAFKA_EVENT_LOG:
+            serve_log(handle, event)
+        elif kind == RD_KAFKA_EVENT_ERROR:
+            serve_error(handle, event)
+        elif kind == RD_KAFKA_EVENT_STATS:
+            handle.stats_json = rd_kafka_event_stats(event)
+            callback = handle.callbacks.get("stats_cb")
+            if callback is not None:
+                call(handle, callback, (_json.loads(handle.stats_json),))
+        elif kind == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
+            serve_token_refresh(handle, event)
+    except BaseException:
+        PyErr_WriteUnraisable(None)
+    return 0
+
+
+cdef int serve_log(Handle handle, rd_kafka_event_t *event) except -1:
+    cdef const char *facility = NULL
+    cdef const char *text = NULL
+    cdef int level = 7
+    if rd_kafka_event_log(event, &facility, &text, &level) != 0:
+        return 0
+    message = text.decode("utf-8", "replace")
+    name = facility.decode("utf-8", "replace")
+    callback = handle.callbacks.get("log_cb")
+    if callback is not None:
+        call(handle, callback, (level, name, message))
+    else:
+        _log.log(_LOG_LEVELS[min(max(level, 0), 7)], "%s: %s", name, message)
+    return 0
+
+
+cdef int serve_error(Handle handle, rd_kafka_event_t *event) except -1:
+    cdef const char *text = rd_kafka_event_error_string(event)
+    error = None
+    if rd_kafka_event_error_is_fatal(event) or rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__FATAL:
+        error = _fatal_error(handle.rk)
+    if error is None:
+        error = KafkaError(rd_kafka_event_error(event), text.decode("utf-8", "replace") if text != NULL else None)
+    callback = handle.callbacks.get("error_cb")
+    if callback is not None:
+        call(handle, callback, (error,))
+    else:
+        _log.log(40 if error.is_fatal else 30, "%s", error)
+    return 0
+
+
+cdef int serve_token_refresh(Handle handle, rd_kafka_event_t *event) except -1:
+    cdef const char *config = rd_kafka_event_config_string(event)
+    cdef char[512] errstr
+    cdef const char **extensions = NULL     # owned; what it points at is kept by `encoded`
+    callback = handle.callbacks["oauthbearer_token_refresh_cb"]
+    try:
+        token = callback(config.decode("utf-8", "replace") if config != NULL else "")
+        value = token.value.encode()
+        principal = token.principal.encode()
+        encoded = [part.encode() for pair in token.extensions.items() for part in pair]
+        lifetime = token.lifetime_ms
+        extensions = <const char **>malloc((len(encoded) + 1) * sizeof(char *))
+        if extensions == NULL:
+            raise MemoryError()
+        for i, part in enumerate(encoded):
+            extensions[i] = <bytes>part
+        if rd_kafka_oauthbearer_set_token(handle.rk, value, lifetime, principal, extensions, len(encoded), errstr, sizeof(errstr)):
+            raise ValueError((<bytes>errstr).decode("utf-8", "replace"))
+    except BaseException as exc:
+        reason = f"{type(exc).__name__}: {exc}".encode()
+        rd_kafka_oauthbearer_set_token_failure(handle.rk, reason)
+        KX_ADD(handle.callback_errors, 1)
+        callback_raised(handle, callback, exc)
+    finally:
+        free(<void *>extensions)
+    return 0
+
+
+cdef void _on_throttle(rd_kafka_t *rk, const char *broker_name, int32_t broker_id, int throttle_time_ms, void *opaque) noexcept nogil:
+    """librdkafka has no event for throttling: it calls this from within rd_kafka_queue_poll, on the serving thread, with no GIL."""
+    cdef Throttle *throttle = <Throttle *>malloc(sizeof(Throttle))
+    if throttle == NULL:
+        return
+    throttle.broker_id = broker_id
+    throttle.milliseconds = throttle_time_ms
+    strncpy(throttle.broker_name, broker_name, sizeof(throttle.broker_name) - 1)
+    throttle.broker_name[sizeof(throttle.broker_name) - 1] = 0
+    cdef Throttle **end = <Throttle **>opaque       # Handle.throttles
+    while end[0] != NULL:
+        end = &end[0].next
+    throttle.next = NULL
+    end[0] = throttle
+
+
+cdef int serve_throttles(Handle handle) except -1:
+    cdef Throttle *throttle
+    callback = handle.callbacks.get("throttle_cb")
+    while handle.throttles != NULL:
+        throttle = handle.throttles
+        handle.throttles = throttle.next
+        arguments = (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000)
+        free(throttle)
+        if callback is not None:
+            call(handle, callback, arguments)
+    return 0

@@ -1,0 +1,512 @@
+# One rd_kafka_t and what goes with it: its queue of events, its topics, its counters, and its end.
+
+import re as _re
+import threading as _threading
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident() noexcept
+
+cdef extern from "Python.h":
+    int PyCallable_Check(object o) noexcept
+    Py_ssize_t Py_REFCNT(object o) noexcept
+
+cdef extern from *:
+    """
+    static int64_t kx_live_handles = 0;
+    static int64_t kx_live_topics = 0;
+    static inline int64_t kx_now_us(void)
+    {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+    }
+    """
+    int64_t kx_live_handles
+    int64_t kx_live_topics
+    int64_t kx_now_us() noexcept nogil
+
+# How long a wait goes on before signal handlers get their turn, so that Ctrl-C is served in time (DESIGN.md, rule 4).
+cdef enum:
+    SLICE_MS = 100
+    MAX_WAIT_MS = 1000 * 3600 * 24
+
+cdef object _TOPIC_NAME = _re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+cdef int64_t _deadline(object timeout) except -2:
+    """The moment, in microseconds of the monotonic clock, at which `timeout` seconds are over; -1: never."""
+    if timeout is None:
+        return -1
+    try:
+        seconds = float(timeout)
+    except (TypeError, ValueError):
+        raise TypeError(f"timeout must be a number of seconds or None, not {_shorten(timeout)}") from None
+    if isinstance(timeout, (str, bytes)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}")
+    if not seconds >= 0:
+        raise ValueError(f"timeout must be 0 or more seconds, or None for no limit, not {timeout!r}")
+    return kx_now_us() + <int64_t>(min(seconds, 1e9) * 1e6)
+
+
+cdef int _remaining_ms(int64_t deadline, int at_most) noexcept nogil:
+    """Milliseconds until `deadline`, rounded up, at least 0 and at most `at_most`."""
+    if deadline < 0:
+        return at_most
+    cdef int64_t left = (deadline - kx_now_us() + 999) // 1000
+    if left < 0:
+        return 0
+    return <int>left if left < at_most else at_most
+
+
+cdef bint _expired(int64_t deadline) noexcept nogil:
+    return deadline >= 0 and kx_now_us() >= deadline
+
+
+@cython.final
+cdef class Topic:
+    """A topic handle, and its name as the one str all its records' metadata share."""
+
+    cdef rd_kafka_topic_t *rkt      # owned; destroyed before the handle is
+    cdef str name                   # owned; also the C handle's opaque pointer, borrowed there (valid: Handle.topics keeps us)
+    cdef int partition_count        # cached for partitioners written in Python; 0: not known
+    cdef int64_t counted_at
+
+    def __cinit__(self):
+        self.rkt = NULL
+
+
+cdef enum HandleState:
+    OPEN = 0
+    CLOSING = 1         # no new calls; reports still come
+    CLOSED = 2
+
+
+cdef struct Throttle:
+    Throttle *next
+    int32_t broker_id
+    int milliseconds
+    char[256] broker_name
+
+
+@cython.final
+cdef class Handle:
+    """A producer's C side. `Producer` and the events thread share it, so that a producer can be collected while it works.
+
+    Internal: everything public goes through KafkaProducer.
+    """
+
+    cdef rd_kafka_t *rk             # owned
+    cdef rd_kafka_queue_t *queue    # owned: where all events come
+    cdef dict topics                # str -> Topic
+    cdef kx_pool pool
+    cdef kx_releases releases
+    cdef kx_gate gate
+    cdef bint gate_made
+    cdef int state                  # HandleState
+    cdef int generation             # kx_fork_generation of the process that made it
+    cdef readonly bint manual       # no events thread: whoever calls serves
+    cdef public bint abandoned      # its producer was dropped: deliver what there is, then end
+    cdef bint stop                  # the events thread shall end
+    cdef int64_t callers            # calls that may touch rk right now
+    cdef int64_t sent               # records accepted
+    cdef int64_t sent_bytes
+    cdef int64_t reported           # records whose report has been served to its end
+    cdef int64_t delivered
+    cdef int64_t failed
+    cdef int64_t callback_errors
+    cdef int64_t blocked_us
+    cdef object serving             # threading.Lock: one thread serves at a time
+    cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
+    cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
+    cdef size_t todo_count
+    cdef size_t todo_size
+    cdef Throttle *throttles        # owned; only touched by the serving thread (and by rd_kafka_queue_poll, on that thread)
+    cdef RecordMetadata spare       # reused while callbacks do not keep it
+    cdef object callbacks           # dict: error_cb, stats_cb, throttle_cb, log_cb, oauthbearer_token_refresh_cb
+    cdef list raised                # manual polling: what callbacks raised, for the serving call to raise
+    cdef bytes stats_json           # the newest statistics
+    cdef dict unheard               # (topic, code) -> [count, error] of this turn's failures without a callback
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self.rk = NULL
+        self.queue = NULL
+        self.todo = NULL
+        self.throttles = NULL
+        self.gate_made = False
+        self.state = CLOSED
+        self.generation = kx_fork_generation
+        memset(&self.pool, 0, sizeof(self.pool))
+        memset(&self.releases, 0, sizeof(self.releases))
+
+    def __init__(self, dict settings, dict callbacks, bint manual, extra_names):
+        cdef char[512] errstr
+        cdef rd_kafka_conf_t *conf
+        cdef rd_kafka_t *rk
+        cdef int events = RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS | RD_KAFKA_EVENT_LOG
+        if self.rk != NULL:
+            raise RuntimeError("a Handle is initialised once")
+        if kx_gate_init(&self.gate) != 0:
+            raise MemoryError()
+        self.gate_made = True
+        self.topics = {}
+        self.callbacks = callbacks
+        self.manual = manual
+        self.serving = _threading.Lock()
+        self.raised = []
+        conf = make_conf(settings, extra_names)
+        # Rule 3: all that librdkafka has to say comes through queues. The refresh event is asked for only with a callback to
+        # serve it, for without one librdkafka fetches OIDC tokens by itself.
+        if "oauthbearer_token_refresh_cb" in callbacks:
+            events |= RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH
+        rd_kafka_conf_set_events(conf, events)
+        rd_kafka_conf_set_opaque(conf, <void *>&self.throttles)     # borrowed: rk does not outlive self
+        if "throttle_cb" in callbacks:
+            rd_kafka_conf_set_throttle_cb(conf, _on_throttle)
+        with nogil:
+            rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, sizeof(errstr))
+        if rk == NULL:
+            rd_kafka_conf_destroy(conf)     # a refused conf stays the caller's
+            raise InvalidConfigError(
+                KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, (<bytes>errstr).decode("utf-8", "replace")))
+        self.rk = rk
+        self.queue = rd_kafka_queue_get_main(rk)
+        rd_kafka_set_log_queue(rk, self.queue)
+        self.state = OPEN
+        KX_ADD(kx_live_handles, 1)
+
+    def __dealloc__(self):
+        # Only C is freed here, and only by the process that owns it. A handle that still lives is one whose events thread died with
+        # the interpreter: nobody may wait for it any more (rule 1 was kept by the exit handler, or cannot be).
+        if self.generation == kx_fork_generation and self.state == CLOSED:
+            kx_pool_destroy(&self.pool)
+            free(self.todo)
+            if self.gate_made:
+                kx_gate_destroy(&self.gate)
+
+    # ------------------------------------------------------------------ who may call
+
+    cdef int enter(self) except -1:
+        """Count a call in: until `leave`, the handle is not destroyed (a critical section would not outlast a released GIL)."""
+        KX_ADD(self.callers, 1)
+        if self.generation != kx_fork_generation or self.state != OPEN:
+            KX_ADD(self.callers, -1)
+            self.refuse()
+        return 0
+
+    cdef int leave(self) noexcept:
+        KX_ADD(self.callers, -1)
+        return 0
+
+    cdef int refuse(self) except -1:
+        if self.generation != kx_fork_generation:
+            raise ProducerForkedError(KafkaError(
+                RD_KAFKA_RESP_ERR__STATE, "this producer was made before fork() and belongs to the parent; make one in this process"))
+        raise ProducerClosedError(KafkaError(RD_KAFKA_RESP_ERR__STATE, "the producer is closed"))
+
+    def check_usable(self):
+        """Raise unless the producer is open in this process."""
+        if self.generation != kx_fork_generation or self.state != OPEN:
+            self.refuse()
+
+    def check_not_in_callback(self, str call):
+        """Raise when the calling thread is inside one of this producer's callbacks, where `call` would wait for itself."""
+        if self.serving_thread == PyThread_get_thread_ident() and self.generation == kx_fork_generation:
+            raise KafkaException(KafkaError(
+                RD_KAFKA_RESP_ERR__STATE,
+                f"{call}() inside a callback of the same producer would wait for that callback; call it outside"))
+
+    @property
+    def forked(self):
+        return self.generation != kx_fork_generation
+
+    @property
+    def closed(self):
+        return self.state == CLOSED
+
+    @property
+    def closing(self):
+        return self.state != OPEN
+
+    @property
+    def outstanding(self):
+        """Records sent whose report has not been served to its end."""
+        return KX_LOAD(self.sent) - KX_LOAD(self.reported)
+
+    # ------------------------------------------------------------------ topics
+
+    cdef Topic topic(self, object name):
+        """The handle of topic `name`, made at its first use. Looking a topic up in librdkafka costs more than the rest of a send."""
+        cdef Topic topic = <Topic>self.topics.get(name)
+        if topic is not None:
+            return topic
+        if not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+            raise InvalidRecordError(KafkaError(
+                RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
+                f"topic {_shorten(name)}: a topic's name is 1 to 249 of the characters a-z A-Z 0-9 . _ -, and neither . nor .."))
+        topic = Topic()
+        topic.name = str(name)
+        cdef bytes c_name = topic.name.encode()
+        cdef rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(self.rk)
+        rd_kafka_topic_conf_set_opaque(conf, <void *>topic.name)
+        topic.rkt = rd_kafka_topic_new(self.rk, c_name, conf)
+        if topic.rkt == NULL:
+            rd_kafka_topic_conf_destroy(conf)
+            check(rd_kafka_last_error(), "rd_kafka_topic_new")
+        # Two threads may have come here for the same name: librdkafka counts references, the first one's name stays in use.
+        KX_ADD(kx_live_topics, 1)
+        kept = self.topics.setdefault(topic.name, topic)
+        if kept is not topic:
+            self.topics[(topic.name, id(topic))] = topic
+        return kept
+
+    # ------------------------------------------------------------------ waiting
+
+    cdef int wait_for_room(self, unsigned long seen, int64_t deadline) except -1:
+        """Wait, without the GIL, until the events thread has made room; signal handlers get their turn. 0: try again, 1: time is up."""
+        cdef int64_t started = kx_now_us()
+        cdef int milliseconds = _remaining_ms(deadline, SLICE_MS)
+        with nogil:
+            kx_gate_wait(&self.gate, seen, milliseconds)
+        KX_ADD(self.blocked_us, kx_now_us() - started)
+        PyErr_CheckSignals()
+        return _expired(deadline)
+
+    def settle(self):
+        """Release what reports nobody listened to have left behind."""
+        kx_releases_empty(&self.releases, &self.pool)
+
+    def flush(self, timeout):
+        """Send what waits and wait for every report to have been served; False when the time was not enough.
+
+        With an events thread, that serves; without one, this thread does. Source: rd_kafka_flush(), which waits but serves no events.
+        """
+        cdef int64_t deadline = _deadline(timeout)
+        self.enter()
+        try:
+            while not self.flush_until(deadline if deadline >= 0 and _remaining_ms(deadline, SLICE_MS) < SLICE_MS
+                                       else kx_now_us() + SLICE_MS * 1000):
+                if _expired(deadline):
+                    return False
+                if self.state != OPEN:
+                    self.refuse()       # close() has begun elsewhere: it sees to the reports, within its own time
+            return True
+        finally:
+            self.leave()
+
+    cdef bint flush_until(self, int64_t deadline) except -1:
+        """Until every report has been served (True) or `deadline` is over. Callable while closing."""
+        cdef int milliseconds
+        cdef rd_kafka_resp_err_t err
+        if self.manual or self.abandoned:
+            return self.drain_until(deadline)
+        while True:
+            milliseconds = _remaining_ms(deadline, SLICE_MS)
+            with nogil:
+                err = rd_kafka_flush(self.rk, milliseconds)
+            PyErr_CheckSignals()
+            kx_releases_empty(&self.releases, &self.pool)
+            if err == RD_KAFKA_RESP_ERR_NO_ERROR and KX_LOAD(self.sent) == KX_LOAD(self.reported):
+                return True
+            if _expired(deadline):
+                return False
+            if err == RD_KAFKA_RESP_ERR_NO_ERROR:
+                # librdkafka has counted the last one down; our own count follows when the events thread is back from destroying it.
+                with nogil:
+                    kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), 1)
+
+    cdef bint drain_until(self, int64_t deadline) except -1:
+        """Flush and serve on this thread. rd_kafka_flush ignores linger.ms only while it runs, so it takes turns with serving."""
+        while KX_LOAD(self.sent) != KX_LOAD(self.reported):
+            with nogil:
+                rd_kafka_flush(self.rk, 1)
+            serve_here(self, _remaining_ms(deadline, 10))
+            PyErr_CheckSignals()
+            if _expired(deadline) and KX_LOAD(self.sent) != KX_LOAD(self.reported):
+                return False
+        return True
+
+    def purge(self, bint in_queue, bint in_flight):
+        """Fail what waits locally (PURGE_QUEUE) and what is on its way (PURGE_INFLIGHT); the reports come as always."""
+        cdef int flags = 0
+        if in_queue:
+            flags |= RD_KAFKA_PURGE_F_QUEUE
+        if in_flight:
+            flags |= RD_KAFKA_PURGE_F_INFLIGHT
+        cdef rd_kafka_resp_err_t err
+        if flags:
+            with nogil:
+                err = rd_kafka_purge(self.rk, flags)
+            check(err, "rd_kafka_purge")
+
+    # ------------------------------------------------------------------ the end
+
+    def begin_close(self):
+        """No new calls from here on; those that wait for room give up."""
+        if self.state == OPEN:
+            self.state = CLOSING
+        kx_gate_open(&self.gate)
+
+    def finish_close(self, timeout):
+        """Wait for every report, then purge and wait for the rest. True when all were delivered without a purge."""
+        cdef int64_t deadline = _deadline(timeout)
+        while KX_LOAD(self.callers) > 0:
+            kx_gate_open(&self.gate)
+            with nogil:
+                kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), 1)
+            PyErr_CheckSignals()
+        if self.flush_until(deadline):
+            return True
+        # Past the time: all that is left fails now. In flight requests are answered locally, so this ends (rd_kafka_purge).
+        while not self.flush_until(kx_now_us() + 50000):
+            self.purge(True, True)
+        return False
+
+    def stop_events(self):
+        """Make the events thread end once it has served what there is."""
+        self.stop = True
+        if self.queue != NULL:
+            rd_kafka_queue_yield(self.queue)
+
+    def destroy(self):
+        """Free librdkafka's side. Only after finish_close, and with no thread in `run`."""
+        cdef Throttle *throttle
+        cdef rd_kafka_t *rk = self.rk
+        if self.state == CLOSED or self.generation != kx_fork_generation:
+            return
+        while serve_here(self, 0):
+            pass                # the last logs and errors; all reports have been served (rule 8)
+        self.state = CLOSED
+        kx_releases_empty(&self.releases, &self.pool)
+        for topic in self.topics.values():
+            rd_kafka_topic_destroy((<Topic>topic).rkt)
+            (<Topic>topic).rkt = NULL
+            KX_ADD(kx_live_topics, -1)
+        rd_kafka_queue_destroy(self.queue)
+        self.queue = NULL
+        self.rk = NULL
+        with nogil:
+            rd_kafka_destroy(rk)
+        while self.throttles != NULL:
+            throttle = self.throttles
+            self.throttles = throttle.next
+            free(throttle)
+        # The names are the C topics' opaques: they go only now that nothing can look at them.
+        self.topics = {}
+        self.callbacks = {}
+        KX_ADD(kx_live_handles, -1)
+
+    # ------------------------------------------------------------------ serving
+
+    def run(self):
+        """The events thread: serve until `stop`. The GIL is only held while there is something to call."""
+        self.serving_thread = PyThread_get_thread_ident()
+        with nogil:
+            while not (self.stop or self.abandoned):
+                if serve(self, 5 if kx_releases_waiting(&self.releases) else SLICE_MS * 10) == 0 \
+                        and kx_releases_waiting(&self.releases):
+                    with gil:
+                        kx_releases_empty(&self.releases, &self.pool)
+        if self.abandoned:
+            self.begin_close()
+            self.finish_close(None)
+            self.destroy()
+        self.serving_thread = 0
+
+    def poll(self, timeout):
+        """Serve on this thread: wait up to `timeout` seconds for the first event, then serve all that is there."""
+        cdef int64_t deadline = _deadline(timeout)
+        cdef int64_t served = 0
+        cdef int64_t waiting = rd_kafka_queue_length(self.queue) + 1
+        cdef int64_t now
+        while True:
+            now = serve_here(self, 0 if served else _remaining_ms(deadline, SLICE_MS))
+            served += now
+            if (served and (now == 0 or served >= waiting)) or (not served and _expired(deadline)):
+                break
+            if self.raised:
+                break
+            PyErr_CheckSignals()
+            if self.state != OPEN:
+                break
+        kx_releases_empty(&self.releases, &self.pool)
+        return served
+
+    def take_raised(self):
+        """What callbacks raised under manual polling since the last time, as a list."""
+        raised = self.raised
+        self.raised = []
+        return raised
+
+    # ------------------------------------------------------------------ what is known
+
+    def get_property(self, str name):
+        self.enter()
+        try:
+            return get_conf(rd_kafka_conf(self.rk), name)
+        finally:
+            self.leave()
+
+    def fatal_error(self):
+        """The fatal error that ended the producer's work, or None (rd_kafka_fatal_error)."""
+        return _fatal_error(self.rk) if self.rk != NULL else None
+
+    def test_fatal_error(self, int code, str reason):
+        """Raise a fatal error as a broker would (rd_kafka_test_fatal_error): for tests of what must happen then."""
+        self.enter()
+        try:
+            check(rd_kafka_test_fatal_error(self.rk, code, reason.encode()), "rd_kafka_test_fatal_error")
+        finally:
+            self.leave()
+
+    def counters(self):
+        """The counts of ProducerMetrics, in its order; times in seconds."""
+        return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed),
+                KX_LOAD(self.pool.pinned_messages), KX_LOAD(self.pool.pinned_bytes), KX_LOAD(self.sent) - KX_LOAD(self.reported),
+                KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
+
+
+def aside(Handle handle, function, *arguments):
+    """`function(*arguments)` in a thread of its own, for calls of librdkafka's that wait and can be neither sliced nor interrupted.
+
+    The caller stays open to signals. A call given up on still counts as a caller, so that the handle is not destroyed under it.
+    """
+    outcome = []
+    handle.enter()
+    try:
+        thread = _threading.Thread(target=_aside, args=(handle, function, arguments, outcome), name="kafka_ext call", daemon=True)
+        thread.start()
+    except BaseException:
+        handle.leave()
+        raise
+    thread.join()
+    failed, result = outcome[0]
+    if failed:
+        raise result
+    return result
+
+
+def _aside(Handle handle, function, arguments, list outcome):
+    try:
+        outcome.append((False, function(*arguments)))
+    except BaseException as exc:
+        outcome.append((True, exc))
+    finally:
+        handle.leave()
+
+
+cdef object _fatal_error(rd_kafka_t *rk):
+    cdef char[512] reason
+    cdef rd_kafka_resp_err_t code = rd_kafka_fatal_error(rk, reason, sizeof(reason))
+    if code == RD_KAFKA_RESP_ERR_NO_ERROR:
+        return None
+    return KafkaError(code, (<bytes>reason).decode("utf-8", "replace"), is_fatal=True)
+
+
+def live_objects():
+    """How many of each thing the extension owns are alive in the process, by name. All zero when every producer is closed."""
+    return {"handles": KX_LOAD(kx_live_handles), "topics": KX_LOAD(kx_live_topics), "messages": KX_LOAD(kx_live_messages)}

@@ -1,0 +1,106 @@
+# What a record turns into on its way down: (pointer, length, owner) for value and key, an rd_kafka_headers_t for headers.
+# The ownership rules themselves are in include/kafka_ext/message.h.
+
+from collections.abc import Mapping as _Mapping
+from cpython.object cimport PyObject
+
+cdef extern from "kafka_ext/version_guard.h":
+    pass
+
+cdef extern from "kafka_ext/threads.h" nogil:
+    const bint KX_FREE_THREADED
+    int kx_fork_generation
+    int kx_watch_forks() noexcept
+    void KX_ADD(int64_t counter, int64_t n) noexcept
+    int64_t KX_LOAD(int64_t counter) noexcept
+    ctypedef struct kx_gate:
+        pass
+    int kx_gate_init(kx_gate *gate) noexcept
+    void kx_gate_destroy(kx_gate *gate) noexcept
+    unsigned long kx_gate_seen(kx_gate *gate) noexcept
+    void kx_gate_open(kx_gate *gate) noexcept
+    void kx_gate_wait(kx_gate *gate, unsigned long seen, long milliseconds) noexcept
+
+cdef extern from "kafka_ext/message.h" nogil:
+    ctypedef struct kx_bytes:
+        const void *data        # borrowed
+        size_t size
+        PyObject *owner         # owned
+    ctypedef struct kx_message:
+        PyObject *on_delivery   # owned, all three
+        PyObject *id
+        PyObject *headers
+    ctypedef struct kx_pool:
+        int64_t pinned_messages
+        int64_t pinned_bytes
+    ctypedef struct kx_releases:
+        pass
+    int64_t kx_live_messages
+    int kx_bytes_get(object value, kx_bytes *bytes, const char *what) except -1 with gil
+    void kx_bytes_drop(kx_bytes *bytes) noexcept with gil
+    int kx_message_make(kx_pool *pool, kx_bytes *value, bint copied, PyObject *on_delivery, PyObject *id, PyObject *headers,
+                        void **opaque) except -1 with gil
+    kx_message *kx_message_of(void *opaque) noexcept
+    bint kx_message_quiet(void *opaque) noexcept
+    void kx_message_release(kx_pool *pool, void *opaque) noexcept with gil
+    void kx_pool_destroy(kx_pool *pool) noexcept
+    int kx_releases_add(kx_releases *releases, void *opaque) noexcept
+    void kx_releases_publish(kx_releases *releases) noexcept
+    bint kx_releases_waiting(kx_releases *releases) noexcept
+    void kx_releases_empty(kx_releases *releases, kx_pool *pool) noexcept with gil
+
+cdef extern from "kafka_ext/produce.h" nogil:
+    rd_kafka_resp_err_t kx_produce(rd_kafka_t *rk, rd_kafka_topic_t *topic, int32_t partition, bint copy, const kx_bytes *value,
+                                   const kx_bytes *key, rd_kafka_headers_t *headers, int64_t timestamp, void *opaque) noexcept
+
+
+if kx_watch_forks() != 0:
+    raise ImportError("kafka_ext: pthread_atfork failed; without it a forked child could not be told from its parent")
+
+
+cdef tuple _header_pairs(object headers):
+    """`headers` as given, as a tuple of `(name, value)` pairs in their order."""
+    if isinstance(headers, _Mapping):
+        return tuple(headers.items())
+    if isinstance(headers, (str, bytes, bytearray)):
+        raise TypeError(f"headers must be (name, value) pairs or a mapping, not {type(headers).__name__}")
+    try:
+        pairs = tuple(headers)
+    except TypeError:
+        raise TypeError(f"headers must be (name, value) pairs or a mapping, not {type(headers).__name__}") from None
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(f"headers must be (name, value) pairs, but one of them is {_shorten(pair)}")
+    return pairs
+
+
+cdef rd_kafka_headers_t *_make_headers(tuple pairs) except NULL:
+    """librdkafka's copy of `pairs`, owned by the caller until an enqueue succeeds."""
+    cdef rd_kafka_headers_t *headers = rd_kafka_headers_new(len(pairs))
+    cdef kx_bytes content
+    cdef Py_ssize_t name_size
+    cdef const char *c_name
+    try:
+        for name, value in pairs:
+            if not isinstance(name, str):
+                raise TypeError(f"headers: a name must be a str, not {type(name).__name__}")
+            c_name = PyUnicode_AsUTF8AndSize(name, &name_size)
+            if memchr(c_name, 0, name_size) != NULL:
+                raise _invalid_record(f"headers: the name {name!r} holds a NUL character")
+            kx_bytes_get(value, &content, b"headers: a value")
+            if content.data == NULL:
+                rd_kafka_header_add(headers, c_name, name_size, NULL, 0)
+            else:
+                rd_kafka_header_add(headers, c_name, name_size, content.data, content.size)
+            kx_bytes_drop(&content)
+    except BaseException:
+        rd_kafka_headers_destroy(headers)
+        raise
+    return headers
+
+
+cdef extern from "<string.h>" nogil:
+    void *memchr(const void *s, int c, size_t n) noexcept
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL

@@ -1,0 +1,75 @@
+# What the cluster says of itself.
+
+
+def _fetch(Handle handle, Topic topic, int timeout_ms):
+    """`(cluster id, controller, answering broker, brokers, topics)` as plain tuples."""
+    cdef const rd_kafka_metadata_t *metadata = NULL     # owned
+    cdef const rd_kafka_metadata_topic *of_topic
+    cdef const rd_kafka_metadata_partition *of_partition
+    cdef char *cluster_id = NULL                        # owned
+    cdef int32_t controller
+    cdef rd_kafka_resp_err_t err
+    cdef rd_kafka_topic_t *rkt = topic.rkt if topic is not None else NULL
+    cdef bint every = topic is None
+    with nogil:
+        err = rd_kafka_metadata(handle.rk, every, rkt, &metadata, timeout_ms)
+    check(err, "rd_kafka_metadata")
+    try:
+        with nogil:
+            cluster_id = rd_kafka_clusterid(handle.rk, 0)
+            controller = rd_kafka_controllerid(handle.rk, 0)
+        brokers = [(metadata.brokers[i].id, metadata.brokers[i].host.decode(), metadata.brokers[i].port)
+                   for i in range(metadata.broker_cnt)]
+        topics = []
+        for i in range(metadata.topic_cnt):
+            of_topic = &metadata.topics[i]
+            partitions = []
+            for j in range(of_topic.partition_cnt):
+                of_partition = &of_topic.partitions[j]
+                partitions.append((
+                    of_partition.id, of_partition.leader,
+                    tuple([of_partition.replicas[k] for k in range(of_partition.replica_cnt)]),
+                    tuple([of_partition.isrs[k] for k in range(of_partition.isr_cnt)]),
+                    of_partition.err))
+            topics.append((of_topic.topic.decode(), partitions, of_topic.err))
+        return (cluster_id.decode() if cluster_id != NULL else None, None if controller < 0 else controller,
+                metadata.orig_broker_id, brokers, topics)
+    finally:
+        if cluster_id != NULL:
+            rd_kafka_mem_free(handle.rk, cluster_id)
+        rd_kafka_metadata_destroy(metadata)
+
+
+def fetch_metadata(Handle handle, topic, timeout):
+    """What the cluster knows of `topic` (None: of all topics), waiting up to `timeout` seconds."""
+    cdef int64_t deadline = _deadline(timeout)
+    handle.enter()
+    try:
+        known = None if topic is None else handle.topic(topic)
+    finally:
+        handle.leave()
+    return aside(handle, _fetch, handle, known, _remaining_ms(deadline, MAX_WAIT_MS))
+
+
+cdef int partition_count_of(Handle handle, Topic topic) except -1:
+    """How many partitions `topic` has, asked again as often as librdkafka itself does (topic.metadata.refresh.interval.ms)."""
+    cdef int64_t now = kx_now_us()
+    cdef int64_t deadline
+    if topic.partition_count and now < topic.counted_at:
+        return topic.partition_count
+    deadline = now + 10 * 1000000
+    while True:
+        _, _, _, _, topics = fetch_metadata(handle, topic.name, max(deadline - kx_now_us(), 0) / 1e6)
+        for name, partitions, err in topics:
+            if name == topic.name and err == RD_KAFKA_RESP_ERR_NO_ERROR and partitions:
+                interval = int(get_conf(rd_kafka_conf(handle.rk), "topic.metadata.refresh.interval.ms"))
+                topic.counted_at = kx_now_us() + max(interval, 1000) * 1000
+                topic.partition_count = len(partitions)
+                return topic.partition_count
+        if _expired(deadline):
+            raise KafkaException(KafkaError(
+                topics[0][2] if topics and topics[0][2] else RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+                f"topic {topic.name}: its partitions are not known, so the partitioner cannot be asked"))
+        with nogil:
+            kx_gate_wait(&handle.gate, kx_gate_seen(&handle.gate), SLICE_MS)    # being created, perhaps
+        PyErr_CheckSignals()

@@ -1,0 +1,296 @@
+# The way down: one record from the caller to librdkafka's queue.
+
+cdef object _NO_COPY = SendOption.NO_COPY_RECORD_VALUE
+cdef object _COPY = SendOption.TO_COPY_RECORD_VALUE
+cdef object _BLOCK = ActionWhileQueueIsFull.BLOCK
+cdef object _NO_BLOCK = ActionWhileQueueIsFull.NO_BLOCK
+
+# A copy of this size or more is worth giving the GIL away for (rule 4).
+cdef enum:
+    LARGE_COPY = 64 * 1024
+
+# What _send returns beside librdkafka's codes.
+cdef enum:
+    TIMED_OUT = 1000000
+
+
+cdef class Producer:
+    """The sending half of KafkaProducer, in C. Made by KafkaProducer only."""
+
+    cdef Handle _handle             # None until the constructor is through
+    cdef object _partitioner        # a callable, or None: librdkafka's own
+    cdef object _interceptors       # a tuple, or None
+
+    @property
+    def handle(self):
+        if self._handle is None:
+            raise ProducerClosedError(KafkaError(RD_KAFKA_RESP_ERR__STATE, "the producer is closed: its constructor failed"))
+        return self._handle
+
+    def _handle_or_none(self):
+        return self._handle
+
+    cpdef object _open(self, Handle handle, partitioner, interceptors):
+        self._handle = handle
+        self._partitioner = partitioner
+        self._interceptors = interceptors
+
+    def send(self, ProducerRecord record not None, on_delivery=None, *, option=_NO_COPY, action=_BLOCK, timeout=None):
+        """Enqueue a record; its outcome comes through `on_delivery`, exactly once.
+
+        The value is not copied: its exporter stays pinned until the callback has returned, and writing into it before then is a race
+        that librdkafka's retries make visible (a retry sends what is there by then). Key and headers are copied before this returns.
+
+        Args:
+            record (ProducerRecord): what to send.
+            on_delivery: called as `on_delivery(metadata, error)` with a RecordMetadata and a KafkaError or None: by the events thread,
+                or with `enable.manual.events.poll` by the thread that calls `poll_events`, `flush`, `sync_send` or `close`.
+                Without one, a failure is counted in `metrics()` and logged at WARNING.
+            option (SendOption): TO_COPY_RECORD_VALUE has librdkafka copy the value before this returns.
+            action (ActionWhileQueueIsFull): what to do while the queue is full. BLOCK waits, with the GIL released. With manual polling,
+                and inside a callback, it never waits.
+            timeout (float | None): seconds BLOCK may wait; None for no limit.
+
+        Raises:
+            TypeError, BufferError: an argument is of the wrong type, or no C-contiguous buffer.
+            InvalidRecordError: no broker could take it (also a ValueError).
+            QueueFullError: no room, and it may not wait (RD_KAFKA_RESP_ERR__QUEUE_FULL).
+            KafkaTimeoutError: no room within `timeout`.
+            KafkaException: librdkafka refuses it: too large (`message.max.bytes`), unknown partition, a fatal error before it.
+            ProducerClosedError, ProducerForkedError: not usable any more.
+
+        A send that raises has pinned nothing and never calls back. Source: rd_kafka_produce(), rd_kafka_produceva().
+        """
+        cdef int err = self._send(record, on_delivery, option, action, timeout)
+        if err != 0:
+            self._refused(err)
+
+    def try_send(self, ProducerRecord record not None, on_delivery=None, *, option=_NO_COPY):
+        """As `send`, but never waits, and returns what kept the record from being enqueued as a KafkaError, None when nothing did.
+
+        Raises:
+            TypeError, BufferError: as `send`.
+            ProducerForkedError: made before a fork.
+        """
+        cdef int err
+        try:
+            err = self._send(record, on_delivery, option, _NO_BLOCK, None)
+        except ProducerForkedError:
+            raise
+        except KafkaException as exc:
+            return exc.error
+        return None if err == 0 else self._send_error(err)
+
+    cdef int _send(self, ProducerRecord record, object on_delivery, object option, object action, object timeout) except? -9999:
+        """Enqueue `record`: 0, librdkafka's code, or TIMED_OUT. Everything it took is given back unless it returns 0 (rule 1)."""
+        cdef Handle handle = self._handle
+        cdef bint copy = False
+        if on_delivery is not None and not PyCallable_Check(on_delivery):
+            raise TypeError(f"on_delivery must be callable or None, not {type(on_delivery).__name__}")
+        if option is not _NO_COPY:
+            if option is not _COPY:
+                raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
+            copy = True
+        if action is not _BLOCK and action is not _NO_BLOCK:
+            raise TypeError(f"action must be an ActionWhileQueueIsFull, not {_shorten(action)}")
+        if handle is None:
+            handle = self.handle
+        cdef int64_t deadline = -1 if timeout is None else _deadline(timeout)
+        handle.enter()
+        try:
+            if self._interceptors is not None:
+                return self._send_intercepted(handle, record, on_delivery, copy, action is _BLOCK, deadline)
+            return self._enqueue(handle, record, on_delivery, copy, action is _BLOCK, deadline)
+        finally:
+            handle.leave()
+
+    cdef int _enqueue(self, Handle handle, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
+                      int64_t deadline) except? -9999:
+        cdef kx_bytes value, key
+        cdef rd_kafka_headers_t *headers = NULL     # owned until an enqueue succeeds
+        cdef void *opaque = NULL                    # owned until an enqueue succeeds
+        cdef PyObject *pairs = NULL                 # borrowed from `header_pairs`
+        cdef int64_t size
+        cdef int err
+        cdef Topic topic = handle.topic(record._topic)
+        cdef int32_t partition = record._partition
+        cdef object header_pairs
+
+        if kx_releases_waiting(&handle.releases):
+            kx_releases_empty(&handle.releases, &handle.pool)
+        if partition == NO_PARTITION and self._partitioner is not None:
+            partition = self._choose_partition(handle, topic, record.key)
+
+        kx_bytes_get(record.value, &value, b"value")
+        try:
+            kx_bytes_get(record.key, &key, b"key")
+        except:
+            kx_bytes_drop(&value)
+            raise
+        try:
+            if record.headers is not None:
+                header_pairs = _header_pairs(record.headers)
+                if header_pairs:
+                    headers = _make_headers(header_pairs)
+                    pairs = <PyObject *>header_pairs
+            size = value.size
+            kx_message_make(
+                &handle.pool, &value, copy,
+                <PyObject *>on_delivery if on_delivery is not None else NULL,
+                <PyObject *>record.id if record.id is not None else NULL,
+                pairs, &opaque)
+            if copy and value.size >= LARGE_COPY:
+                with nogil:
+                    err = kx_produce(handle.rk, topic.rkt, partition, True, &value, &key, headers, record._timestamp, opaque)
+            else:
+                # With the GIL: the call is non-blocking, and shorter than letting go of it and taking it back (rule 4; safe by rule 3).
+                err = kx_produce(handle.rk, topic.rkt, partition, copy, &value, &key, headers, record._timestamp, opaque)
+            if err == RD_KAFKA_RESP_ERR__QUEUE_FULL and may_wait and not handle.manual:
+                err = self._enqueue_later(
+                    handle, topic, partition, copy, &value, &key, headers, record._timestamp, opaque, deadline)
+            if err == RD_KAFKA_RESP_ERR_NO_ERROR:
+                headers = NULL          # all librdkafka's now, until the report
+                opaque = NULL
+                KX_ADD(handle.sent, 1)
+                KX_ADD(handle.sent_bytes, size)
+            return err
+        finally:
+            # What was not passed on is given back, on every way out.
+            if opaque != NULL:
+                kx_message_release(&handle.pool, opaque)
+            if headers != NULL:
+                rd_kafka_headers_destroy(headers)
+            kx_bytes_drop(&value)
+            kx_bytes_drop(&key)
+
+    cdef int _enqueue_later(self, Handle handle, Topic topic, int32_t partition, bint copy, const kx_bytes *value, const kx_bytes *key,
+                            rd_kafka_headers_t *headers, int64_t timestamp, void *opaque, int64_t deadline) except? -9999:
+        """Wait for room, without the GIL and in slices, and try again. librdkafka's own blocking flag has no timeout and no signals."""
+        cdef unsigned long seen
+        cdef int err
+        if handle.serving_thread == PyThread_get_thread_ident():
+            return RD_KAFKA_RESP_ERR__QUEUE_FULL        # in a callback: waiting for room here would be waiting for itself
+        while True:
+            seen = kx_gate_seen(&handle.gate)
+            with nogil:
+                err = kx_produce(handle.rk, topic.rkt, partition, copy, value, key, headers, timestamp, opaque)
+            if err != RD_KAFKA_RESP_ERR__QUEUE_FULL:
+                return err
+            if _expired(deadline):
+                return TIMED_OUT
+            handle.wait_for_room(seen, deadline)
+            kx_releases_empty(&handle.releases, &handle.pool)
+            if handle.state != OPEN:
+                handle.refuse()
+
+    cdef object _send_error(self, int err):
+        """The KafkaError for what _send returned."""
+        cdef Handle handle = self._handle
+        if err == TIMED_OUT:
+            return KafkaError(
+                RD_KAFKA_RESP_ERR__TIMED_OUT, "the local queue stayed full for the whole timeout; the record was not enqueued")
+        if err == RD_KAFKA_RESP_ERR__FATAL:
+            fatal = handle.fatal_error()
+            if fatal is not None:
+                return fatal
+        if err == RD_KAFKA_RESP_ERR__QUEUE_FULL:
+            hint = "call poll_events()" if handle.manual else "wait, or raise the limits"
+            return KafkaError(err, "the local queue is full (queue.buffering.max.messages, queue.buffering.max.kbytes): " + hint)
+        return KafkaError(err)
+
+    cdef int _refused(self, int err) except -1:
+        raise _exception(self._send_error(err))
+
+    # ------------------------------------------------------------------ partitioners and interceptors written in Python
+
+    cdef int32_t _choose_partition(self, Handle handle, Topic topic, object key) except -1:
+        """Ask the caller's partitioner, here on the sending thread and before the enqueue: librdkafka's threads never run Python."""
+        partition_count = partition_count_of(handle, topic)
+        chosen = self._partitioner(topic.name, key, partition_count)
+        try:
+            partition = chosen.__index__()
+        except AttributeError:
+            raise TypeError(f"partitioner must return an int, not {type(chosen).__name__}") from None
+        if not 0 <= partition < partition_count:
+            raise _invalid_record(f"partitioner returned {partition} for topic {topic.name}, which has {partition_count} partitions")
+        return partition
+
+    cdef int _send_intercepted(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
+                               int64_t deadline) except? -9999:
+        """As the Java client: an interceptor that raises is reported and passed over; the record goes on as it was."""
+        for interceptor in self._interceptors:
+            try:
+                replaced = interceptor.on_send(record)
+                if not isinstance(replaced, ProducerRecord):
+                    raise TypeError(f"on_send must return a ProducerRecord, not {type(replaced).__name__}")
+                record = replaced
+            except Exception:
+                PyErr_WriteUnraisable(interceptor)
+        acknowledge = _Acknowledge(self._interceptors, on_delivery)
+        cdef int err = 0
+        cdef object error
+        try:
+            err = self._enqueue(handle, record, acknowledge, copy, may_wait, deadline)
+        except BaseException as exc:
+            error = exc.error if isinstance(exc, KafkaException) else KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, str(exc))
+            acknowledge.tell(_metadata_of_refused(record), error)
+            raise
+        if err != 0:
+            acknowledge.tell(_metadata_of_refused(record), self._send_error(err))
+        return err
+
+
+@cython.final
+cdef class _Acknowledge:
+    """The delivery callback of an intercepted record: first the interceptors, then the caller's own."""
+
+    cdef tuple interceptors
+    cdef object on_delivery
+
+    def __init__(self, interceptors, on_delivery):
+        self.interceptors = interceptors
+        self.on_delivery = on_delivery
+
+    cdef tell(self, metadata, error):
+        for interceptor in self.interceptors:
+            try:
+                interceptor.on_acknowledgement(metadata, error)
+            except Exception:
+                PyErr_WriteUnraisable(interceptor)
+
+    def __call__(self, metadata, error):
+        self.tell(metadata, error)
+        if self.on_delivery is not None:
+            self.on_delivery(metadata, error)
+        elif error is not None:
+            _log.warning("1 record to %s not delivered, and no callback to tell: %s", metadata.topic, error)
+
+
+cdef RecordMetadata _metadata_of_refused(ProducerRecord record):
+    """What an interceptor is told of a record that was never enqueued."""
+    cdef RecordMetadata metadata = RecordMetadata.__new__(RecordMetadata)
+    metadata._topic = record._topic
+    metadata._record_id = record.id
+    metadata._partition = record._partition
+    metadata._offset = metadata._timestamp = metadata._latency = -1
+    metadata._broker_id = -1
+    metadata._status = RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+    metadata._timestamp_type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
+    return metadata
+
+
+def exception_for(error):
+    """The exception that carries `error`, of the class its code calls for."""
+    return _exception(error)
+
+
+def deadline(timeout):
+    """The end of `timeout` seconds (None: no limit) on the clock of `seconds_until`."""
+    return _deadline(timeout)
+
+
+def seconds_until(int64_t deadline):
+    """Seconds left until `deadline`, 0.0 past it, None for no limit."""
+    if deadline < 0:
+        return None
+    return max(deadline - kx_now_us(), 0) / 1e6

@@ -1,0 +1,303 @@
+# What goes in (ProducerRecord) and what comes out (RecordMetadata), and the small words both use.
+
+import datetime as _datetime
+from enum import IntEnum as _IntEnum, Enum as _Enum
+
+cimport cython
+from libc.stdint cimport int32_t, int64_t, INT32_MAX, INT64_MAX
+
+
+class SendOption(_IntEnum):
+    """Whether `send` copies the value.
+
+    NO_COPY_RECORD_VALUE: the value's buffer stays pinned until its delivery callback has returned.
+    TO_COPY_RECORD_VALUE: librdkafka copies it within `send`; the buffer is the caller's again when `send` returns.
+    """
+
+    __module__ = "kafka_ext"
+    NO_COPY_RECORD_VALUE = 0
+    TO_COPY_RECORD_VALUE = 1
+
+
+class ActionWhileQueueIsFull(_IntEnum):
+    """What `send` does when the local queue has no room: BLOCK until there is, or raise QueueFullError at once (NO_BLOCK)."""
+
+    __module__ = "kafka_ext"
+    BLOCK = 0
+    NO_BLOCK = 1
+
+
+class PersistedStatus(_IntEnum):
+    """Whether a record is in the log: NOT for certain, POSSIBLY, or DONE (rd_kafka_msg_status_t)."""
+
+    __module__ = "kafka_ext"
+    NOT = RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+    POSSIBLY = RD_KAFKA_MSG_STATUS_POSSIBLY_PERSISTED
+    DONE = RD_KAFKA_MSG_STATUS_PERSISTED
+
+
+class TimestampType(str, _Enum):
+    """Who set a record's timestamp: the producer (CREATE_TIME) or the broker (LOG_APPEND_TIME)."""
+
+    __module__ = "kafka_ext"
+    NOT_AVAILABLE = "NotAvailable"
+    CREATE_TIME = "CreateTime"
+    LOG_APPEND_TIME = "LogAppendTime"
+
+    def __str__(self):
+        return self.value
+
+
+cdef tuple _PERSISTED = tuple(PersistedStatus)
+cdef tuple _PERSISTED_TEXT = ("NotPersisted", "PossiblyPersisted", "Persisted")
+cdef tuple _TIMESTAMP_TYPES = tuple(TimestampType)
+cdef object _EPOCH = _datetime.datetime(1970, 1, 1, tzinfo=_datetime.timezone.utc)
+cdef object _MILLISECOND = _datetime.timedelta(milliseconds=1)
+
+# The one representation of "the partitioner chooses" and of "now" inside a record; both are librdkafka's own.
+cdef enum:
+    NO_PARTITION = -1
+    NO_TIMESTAMP = 0
+
+
+cdef object _invalid_record(str message):
+    return InvalidRecordError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, message))
+
+
+cdef int32_t _partition(object value) except -2:
+    if value is None:
+        return NO_PARTITION
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise TypeError(f"partition must be an int or None, not {type(value).__name__}") from None
+    if not 0 <= number <= INT32_MAX:
+        raise _invalid_record(f"partition must be from 0 to {INT32_MAX}, not {number}; None lets the partitioner choose")
+    return number
+
+
+cdef int64_t _timestamp(object value) except -1:
+    if value is None:
+        return NO_TIMESTAMP
+    if isinstance(value, _datetime.datetime):
+        # A naive datetime is local time, as everywhere in Python.
+        number = (value.astimezone(_datetime.timezone.utc) - _EPOCH) // _MILLISECOND
+    else:
+        try:
+            number = value.__index__()
+        except AttributeError:
+            raise TypeError(
+                f"timestamp must be an int (milliseconds since the epoch), a datetime or None, not {type(value).__name__}"
+            ) from None
+    if not 0 < number <= INT64_MAX:
+        raise _invalid_record(
+            f"timestamp must be from 1 to {INT64_MAX} milliseconds since the epoch, not {number}; None means now "
+            "(librdkafka takes 0 for now as well, so that the epoch itself cannot be sent)")
+    return number
+
+
+@cython.freelist(64)
+cdef class ProducerRecord:
+    """A record to send: where to, and what.
+
+    Args:
+        topic (str): the topic's name.
+        value: any C-contiguous buffer, a str (sent as UTF-8), or None for a tombstone. Not copied, see `send`.
+        key: the same types; copied within `send`. None for no key.
+        partition (int | None): 0 or more; None lets the partitioner choose.
+        headers: `(name, value)` pairs in a sequence, or a mapping; names are str, values as `value` above. Copied within `send`.
+        timestamp (int | datetime | None): milliseconds since the epoch; None means the time of `send`.
+        id: anything; comes back as `RecordMetadata.record_id`.
+
+    Raises:
+        TypeError: an argument has the wrong type; it is named.
+        ValueError: partition or timestamp is out of range (also a KafkaException).
+
+    Every argument is an attribute that can be set again; a record can be sent any number of times.
+    """
+
+    cdef object _topic              # owned, like every Python attribute: a str
+    cdef public object value
+    cdef public object key
+    cdef public object headers
+    cdef public object id
+    cdef int32_t _partition         # NO_PARTITION: the partitioner chooses
+    cdef int64_t _timestamp         # NO_TIMESTAMP: now
+
+    def __init__(self, topic, value=None, *, key=None, partition=None, headers=None, timestamp=None, id=None):
+        if type(topic) is not str:
+            self.topic = topic
+        else:
+            self._topic = topic
+        self.value = value
+        self.key = key
+        self.headers = headers
+        self.id = id
+        self._partition = NO_PARTITION if partition is None else _partition(partition)
+        self._timestamp = NO_TIMESTAMP if timestamp is None else _timestamp(timestamp)
+
+    @property
+    def topic(self):
+        return self._topic
+
+    @topic.setter
+    def topic(self, topic):
+        if not isinstance(topic, str):
+            raise TypeError(f"topic must be a str, not {type(topic).__name__}")
+        self._topic = topic
+
+    @property
+    def partition(self):
+        return None if self._partition == NO_PARTITION else self._partition
+
+    @partition.setter
+    def partition(self, partition):
+        self._partition = _partition(partition)
+
+    @property
+    def timestamp(self):
+        return None if self._timestamp == NO_TIMESTAMP else self._timestamp
+
+    @timestamp.setter
+    def timestamp(self, timestamp):
+        self._timestamp = _timestamp(timestamp)
+
+    def __repr__(self):
+        parts = [repr(self._topic), _shorten(self.value)]
+        for name in ("key", "partition", "headers", "timestamp", "id"):
+            part = getattr(self, name)
+            if part is not None:
+                parts.append(f"{name}={_shorten(part)}")
+        return f"ProducerRecord({', '.join(parts)})"
+
+
+cdef str _shorten(object value):
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… <{type(value).__name__}>"
+
+
+@cython.final
+@cython.freelist(64)
+cdef class RecordMetadata:
+    """What became of one record: the argument of `on_delivery`, the result of `sync_send` and of `send_future`.
+
+    Made by the producer only. Read-only, and valid for as long as it is kept.
+
+    Attributes:
+        topic (str), partition (int | None): where the record went; partition is None while none was chosen.
+        offset (int | None): its place in the partition; None when it is not known to be there.
+        record_id: the record's `id`.
+        key_size, value_size (int): bytes.
+        timestamp (int | None): milliseconds since the epoch; timestamp_type (TimestampType): who set it.
+        persisted_status (PersistedStatus): whether it is in the log (rd_kafka_message_status).
+        headers (list[tuple[str, object]] | None): the record's headers.
+        latency (float | None): seconds from `send` to the callback (rd_kafka_message_latency).
+        broker_id (int | None): the broker that answered (rd_kafka_message_broker_id).
+    """
+
+    # While the callback runs, `message` points at librdkafka's own message and the fields below are not filled: most callbacks
+    # look at one or two of them, or none. `settle` fills them before librdkafka takes the message back.
+    cdef const rd_kafka_message_t *message      # borrowed: the event owns it
+    cdef object _topic                          # owned
+    cdef object _record_id
+    cdef object _headers
+    cdef int64_t _offset
+    cdef int64_t _timestamp
+    cdef int64_t _latency                       # microseconds, -1: unknown
+    cdef size_t _key_size
+    cdef size_t _value_size
+    cdef int32_t _partition
+    cdef int32_t _broker_id
+    cdef int _status
+    cdef int _timestamp_type
+
+    def __init__(self):
+        raise TypeError("a RecordMetadata is made by the producer only")
+
+    cdef int settle(self) except -1:
+        """Copy what is wanted of the message, while it is there. Called with the GIL, before the event is destroyed."""
+        cdef const rd_kafka_message_t *message = self.message
+        cdef rd_kafka_timestamp_type_t timestamp_type
+        if message == NULL:
+            return 0
+        self._partition = message.partition
+        self._offset = message.offset
+        self._key_size = message.key_len
+        self._value_size = message.len
+        self._timestamp = rd_kafka_message_timestamp(message, &timestamp_type)
+        self._timestamp_type = timestamp_type
+        self._latency = rd_kafka_message_latency(message)
+        self._status = rd_kafka_message_status(message)
+        self._broker_id = rd_kafka_message_broker_id(message)
+        self.message = NULL
+        return 0
+
+    @property
+    def topic(self):
+        return self._topic
+
+    @property
+    def partition(self):
+        cdef int32_t partition = self.message.partition if self.message != NULL else self._partition
+        return None if partition < 0 else partition
+
+    @property
+    def offset(self):
+        cdef int64_t offset = self.message.offset if self.message != NULL else self._offset
+        return None if offset < 0 else offset
+
+    @property
+    def record_id(self):
+        return self._record_id
+
+    @property
+    def key_size(self):
+        return self.message.key_len if self.message != NULL else self._key_size
+
+    @property
+    def value_size(self):
+        return self.message.len if self.message != NULL else self._value_size
+
+    @property
+    def timestamp(self):
+        self.settle()
+        return None if self._timestamp < 0 else self._timestamp
+
+    @property
+    def timestamp_type(self):
+        self.settle()
+        return _TIMESTAMP_TYPES[self._timestamp_type]
+
+    @property
+    def persisted_status(self):
+        cdef int status = rd_kafka_message_status(self.message) if self.message != NULL else self._status
+        return _PERSISTED[status]
+
+    @property
+    def headers(self):
+        return None if self._headers is None else list(self._headers)
+
+    @property
+    def latency(self):
+        self.settle()
+        return None if self._latency < 0 else self._latency / 1e6
+
+    @property
+    def broker_id(self):
+        self.settle()
+        return None if self._broker_id < 0 else self._broker_id
+
+    def __str__(self):
+        self.settle()
+        offset = "NA" if self._offset < 0 else str(self._offset)
+        partition = "NA" if self._partition < 0 else str(self._partition)
+        record_id = "" if self._record_id is None else f":id[{self._record_id}]"
+        if self._timestamp < 0:
+            when = ""
+        else:
+            time = (_EPOCH + self._timestamp * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            when = f",{_TIMESTAMP_TYPES[self._timestamp_type].value}[{time}]"
+        return f"{self._topic}-{partition}@{offset}{record_id}{when},{_PERSISTED_TEXT[self._status]}"
+
+    def __repr__(self):
+        return f"<RecordMetadata {self}>"

@@ -1,0 +1,93 @@
+# Transactions. Each of librdkafka's calls can be taken up again after a timeout, so each is made in slices that let signals through.
+
+ctypedef rd_kafka_error_t *(*TransactionCall)(rd_kafka_t *rk, int timeout_ms) noexcept nogil
+
+
+cdef int _in_slices(Handle handle, TransactionCall call, str name, object timeout) except -1:
+    cdef int64_t deadline = _deadline(timeout)
+    cdef rd_kafka_error_t *error
+    cdef int milliseconds
+    while True:
+        milliseconds = _remaining_ms(deadline, SLICE_MS)
+        with nogil:
+            error = call(handle.rk, milliseconds)
+        if error == NULL:
+            return 0
+        if rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT or not rd_kafka_error_is_retriable(error) or _expired(deadline):
+            check_error(error, name)
+        rd_kafka_error_destroy(error)
+        PyErr_CheckSignals()
+        if handle.state != OPEN:
+            handle.refuse()
+
+
+def init_transactions(Handle handle, timeout):
+    handle.enter()
+    try:
+        _in_slices(handle, rd_kafka_init_transactions, "rd_kafka_init_transactions", timeout)
+    finally:
+        handle.leave()
+
+
+def begin_transaction(Handle handle):
+    handle.enter()
+    try:
+        check_error(rd_kafka_begin_transaction(handle.rk), "rd_kafka_begin_transaction")
+    finally:
+        handle.leave()
+
+
+def commit_transaction(Handle handle, timeout):
+    handle.enter()
+    try:
+        _in_slices(handle, rd_kafka_commit_transaction, "rd_kafka_commit_transaction", timeout)
+    finally:
+        handle.leave()
+
+
+def abort_transaction(Handle handle, timeout):
+    handle.enter()
+    try:
+        _in_slices(handle, rd_kafka_abort_transaction, "rd_kafka_abort_transaction", timeout)
+    finally:
+        handle.leave()
+
+
+def send_offsets_to_transaction(Handle handle, list offsets, str group_id, int generation_id, str member_id, group_instance_id, timeout):
+    """`offsets` are `(topic, partition, offset, leader_epoch)`; a leader_epoch of -1 is not known."""
+    cdef int64_t deadline = _deadline(timeout)
+    aside(handle, _send_offsets, handle, offsets, group_id.encode(), generation_id, member_id.encode(),
+          None if group_instance_id is None else group_instance_id.encode(),
+          -1 if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS))
+
+
+def _send_offsets(Handle handle, list offsets, bytes group_id, int generation_id, bytes member_id, bytes group_instance_id, int timeout_ms):
+    cdef rd_kafka_topic_partition_list_t *c_offsets = NULL          # owned
+    cdef rd_kafka_consumer_group_metadata_t *group = NULL           # owned
+    cdef rd_kafka_topic_partition_t *c_offset
+    cdef rd_kafka_error_t *error
+    cdef const char *c_group = group_id
+    cdef const char *c_member = member_id
+    cdef const char *c_instance = NULL if group_instance_id is None else <const char *>group_instance_id
+    try:
+        c_offsets = rd_kafka_topic_partition_list_new(len(offsets))
+        for topic, partition, offset, leader_epoch in offsets:
+            name = topic.encode()
+            c_offset = rd_kafka_topic_partition_list_add(c_offsets, name, partition)
+            c_offset.offset = offset
+            if leader_epoch >= 0:
+                rd_kafka_topic_partition_set_leader_epoch(c_offset, leader_epoch)
+        group = rd_kafka_consumer_group_metadata_new_with_genid(c_group, generation_id, c_member, c_instance)
+        with nogil:
+            error = rd_kafka_send_offsets_to_transaction(handle.rk, c_offsets, group, timeout_ms)
+        check_error(error, "rd_kafka_send_offsets_to_transaction")
+    finally:
+        if c_offsets != NULL:
+            rd_kafka_topic_partition_list_destroy(c_offsets)
+        if group != NULL:
+            rd_kafka_consumer_group_metadata_destroy(group)
+
+
+def version():
+    """The version of the loaded librdkafka, as `(number, text)`."""
+    return rd_kafka_version(), rd_kafka_version_str().decode()

@@ -1,0 +1,65 @@
+"""The events thread of a producer, and what happens to producers nobody closed."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+
+from ._rdkafka import Handle
+
+# How long the interpreter's exit waits for what was never closed. Past it the rest fails with PURGE_QUEUE or PURGE_INFLIGHT.
+EXIT_TIMEOUT = 30.0
+
+_open: weakref.WeakSet[Handle] = weakref.WeakSet()
+_threads: weakref.WeakKeyDictionary[Handle, threading.Thread] = weakref.WeakKeyDictionary()
+
+
+def start(handle: Handle) -> None:
+    """Give `handle` its events thread (none under manual polling) and remember it for the interpreter's exit."""
+    _open.add(handle)
+    if not handle.manual:
+        _start_thread(handle)
+
+
+def _start_thread(handle: Handle) -> None:
+    # A daemon: what it must do before the interpreter ends is seen to by `_close_all`, which can be bounded; joining it could not.
+    thread = threading.Thread(target=handle.run, name="kafka_ext events", daemon=True)
+    _threads[handle] = thread
+    thread.start()
+
+
+def close(handle: Handle, timeout: float | None) -> bool:
+    """Every report, then the end of the thread and of the handle. True when nothing had to be purged."""
+    handle.begin_close()
+    delivered = handle.finish_close(timeout)
+    handle.stop_events()
+    thread = _threads.get(handle)
+    if thread is not None:
+        thread.join()
+    handle.destroy()
+    return delivered
+
+
+def abandon(handle: Handle) -> None:
+    """Its producer was collected: let the events thread (or one made for it) deliver everything and end the handle. Does not wait."""
+    handle.abandoned = True
+    if handle.manual:
+        _start_thread(handle)
+    else:
+        handle.stop_events()
+
+
+def _close_all() -> None:
+    """At exit: what was sent is still delivered, within EXIT_TIMEOUT for all producers together."""
+    for handle in list(_open):
+        if handle.forked or handle.closed:
+            continue
+        thread = _threads.get(handle)
+        if handle.abandoned and thread is not None:
+            thread.join(EXIT_TIMEOUT)
+            continue
+        close(handle, EXIT_TIMEOUT)
+
+
+atexit.register(_close_all)

@@ -1,0 +1,42 @@
+"""Counters of a producer: the result of `KafkaProducer.metrics`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ProducerMetrics:
+    """A producer's counters at one moment, all since it was made unless they say "now".
+
+    Attributes:
+        sent, sent_bytes: records that `send` accepted, and the bytes of their values.
+        delivered, failed: records by their report. sent - delivered - failed are outstanding.
+        pinned_messages, pinned_bytes: values kept in place now, because librdkafka was not given a copy.
+        outstanding: records whose report has not been served yet.
+        callback_errors: exceptions that callbacks raised.
+        blocked_seconds: time that `send` calls have waited for room in the queue, all threads together.
+        statistics_json: the newest statistics as librdkafka gave them; None until `statistics.interval.ms` is set and over.
+    """
+
+    sent: int
+    sent_bytes: int
+    delivered: int
+    failed: int
+    pinned_messages: int
+    pinned_bytes: int
+    outstanding: int
+    callback_errors: int
+    blocked_seconds: float
+    statistics_json: bytes | None
+
+    @cached_property
+    def statistics(self) -> dict[str, Any] | None:
+        """The newest statistics, parsed (librdkafka's STATISTICS.md), or None while there are none."""
+        if self.statistics_json is None:
+            return None
+        parsed: dict[str, Any] = json.loads(self.statistics_json)
+        return parsed

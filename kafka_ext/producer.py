@@ -1,0 +1,424 @@
+"""KafkaProducer: what a Python person sees. The hot path is in core/producer.pyx; here is all that may take its time."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from . import _rdkafka, events
+from ._rdkafka import (
+    ActionWhileQueueIsFull,
+    ErrorCode,
+    Handle,
+    KafkaError,
+    KafkaException,
+    KafkaTimeoutError,
+    Producer,
+    ProducerRecord,
+    RecordMetadata,
+    SendOption,
+)
+from .metadata import BrokerMetadata, from_tuples
+from .metrics import ProducerMetrics
+from .properties import OWN_NAMES, Properties, invalid, resolve
+from .transactions import group_of, offset_rows
+
+DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
+
+
+class KafkaProducer(Producer):
+    """Writes records to Kafka. Thread-safe; one is enough for a process.
+
+    Args:
+        properties: librdkafka's settings by name, and this package's own: `enable.manual.events.poll`, `partitioner` (a name or a
+            callable), `interceptors`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`, `oauthbearer_token_refresh_cb`.
+        keywords: the same with underscores for dots: `linger_ms=5`. They go before `properties`.
+
+    Raises:
+        InvalidConfigError: a property is unknown, misspelt, out of range or contradicts another; it is named.
+        TypeError: a property's value is of the wrong type.
+
+    Safe by default: `acks=all` and `enable.idempotence=true`, unless your own settings contradict idempotence without naming it. Keys land
+    where the Java client puts them (`partitioner=murmur2_random`). Every other default is librdkafka's (CONFIGURATION.md).
+
+    Callbacks run in one events thread a producer. With `enable.manual.events.poll=true` there is none, and they run in whichever
+    thread calls `poll_events`, `flush`, `sync_send` or `close`.
+
+    Close it, or use it as a context manager. One that is only dropped still delivers what it was given, and warns (ResourceWarning).
+    """
+
+    def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
+        self._properties = Properties(properties, **keywords)
+        self._closing = threading.RLock()
+        settings = resolve(self._properties)
+        handle = Handle(settings.librdkafka, settings.callbacks, settings.manual, OWN_NAMES)
+        self._open(handle, settings.partitioner, settings.interceptors or None)
+        events.start(handle)
+
+    # ------------------------------------------------------------------ sending
+
+    def sync_send(self, record: ProducerRecord, timeout: float | None = None) -> RecordMetadata:
+        """Send a record and wait for its report.
+
+        Returns:
+            What became of it.
+
+        Raises:
+            KafkaTimeoutError: no report within `timeout` seconds. The record is still on its way: it may be delivered yet.
+            KafkaException: it was not delivered; `error` says why. Besides, whatever `send` raises.
+        """
+        handle = self.handle
+        handle.check_usable()
+        handle.check_not_in_callback("sync_send")
+        deadline = _Deadline(timeout)
+        report: list[tuple[RecordMetadata, KafkaError | None]] = []
+        answered = threading.Lock()
+        answered.acquire()
+
+        def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
+            report.append((metadata, error))
+            answered.release()
+
+        self.send(record, on_delivery, timeout=timeout)
+        while not report:
+            if handle.manual:
+                self._poll(min(deadline.remaining(), 0.1))
+            else:
+                answered.acquire(timeout=min(deadline.remaining(), 1.0))
+            if not report and deadline.expired():
+                raise KafkaTimeoutError(
+                    KafkaError(
+                        ErrorCode["TIMED_OUT"],
+                        f"no report within {timeout} s; the record stays enqueued and may still be delivered",
+                    )
+                )
+        metadata, error = report[0]
+        if error is not None:
+            raise _rdkafka.exception_for(error)
+        return metadata
+
+    def send_future(
+        self,
+        record: ProducerRecord,
+        *,
+        option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
+        action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
+        timeout: float | None = None,
+    ) -> Future[RecordMetadata]:
+        """As `send`, with the outcome as a future: a RecordMetadata, or a KafkaException.
+
+        It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do.
+        """
+        future: Future[RecordMetadata] = Future()
+        future.set_running_or_notify_cancel()
+
+        def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
+            if error is None:
+                future.set_result(metadata)
+            else:
+                future.set_exception(_rdkafka.exception_for(error))
+
+        self.send(record, on_delivery, option=option, action=action, timeout=timeout)
+        return future
+
+    # ------------------------------------------------------------------ events
+
+    def poll_events(self, timeout: float = 0.0) -> int:
+        """Serve events on this thread: delivery callbacks, errors, statistics, logs, token refreshes.
+
+        Waits up to `timeout` seconds (None: no limit) for the first, then serves all that are there.
+
+        Returns:
+            The number of events served, each record's report being one.
+
+        Raises:
+            KafkaException: the producer has an events thread (`enable.manual.events.poll` is not set), or this is inside a callback.
+            Whatever the callbacks raised: one exception as it is, several as an ExceptionGroup (before Python 3.11: the first, the
+            others in its `__context__`). The events behind it have been served.
+        """
+        handle = self.handle
+        handle.check_usable()
+        if not handle.manual:
+            raise KafkaException(
+                KafkaError(
+                    ErrorCode["STATE"],
+                    "poll_events() is for producers with enable.manual.events.poll=true; this one has an events thread",
+                )
+            )
+        handle.check_not_in_callback("poll_events")
+        return self._poll(timeout)
+
+    def _poll(self, timeout: float | None) -> int:
+        handle = self.handle
+        served: int = handle.poll(timeout)
+        _raise_all(handle.take_raised())
+        return served
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Send all that waits, without regard to `linger.ms`, and wait until every record has been reported.
+
+        Records sent meanwhile by other threads are waited for as well. Under manual polling it serves the events itself.
+
+        Raises:
+            KafkaTimeoutError: records are still outstanding after `timeout` seconds; they stay enqueued.
+            KafkaException: called inside a callback. Under manual polling also what the callbacks raised, as `poll_events`.
+
+        Source: rd_kafka_flush().
+        """
+        handle = self.handle
+        handle.check_usable()
+        handle.check_not_in_callback("flush")
+        done = handle.flush(timeout)
+        _raise_all(handle.take_raised())
+        if not done:
+            raise KafkaTimeoutError(
+                KafkaError(ErrorCode["TIMED_OUT"], f"{handle.outstanding} records are still outstanding after {timeout} s")
+            )
+
+    def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
+        """Fail records at once: those waiting here (PURGE_QUEUE), those sent but not answered (PURGE_INFLIGHT; they may be persisted).
+
+        Their callbacks are called as always. Source: rd_kafka_purge().
+        """
+        self.handle.purge(bool(in_queue), bool(in_flight))
+
+    # ------------------------------------------------------------------ the end
+
+    def close(self, timeout: float | None = None) -> None:
+        """Take no new records, wait up to `timeout` seconds for every report, purge what is left, and free everything.
+
+        When it returns, every record sent has been called back and every buffer released. Idempotent. An interrupted close (Ctrl-C)
+        can be called again.
+
+        Raises:
+            KafkaException: called inside a callback. Under manual polling also what the callbacks raised, once all is closed.
+        """
+        handle = self._handle_or_none()
+        if handle is None:
+            return
+        if handle.forked:
+            handle.check_usable()
+        if handle.closed:
+            return
+        handle.check_not_in_callback("close")
+        _Deadline(timeout)
+        with self._closing:
+            if not handle.closed:
+                events.close(handle, timeout)
+        _raise_all(handle.take_raised())
+
+    def __enter__(self) -> KafkaProducer:
+        self.handle.check_usable()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        handle = self._handle_or_none()
+        if handle is None or handle.forked or handle.closing:
+            return
+        warnings.warn(f"{self!r} was not closed; what it was given is still being delivered", ResourceWarning, source=self)
+        events.abandon(handle)
+
+    # ------------------------------------------------------------------ transactions
+
+    def init_transactions(self, timeout: float | None = None) -> None:
+        """Get ready for transactions: once, before the first. Fences older producers of the same `transactional.id`.
+
+        Raises KafkaTimeoutError after `timeout` seconds (call it again to go on), KafkaException otherwise. Source:
+        rd_kafka_init_transactions().
+        """
+        self.handle.check_not_in_callback("init_transactions")
+        _rdkafka.init_transactions(self.handle, timeout)
+
+    def begin_transaction(self) -> None:
+        """Begin a transaction: what is sent from here on belongs to it. Source: rd_kafka_begin_transaction()."""
+        _rdkafka.begin_transaction(self.handle)
+
+    def commit_transaction(self, timeout: float | None = None) -> None:
+        """Wait for every record's report and commit.
+
+        Raises:
+            KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
+            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer.
+
+        Source: rd_kafka_commit_transaction().
+        """
+        deadline = _Deadline(timeout)
+        self._flush_for_transaction("commit_transaction", deadline)
+        _rdkafka.commit_transaction(self.handle, deadline.left())
+
+    def abort_transaction(self, timeout: float | None = None) -> None:
+        """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Raises as `commit_transaction`.
+
+        Source: rd_kafka_abort_transaction().
+        """
+        deadline = _Deadline(timeout)
+        self.handle.check_not_in_callback("abort_transaction")
+        if self.handle.manual:
+            self.handle.purge(True, True)
+            self._flush_for_transaction("abort_transaction", deadline)
+        _rdkafka.abort_transaction(self.handle, deadline.left())
+
+    def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
+        """Commit a consumer's offsets with the transaction.
+
+        Args:
+            offsets: the next offset to read, by (topic, partition), or objects with `topic`, `partition` and `offset`.
+            group_metadata: a ConsumerGroupMetadata, or a group id.
+
+        Raises as `commit_transaction`. Source: rd_kafka_send_offsets_to_transaction().
+        """
+        self.handle.check_not_in_callback("send_offsets_to_transaction")
+        group = group_of(group_metadata)
+        _rdkafka.send_offsets_to_transaction(
+            self.handle,
+            offset_rows(offsets),
+            group.group_id,
+            group.generation_id,
+            group.member_id,
+            group.group_instance_id,
+            timeout,
+        )
+
+    @contextmanager
+    def transaction(self, timeout: float | None = None) -> Iterator[KafkaProducer]:
+        """`with producer.transaction():` begins, and commits at the end of the block, or aborts when the block or the commit raises.
+
+        A commit that only timed out is not aborted: call `commit_transaction` again to go on with it.
+        """
+        self.begin_transaction()
+        try:
+            yield self
+        except BaseException as exc:
+            self._abort_after(exc, timeout)
+            raise
+        try:
+            self.commit_transaction(timeout)
+        except KafkaException as exc:
+            if exc.error.transaction_requires_abort:
+                self._abort_after(exc, timeout)
+            raise
+
+    def _abort_after(self, exc: BaseException, timeout: float | None) -> None:
+        """Abort; when that fails as well, the block's own exception is the one to see, with this one in its context."""
+        try:
+            self.abort_transaction(timeout)
+        except KafkaException as failure:
+            if exc.__context__ is None:
+                exc.__context__ = failure
+
+    def _flush_for_transaction(self, call: str, deadline: _Deadline) -> None:
+        # librdkafka's own flush inside these calls serves no events: with an events thread that does not matter, without one it would
+        # wait for reports that nobody serves.
+        self.handle.check_usable()
+        self.handle.check_not_in_callback(call)
+        if self.handle.manual:
+            done = self.handle.flush(deadline.left())
+            _raise_all(self.handle.take_raised())
+            if not done:
+                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{call}: records are still outstanding", is_retriable=True))
+
+    # ------------------------------------------------------------------ what is known
+
+    def fetch_broker_metadata(self, topic: str | None = None, timeout: float | None = 10.0) -> BrokerMetadata:
+        """Ask a broker for the cluster's brokers and for one topic's partitions, or all topics' with None.
+
+        Raises:
+            KafkaTimeoutError: no broker answered within `timeout` seconds.
+            KafkaException: the topic does not exist, or may not be seen.
+
+        Source: rd_kafka_metadata().
+        """
+        if topic is not None and not isinstance(topic, str):
+            raise TypeError(f"topic must be a str or None, not {type(topic).__name__}")
+        try:
+            metadata = from_tuples(_rdkafka.fetch_metadata(self.handle, topic, timeout))
+        except KafkaException as exc:
+            if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
+                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s")) from exc
+            raise
+        if topic is not None:
+            found = metadata.topics.get(topic)
+            if found is None or found.error is not None:
+                error = found.error if found is not None else None
+                raise _rdkafka.exception_for(error or KafkaError(ErrorCode["UNKNOWN_TOPIC"]))
+        return metadata
+
+    @property
+    def properties(self) -> Properties:
+        """The properties as given, as a copy; secrets are masked in its `repr`."""
+        return self._properties.copy()
+
+    def get_property(self, name: str) -> str | None:
+        """The value in force of any librdkafka property, None where it has none. Raises InvalidConfigError for a name that is none."""
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        if name in OWN_NAMES and not (name == "partitioner" and isinstance(self._properties.get(name, ""), str)):
+            value = self._properties.get(name, "false" if name == "enable.manual.events.poll" else None)
+            return value if value is None or isinstance(value, str) else repr(value)
+        try:
+            value = self.handle.get_property(name)
+        except _rdkafka.InvalidConfigError as exc:
+            raise invalid(name, exc.error.message) from None
+        return value if value is None else str(value)
+
+    def metrics(self) -> ProducerMetrics:
+        """The producer's counters now. Cheap, and any thread may call it, also after `close`."""
+        return ProducerMetrics(*self.handle.counters())
+
+    def fatal_error(self) -> KafkaError | None:
+        """The fatal error that ended this producer's work, or None while it can work (rd_kafka_fatal_error)."""
+        handle = self.handle
+        handle.check_usable()
+        error: KafkaError | None = handle.fatal_error()
+        return error
+
+    def __repr__(self) -> str:
+        handle = self._handle_or_none()
+        state = "unusable" if handle is None else "forked" if handle.forked else "closed" if handle.closing else "open"
+        return f"<KafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a KafkaProducer cannot be pickled: it is threads and connections. Make one in each process, from its properties")
+
+
+class _Deadline:
+    """A timeout in seconds, counted from now; None is no limit."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._until = _rdkafka.deadline(timeout)
+
+    def left(self) -> float | None:
+        return _rdkafka.seconds_until(self._until)
+
+    def remaining(self) -> float:
+        left = self.left()
+        return 3600.0 if left is None else left
+
+    def expired(self) -> bool:
+        return self.left() == 0.0
+
+
+def _raise_all(raised: list[BaseException]) -> None:
+    """Raise what callbacks raised: one as it is, several together."""
+    if not raised:
+        return
+    for exc in raised:
+        if not isinstance(exc, Exception):
+            raise exc  # KeyboardInterrupt, SystemExit: they go before anything that a callback wanted to say
+    if len(raised) == 1:
+        raise raised[0]
+    try:
+        group = BaseExceptionGroup
+    except NameError:  # Python 3.10
+        for first, second in zip(raised, raised[1:]):
+            first.__context__ = second
+        raise raised[0] from None
+    raise group("delivery and event callbacks raised", raised)
