@@ -11,6 +11,15 @@ from cpython.exc cimport PyErr_WriteUnraisable
 from libc.stdlib cimport realloc
 from libc.string cimport strncpy
 
+cdef extern from "Python.h":
+    const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    # As a pointer, so that a failure is looked at here: a try-except would save the thread's exception state for each record.
+    PyObject *PyObject_Vectorcall(object callable, PyObject **arguments, size_t count, void *names) noexcept
+    void Py_DECREF(object o) noexcept
+
+cdef extern from *:
+    void __builtin_prefetch(const void *address) noexcept nogil
+
 cdef object _log = _logging.getLogger("kafka_ext")
 # syslog's eight levels, which librdkafka uses
 cdef tuple _LOG_LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)
@@ -63,6 +72,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     if handle.todo_count or others or handle.throttles != NULL:
         with gil:
             for i in range(handle.todo_count):
+                if i + 4 < handle.todo_count:       # made by another thread, so in another core's cache
+                    __builtin_prefetch(kx_message_of(handle.todo[i + 4]._private))
                 report(handle, handle.todo[i])
             report_unheard(handle)
             if others:
@@ -124,6 +135,8 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
     cdef RecordMetadata metadata
     cdef object error = None
     cdef object on_delivery
+    cdef (PyObject *)[3] arguments        # borrowed; the first is the callee's to use
+    cdef PyObject *result               # owned
     if message.err != RD_KAFKA_RESP_ERR_NO_ERROR:
         KX_ADD(handle.failed, 1)
         if kept == NULL or kept.on_delivery == NULL:
@@ -148,11 +161,13 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
     metadata._headers = <object>kept.headers if kept.headers != NULL else None
     if KX_FREE_THREADED:
         metadata.settle()
-    try:
-        on_delivery(metadata, error)
-    except BaseException as exc:
-        KX_ADD(handle.callback_errors, 1)
-        callback_raised(handle, on_delivery, exc)
+    arguments[1] = <PyObject *>metadata
+    arguments[2] = <PyObject *>error
+    result = PyObject_Vectorcall(on_delivery, &arguments[1], 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
+    if result == NULL:
+        call_failed(handle, on_delivery)
+    else:
+        Py_DECREF(<object>result)
     if not KX_FREE_THREADED and Py_REFCNT(metadata) == 1:
         metadata.message = NULL         # nobody kept it: the next report can have it
         metadata._record_id = None
@@ -162,6 +177,20 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
         metadata.settle()
     kx_message_release(&handle.pool, message._private)
     return 0
+
+
+cdef int call_failed(Handle handle, object callback) noexcept:
+    """A callback has raised: the exception is set, and taken from there."""
+    KX_ADD(handle.callback_errors, 1)
+    try:
+        _propagate()
+    except BaseException as exc:
+        callback_raised(handle, callback, exc)
+    return 0
+
+
+cdef int _propagate() except -1:
+    return -1
 
 
 cdef object delivery_error(Handle handle, const rd_kafka_message_t *message):

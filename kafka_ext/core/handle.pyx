@@ -102,6 +102,7 @@ cdef class Handle:
     cdef rd_kafka_t *rk             # owned
     cdef rd_kafka_queue_t *queue    # owned: where all events come
     cdef dict topics                # str -> Topic
+    cdef Topic last_topic           # the one used last; not used by free-threaded builds, where reading it would need a lock
     cdef kx_pool pool
     cdef kx_releases releases
     cdef kx_gate gate
@@ -241,8 +242,15 @@ cdef class Handle:
 
     cdef Topic topic(self, object name):
         """The handle of topic `name`, made at its first use. Looking a topic up in librdkafka costs more than the rest of a send."""
-        cdef Topic topic = <Topic>self.topics.get(name)
+        cdef Topic topic
+        if not KX_FREE_THREADED:
+            topic = self.last_topic             # one comparison of pointers, and most producers send to one topic at a time
+            if topic is not None and topic.name is name:
+                return topic
+        topic = <Topic>self.topics.get(name)
         if topic is not None:
+            if not KX_FREE_THREADED:
+                self.last_topic = topic
             return topic
         if not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
             raise InvalidRecordError(KafkaError(
@@ -397,6 +405,7 @@ cdef class Handle:
             free(throttle)
         # The names are the C topics' opaques: they go only now that nothing can look at them.
         self.topics = {}
+        self.last_topic = None
         self.callbacks = {}
         KX_ADD(kx_live_handles, -1)
 

@@ -26,6 +26,7 @@ cdef extern from "kafka_ext/message.h" nogil:
         const void *data        # borrowed
         size_t size
         PyObject *owner         # owned
+        void *view              # owned
     ctypedef struct kx_message:
         PyObject *on_delivery   # owned, all three
         PyObject *id

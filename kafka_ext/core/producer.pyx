@@ -121,13 +121,12 @@ cdef class Producer:
         if partition == NO_PARTITION and self._partitioner is not None:
             partition = self._choose_partition(handle, topic, record.key)
 
-        kx_bytes_get(record.value, &value, b"value")
+        # Empty, for the way out below: a try-finally costs nothing where a try-except would save the thread's exception state.
+        value.owner = key.owner = NULL
+        value.view = key.view = NULL
         try:
+            kx_bytes_get(record.value, &value, b"value")
             kx_bytes_get(record.key, &key, b"key")
-        except:
-            kx_bytes_drop(&value)
-            raise
-        try:
             if record.headers is not None:
                 header_pairs = _header_pairs(record.headers)
                 if header_pairs:
