@@ -60,7 +60,7 @@ test: $(VENV)/.extra-test build  ## the whole suite
 lint: $(VENV)/.extra-lint  ## ruff and cython-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/cython-lint kafka_ext include
+	PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint kafka_ext include
 
 .PHONY: format
 format: $(VENV)/.extra-lint  ## let ruff lay out the code and sort the imports

@@ -1,5 +1,7 @@
 """The extension: finds librdkafka, cythonizes; nothing else. What does not depend on the machine is in pyproject.toml.
 
+Settings, from the environment:
+
     KAFKA_EXT_LIBRDKAFKA   bundled (the default): the pinned librdkafka, linked static, built by wheels/librdkafka.py when it is not there
                            system: the shared library that pkg-config finds
                            /a/prefix: the library installed there
@@ -104,7 +106,10 @@ def shared(prefix: Path | None) -> Librdkafka:
     version = ask("--modversion")
     number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if number < OLDEST:
-        stop(f"librdkafka {version} {where} is too old, 2.8.0 or newer is needed: {WHY_NOT_OLDER}. Leave KAFKA_EXT_LIBRDKAFKA unset to build a current one")
+        stop(
+            f"librdkafka {version} {where} is too old, 2.8.0 or newer is needed: {WHY_NOT_OLDER}. "
+            "Leave KAFKA_EXT_LIBRDKAFKA unset to build a current one"
+        )
     links = ask("--libs").split()
     # A library outside the system's folders is not found at run time unless its folder is written into the extension.
     runtime = [] if prefix is None else [flag[2:] for flag in links if flag.startswith("-L")]
@@ -148,7 +153,7 @@ class BuildExtension(build_ext):
         extension.depends += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("include/**/*.[ph]*"))]
         extension.depends += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("kafka_ext/core/*.p*"))]
         extension.depends += [self.options_stamp(extension), *librdkafka.objects]
-        (cythonized,) = cythonize(
+        (cythonized,) = cythonize(  # type: ignore[no-untyped-call]
             [extension],
             include_path=["include", "kafka_ext"],
             build_dir="build/cython",
@@ -158,8 +163,10 @@ class BuildExtension(build_ext):
         extension.sources = cythonized.sources
 
     def options_stamp(self, extension: Extension) -> str:
-        """A file that changes when the options do: setuptools compares times of files, and a debug build must not be taken for a release."""
-        options = repr((sys.version, extension.define_macros, extension.extra_compile_args, extension.extra_link_args, extension.runtime_library_dirs))
+        """A file that changes when the options do: setuptools only compares times of files, and would take a debug build for a release."""
+        compiling = (sys.version, extension.define_macros, extension.extra_compile_args)
+        linking = (extension.extra_link_args, extension.runtime_library_dirs)
+        options = repr((compiling, linking))
         stamp = Path("build/extension-options.txt")
         stamp.parent.mkdir(exist_ok=True)
         if not stamp.is_file() or stamp.read_text(encoding="utf-8") != options:

@@ -122,14 +122,14 @@ def _flags(source: Path) -> list[str]:
     ]
 
 
-def merge(archive: Path, source_archive: Path, work: Path, log: Path) -> list[Path]:
-    """Change the names in librdkafka's archive, add mimalloc to it, and return mimalloc's licence files."""
+def merge(archive: Path, source_archive: Path, work: Path, log: Path) -> Path:
+    """Change the names in librdkafka's archive, add mimalloc to it, and return mimalloc's licence."""
     source = unpack(source_archive, work)
     crossing = sorted(_imports(archive) & CROSSING)
     if crossing:
         raise BuildError(
-            f"this librdkafka uses {', '.join(crossing)}, whose memory belongs to the system's malloc: giving it to mimalloc's free() would "
-            "corrupt memory. Build with KAFKA_EXT_ALLOCATOR=system, or teach wheels/allocator.py about it"
+            f"this librdkafka uses {', '.join(crossing)}, whose memory belongs to the system's malloc: giving it to mimalloc's free() "
+            "would corrupt memory. Build with KAFKA_EXT_ALLOCATOR=system, or teach wheels/allocator.py about it"
         )
     names = work / "names"
     names.write_text("".join(f"{theirs} {ours}\n" for theirs, ours in REDIRECTED.items()))
@@ -144,4 +144,4 @@ def merge(archive: Path, source_archive: Path, work: Path, log: Path) -> list[Pa
         objects.append(work / f"mimalloc_{unit.stem}.o")
         run([*needs.compiler(), *_flags(source), "-c", unit, "-o", objects[-1]], log=log)
     run(["ar", "rs", archive, *objects], log=log)
-    return [source / "LICENSE"]
+    return source / "LICENSE"

@@ -28,7 +28,7 @@ from pathlib import Path
 import allocator
 import needs
 from console import BuildError, run, say, step, warn
-from sources import Archive, Project, from_distribution, from_file, from_upstream, parse_version, unpack
+from sources import Archive, Project, from_distribution, from_file, from_upstream, parse_version, sha256, unpack
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -75,6 +75,7 @@ class Options:
     allocator: str
     sanitize: str
     archive: str
+    archive_sha256: str
     sha256: str
     compiler: str
     flags: str
@@ -90,13 +91,17 @@ class Options:
         chosen = setting("KAFKA_EXT_ALLOCATOR") or ("system" if sanitize else "mimalloc")
         if chosen not in ("mimalloc", "system"):
             raise BuildError(f"KAFKA_EXT_ALLOCATOR is {chosen!r}; it takes mimalloc or system")
+        archive = setting("KAFKA_EXT_LIBRDKAFKA_ARCHIVE")
+        if archive and not Path(archive).expanduser().is_file():
+            raise BuildError(f"KAFKA_EXT_LIBRDKAFKA_ARCHIVE is {archive!r}, which is not a file")
         # The other scripts decide how sources and tools are found, not what is made of them.
         scripts = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("librdkafka.py", "allocator.py")))
         return Options(
             version=LIBRDKAFKA.version,
             allocator=chosen,
             sanitize=sanitize,
-            archive=setting("KAFKA_EXT_LIBRDKAFKA_ARCHIVE"),
+            archive=archive,
+            archive_sha256=sha256(Path(archive).expanduser()) if archive else "",
             sha256=setting("KAFKA_EXT_LIBRDKAFKA_SHA256").lower(),
             compiler=shlex.join(needs.compiler()),
             flags=" ".join(f"{name}={setting(name)}" for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS")),
@@ -134,10 +139,11 @@ def obtain(options: Options, cache: Path) -> Archive:
     try:
         return from_upstream(LIBRDKAFKA, cache, options.sha256 or None)
     except BuildError as error:
-        raise BuildError(f"{error}\nOr download librdkafka {LIBRDKAFKA.version} elsewhere and name the archive in KAFKA_EXT_LIBRDKAFKA_ARCHIVE.") from None
+        other_way = f"Or download librdkafka {LIBRDKAFKA.version} elsewhere and name the archive in KAFKA_EXT_LIBRDKAFKA_ARCHIVE."
+        raise BuildError(f"{error}\n{other_way}") from None
 
 
-def add_mimalloc(archive: Path, work: Path, cache: Path, log: Path) -> tuple[str, list[Path]]:
+def add_mimalloc(archive: Path, work: Path, cache: Path, log: Path) -> tuple[str, dict[str, Path]]:
     """Make an archive of librdkafka use mimalloc; returns the allocator it ends up with, and that one's licence.
 
     Not having mimalloc makes a slower library, not a wrong one: it is said, and the build goes on with the system's malloc.
@@ -150,11 +156,11 @@ def add_mimalloc(archive: Path, work: Path, cache: Path, log: Path) -> tuple[str
             reason = str(error).splitlines()[0]
     if reason:
         warn(f"librdkafka keeps the system's malloc: {reason}")
-        return "system", []
+        return "system", {}
     say(f"sources: {found.origin}")
     with step("mimalloc added"):
-        licences = allocator.merge(archive, found.path, work, log)
-    return f"mimalloc {found.version}", licences
+        licence = allocator.merge(archive, found.path, work, log)
+    return f"mimalloc {found.version}", {"mimalloc": licence}
 
 
 def source_version(source: Path) -> str:
@@ -189,18 +195,16 @@ def compile_static(source: Path, options: Options, log: Path) -> list[str]:
     return list(dict.fromkeys(word for word in libraries if word.startswith("-l")))
 
 
-def install(source: Path, prefix: Path, version: str, libraries: list[str], allocated_by: str, licences: list[Path]) -> None:
+def install(source: Path, prefix: Path, version: str, libraries: list[str], allocated_by: str, licences: dict[str, Path]) -> None:
     for folder in ("include/librdkafka", "lib/pkgconfig", "licenses"):
         (prefix / folder).mkdir(parents=True)
     for header in ("rdkafka.h", "rdkafka_mock.h"):
         shutil.copy(source / "src" / header, prefix / "include/librdkafka")
     shutil.copy(source / "src/librdkafka.a", prefix / "lib")
-    for licence in ("LICENSES.txt", "LICENSE"):  # the second one in releases from before there was the first
-        if (source / licence).is_file():
-            shutil.copy(source / licence, prefix / "licenses/librdkafka.txt")
-            break
-    for licence in licences:
-        shutil.copy(licence, prefix / "licenses/mimalloc.txt")
+    # LICENSES.txt has those of all that librdkafka has taken in.
+    shutil.copy(source / "LICENSES.txt", prefix / "licenses/librdkafka.txt")
+    for name, licence in licences.items():
+        shutil.copy(licence, prefix / f"licenses/{name}.txt")
     (prefix / "lib/pkgconfig/rdkafka.pc").write_text(
         # The prefix is relative to this file, so that the folder may be moved or copied.
         "prefix=${pcfiledir}/../..\n"
@@ -266,8 +270,8 @@ def check(prefix: Path, work: Path, options: Options, libraries: list[str], allo
     extra = [f"-fsanitize={options.sanitize}"] if options.sanitize else []
     linker = [*shlex.split(os.environ.get("LDFLAGS", "")), *libraries]
     define = [] if allocated_by == "system" else ["-DMIMALLOC"]
-    shared = [*compiler, *extra, *define, "-shared", "-fPIC", "-fvisibility=hidden", f"-I{prefix / 'include'}", work / "library.c"]
-    run([*shared, prefix / "lib/librdkafka.a", "-o", library, *linker], log=log)
+    flags = [*extra, *define, "-shared", "-fPIC", "-fvisibility=hidden", f"-I{prefix / 'include'}"]
+    run([*compiler, *flags, work / "library.c", prefix / "lib/librdkafka.a", "-o", library, *linker], log=log)
     run([*compiler, *extra, work / "program.c", "-o", program, "-ldl"], log=log)
     version, used, features = run([program, library], log=log).split()
     if used != allocated_by.split()[0]:
@@ -275,7 +279,7 @@ def check(prefix: Path, work: Path, options: Options, libraries: list[str], allo
     found = features.split(",")
     missing = [feature for feature in FEATURES if feature not in found]
     if missing:
-        raise BuildError(f"librdkafka {version} was built without {', '.join(missing)} (it has {features}); what configure found is in {log}")
+        raise BuildError(f"librdkafka {version} has no {', '.join(missing)}, only {features}; what configure found is in {log}")
     return found
 
 
@@ -298,7 +302,7 @@ def build(options: Options) -> Path:
         if parse_version(version) < parse_version(LIBRDKAFKA.oldest):
             raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
         libraries = compile_static(source, options, log)
-        allocated_by, licences = "system", []
+        allocated_by, licences = "system", dict[str, Path]()
         if options.allocator == "mimalloc":
             allocated_by, licences = add_mimalloc(source / "src/librdkafka.a", BUILD / "mimalloc-work", BUILD / "cache", log)
         # Installed beside the place and moved there when it is known to be good: a prefix that is there is a prefix that works.

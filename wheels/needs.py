@@ -161,7 +161,8 @@ def ensure(needs: Iterable[Need]) -> None:
 
 if __name__ == "__main__":
     if sys.version_info < (3, 10):
-        sys.exit(f"[librdkafka] error: Python 3.10 or newer is needed, {sys.executable} is {sys.version.split()[0]}; name another: make PYTHON=python3.12")
+        found = f"{sys.executable} is {sys.version.split()[0]}"
+        sys.exit(f"[librdkafka] error: Python 3.10 or newer is needed, {found}; name another: make PYTHON=python3.12")
     try:
         ensure(LIBRDKAFKA + PYTHON)
     except BuildError as error:

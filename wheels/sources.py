@@ -95,8 +95,7 @@ class Apt:
             cwd=cwd or self.folder,
             env={**os.environ, "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
         )
         return done.stdout if done.returncode == 0 else None
@@ -194,8 +193,6 @@ def from_upstream(project: Project, cache: Path, expected: str | None = None) ->
 
 def from_file(path: Path, expected: str | None = None) -> Archive:
     """An archive the user named. Naming it is trusting it, so its checksum is only held against one they gave as well."""
-    if not path.is_file():
-        raise BuildError(f"{path} is not a file")
     if expected:
         _check(path, (expected,))
     return Archive(path.resolve(), "", f"archive {path.name}")
@@ -204,7 +201,7 @@ def from_file(path: Path, expected: str | None = None) -> Archive:
 def _check(path: Path, accepted: tuple[str, ...]) -> None:
     actual = sha256(path)
     if actual not in accepted:
-        raise BuildError(f"{path} has sha256 {actual}, expected {' or '.join(accepted)}; delete it and try again, or check where it came from")
+        raise BuildError(f"{path} has sha256 {actual}, expected {' or '.join(accepted)}; delete it, and check where it came from")
 
 
 def unpack(archive: Path, into: Path) -> Path:
