@@ -1,0 +1,183 @@
+/* What librdkafka itself can do: one producer in C, from the first send to the last delivery report.
+ *
+ * Usage: baseline CALL REPORTS TOPIC COUNT SIZE DISTINCT WARM_UP NAME=VALUE...
+ *
+ *     CALL      produce | copy | batch      rd_kafka_produce without or with RD_KAFKA_MSG_F_COPY, rd_kafka_produce_batch without
+ *     REPORTS   thread | inline             reports taken as events by a second thread, or by the sender whenever the queue is full
+ *     DISTINCT  how many values, each in a malloc of its own, are sent in turn
+ *
+ * Prints one line of JSON.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include <librdkafka/rdkafka.h>
+
+enum { BATCH = 1000, REPORTS = 1000 };
+
+static rd_kafka_t *producer;
+static rd_kafka_topic_t *topic;
+static rd_kafka_queue_t *events;
+static char **values;
+static size_t size;
+static long distinct;
+static long reported, failed; /* written by whoever takes the reports */
+static int stop;
+
+static void die(const char *what)
+{
+    fprintf(stderr, "baseline: %s\n", what);
+    exit(1);
+}
+
+static double now(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void take_reports(int timeout_ms)
+{
+    const rd_kafka_message_t *messages[REPORTS];
+    rd_kafka_event_t *event = rd_kafka_queue_poll(events, timeout_ms);
+    if (!event)
+        return;
+    if (rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR) {
+        long bad = 0, all = 0;
+        size_t n;
+        while ((n = rd_kafka_event_message_array(event, messages, REPORTS)) > 0) {
+            for (size_t i = 0; i < n; i++)
+                bad += messages[i]->err != RD_KAFKA_RESP_ERR_NO_ERROR;
+            all += (long)n;
+        }
+        failed += bad;
+        __atomic_add_fetch(&reported, all, __ATOMIC_RELEASE);
+    }
+    rd_kafka_event_destroy(event);
+}
+
+static void *report_thread(void *unused)
+{
+    (void)unused;
+    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+        take_reports(100);
+    return NULL;
+}
+
+static void wait_for_room(int inline_reports)
+{
+    struct timespec pause = {0, 1000000};
+    if (inline_reports)
+        take_reports(10);
+    else
+        nanosleep(&pause, NULL);
+}
+
+static void send_each(long count, int flags, int inline_reports)
+{
+    for (long i = 0; i < count; i++)
+        while (rd_kafka_produce(topic, RD_KAFKA_PARTITION_UA, flags, values[i % distinct], size, NULL, 0, NULL)) {
+            if (rd_kafka_last_error() != RD_KAFKA_RESP_ERR__QUEUE_FULL)
+                die(rd_kafka_err2str(rd_kafka_last_error()));
+            wait_for_room(inline_reports);
+        }
+}
+
+static void send_batches(long count, int inline_reports)
+{
+    static rd_kafka_message_t batch[BATCH];
+    long sent = 0;
+    int waiting = 0; /* those of the last call that found no room, moved to the front */
+    while (sent < count || waiting) {
+        while (waiting < BATCH && sent < count) {
+            memset(&batch[waiting], 0, sizeof(batch[0]));
+            batch[waiting].payload = values[sent++ % distinct];
+            batch[waiting++].len = size;
+        }
+        if (rd_kafka_produce_batch(topic, RD_KAFKA_PARTITION_UA, 0, batch, waiting) == waiting) {
+            waiting = 0;
+            continue;
+        }
+        int refused = 0;
+        for (int i = 0; i < waiting; i++)
+            if (batch[i].err) {
+                if (batch[i].err != RD_KAFKA_RESP_ERR__QUEUE_FULL)
+                    die(rd_kafka_err2str(batch[i].err));
+                batch[refused++] = batch[i];
+            }
+        waiting = refused;
+        wait_for_room(inline_reports);
+    }
+}
+
+static void send_all(const char *call, long count, int inline_reports)
+{
+    const long wanted = __atomic_load_n(&reported, __ATOMIC_ACQUIRE) + count;
+    if (!strcmp(call, "batch"))
+        send_batches(count, inline_reports);
+    else
+        send_each(count, strcmp(call, "copy") ? 0 : RD_KAFKA_MSG_F_COPY, inline_reports);
+    while (__atomic_load_n(&reported, __ATOMIC_ACQUIRE) < wanted) {
+        rd_kafka_flush(producer, inline_reports ? 0 : 100); /* in event mode it takes no reports, but ends the lingering */
+        if (inline_reports)
+            take_reports(10);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    char errstr[512];
+    pthread_t thread;
+    struct rusage usage;
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+
+    if (argc < 8)
+        die("CALL REPORTS TOPIC COUNT SIZE DISTINCT WARM_UP NAME=VALUE...");
+    const char *call = argv[1];
+    const int inline_reports = !strcmp(argv[2], "inline");
+    const long count = atol(argv[4]), warm_up = atol(argv[7]);
+    size = (size_t)atol(argv[5]);
+    distinct = atol(argv[6]);
+    for (int i = 8; i < argc; i++) {
+        char *value = strchr(argv[i], '=');
+        if (!value)
+            die(argv[i]);
+        *value++ = 0;
+        if (rd_kafka_conf_set(conf, argv[i], value, errstr, sizeof(errstr)) != RD_KAFKA_CONF_OK)
+            die(errstr);
+    }
+    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR);
+    producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, sizeof(errstr));
+    if (!producer)
+        die(errstr);
+    events = rd_kafka_queue_get_main(producer);
+    topic = rd_kafka_topic_new(producer, argv[3], NULL);
+    values = malloc((size_t)distinct * sizeof(*values));
+    for (long i = 0; i < distinct; i++) {
+        values[i] = malloc(size);
+        memset(values[i], (int)('a' + i % 26), size);
+    }
+    if (!inline_reports)
+        pthread_create(&thread, NULL, report_thread, NULL);
+
+    send_all(call, warm_up, inline_reports);
+    const double start = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID);
+    send_all(call, count, inline_reports);
+    const double seconds = now(CLOCK_MONOTONIC) - start, cpu_seconds = now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+
+    getrusage(RUSAGE_SELF, &usage);
+    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"peak_kib\": %ld, \"reported\": %ld, \"failed\": %ld, \"version\": \"librdkafka %s\"}\n",
+           seconds, cpu_seconds, usage.ru_maxrss, reported - warm_up, failed, rd_kafka_version_str());
+    __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+    if (!inline_reports)
+        pthread_join(thread, NULL);
+    rd_kafka_topic_destroy(topic);
+    rd_kafka_queue_destroy(events);
+    rd_kafka_destroy(producer);
+    return 0;
+}

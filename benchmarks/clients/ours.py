@@ -1,0 +1,117 @@
+"""kafka_ext."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import kafka_ext
+from kafka_ext import KafkaError, KafkaProducer, ProducerRecord, QueueFullError, RecordMetadata, SendOption
+
+from ..job import TOPIC
+from . import Sender
+
+VERSION = f"kafka_ext {kafka_ext.__version__}"
+
+
+def callback(settings: dict[str, str]) -> Sender:
+    """A callback each, called by the events thread."""
+    producer = KafkaProducer(settings)
+
+    def send_all(values: Iterable[bytes]) -> int:
+        delivered = 0
+
+        def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
+            nonlocal delivered
+            if error is None:
+                delivered += 1
+
+        send = producer.send
+        for value in values:
+            send(ProducerRecord(TOPIC, value), on_delivery)
+        producer.flush()
+        return delivered
+
+    return send_all
+
+
+def callback_manual(settings: dict[str, str]) -> Sender:
+    """A callback each, called by the sender's own polling."""
+    producer = KafkaProducer({**settings, "enable.manual.events.poll": "true"})
+
+    def send_all(values: Iterable[bytes]) -> int:
+        delivered = 0
+
+        def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
+            nonlocal delivered
+            if error is None:
+                delivered += 1
+
+        send = producer.send
+        for value in values:
+            record = ProducerRecord(TOPIC, value)
+            while True:
+                try:
+                    send(record, on_delivery)
+                    break
+                except QueueFullError:
+                    producer.poll_events(0.1)
+        producer.flush()
+        return delivered
+
+    return send_all
+
+
+def _without_callback(producer: KafkaProducer, option: SendOption = SendOption.NO_COPY_RECORD_VALUE) -> Sender:
+    def send_all(values: Iterable[bytes]) -> int:
+        before = producer.metrics().delivered
+        send = producer.send
+        if option is SendOption.NO_COPY_RECORD_VALUE:
+            for value in values:
+                send(ProducerRecord(TOPIC, value))
+        else:
+            for value in values:
+                send(ProducerRecord(TOPIC, value), option=option)
+        producer.flush()
+        return producer.metrics().delivered - before
+
+    return send_all
+
+
+def no_callback(settings: dict[str, str]) -> Sender:
+    """Nobody is called; failures are counted and logged."""
+    return _without_callback(KafkaProducer(settings))
+
+
+def copy(settings: dict[str, str]) -> Sender:
+    """No callback, and librdkafka copies the value within send."""
+    return _without_callback(KafkaProducer(settings), SendOption.TO_COPY_RECORD_VALUE)
+
+
+def no_callback_manual(settings: dict[str, str]) -> Sender:
+    """No callback, no events thread: the sender polls when the queue is full."""
+    producer = KafkaProducer({**settings, "enable.manual.events.poll": "true"})
+
+    def send_all(values: Iterable[bytes]) -> int:
+        before = producer.metrics().delivered
+        send = producer.send
+        for value in values:
+            record = ProducerRecord(TOPIC, value)
+            while True:
+                try:
+                    send(record)
+                    break
+                except QueueFullError:
+                    producer.poll_events(0.1)
+        producer.flush()
+        return producer.metrics().delivered - before
+
+    return send_all
+
+
+WAYS = {
+    "callback": callback,
+    "callback-manual": callback_manual,
+    "no-callback": no_callback,
+    "no-callback-manual": no_callback_manual,
+    "copy": copy,
+}

@@ -1,0 +1,62 @@
+"""Pairs of runs, A B A B …, and the median of their ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+
+from .cases import Case
+from .job import Job, Measured
+from .run import run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A case, and what came of its pairs."""
+
+    case: Case
+    ours: list[Measured]
+    against: list[Measured]
+
+    @property
+    def ratios(self) -> list[float]:
+        case = self.case
+        return [case.of(case.ours, a) / case.of(case.against, b) for a, b in zip(self.ours, self.against, strict=True)]
+
+    @property
+    def ratio(self) -> float:
+        return median(self.ratios)
+
+    @property
+    def figures(self) -> tuple[float, float]:
+        """The medians of both sides."""
+        case = self.case
+        return median(case.of(case.ours, a) for a in self.ours), median(case.of(case.against, b) for b in self.against)
+
+    @property
+    def cpu_ns(self) -> tuple[float, float]:
+        """Processor time a message, the medians of both sides: it shows less of what else the machine does."""
+        case = self.case
+        return (
+            median(a.cpu_seconds for a in self.ours) * 1e9 / case.ours.count,
+            median(b.cpu_seconds for b in self.against) * 1e9 / case.against.count,
+        )
+
+    @property
+    def reached(self) -> bool:
+        return self.case.reached(self.ratio)
+
+
+def shorter(job: Job, scale: float) -> Job:
+    return replace(job, count=max(1, round(job.count * scale)))
+
+
+def compare(case: Case, bootstrap_servers: str, pairs: int, scale: float, tell: Callable[[str], None]) -> Outcome:
+    case = replace(case, ours=shorter(case.ours, scale), against=shorter(case.against, scale))
+    outcome = Outcome(case, [], [])
+    for _ in range(pairs):
+        outcome.ours.append(run(case.ours, bootstrap_servers))
+        outcome.against.append(run(case.against, bootstrap_servers))
+        tell(f"{case.name}: pair {len(outcome.ours)} of {pairs}, ratio {outcome.ratios[-1]:.2f}")
+    return outcome

@@ -1,0 +1,68 @@
+"""One measurement: who sends what. It crosses a process border as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+TOPIC = "benchmark"
+PARTITIONS = 4
+WARM_UP = 1000
+
+# What every client built on librdkafka is given, and what the others are given by their own names. Idempotence is kafka_ext's default.
+# A partitioner by name because the defaults differ; without a key they all choose at random.
+LIBRDKAFKA = {"linger.ms": "5", "acks": "all", "enable.idempotence": "true", "compression.type": "none", "partitioner": "murmur2_random"}
+
+# Values are many distinct objects, so that no cache flatters anybody: as many as messages, but not more than this.
+MOST_VALUES = 1_000_000
+MOST_MEMORY = 256 << 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """A client, the way it is used, and its load."""
+
+    client: str
+    way: str
+    count: int
+    size: int
+    hot: int = 0  # this many values are sent in turn; 0: as many distinct ones as the limits above allow
+    settings: dict[str, str] = field(default_factory=dict)  # beside LIBRDKAFKA
+
+    @property
+    def distinct(self) -> int:
+        return self.hot or max(1, min(self.count, MOST_VALUES, MOST_MEMORY // self.size))
+
+    @property
+    def name(self) -> str:
+        return f"{self.client} {self.way} {self.size} B" + (f", {self.hot} hot values" if self.hot else "")
+
+    def librdkafka(self, bootstrap_servers: str) -> dict[str, str]:
+        return {"bootstrap.servers": bootstrap_servers, **LIBRDKAFKA, **self.settings}
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one process reports of its job."""
+
+    seconds: float  # from the first send to the last delivery report
+    cpu_seconds: float  # the whole process', all threads', in that time
+    peak_kib: int  # resident, over the life of the process
+    reported: int
+    failed: int
+    version: str
+    before_kib: int = 0  # resident before the first send, the values included
+    send_ns: float | None = None  # the caller's time in one send, where that is what is measured
+
+    @classmethod
+    def from_json(cls, text: str) -> Measured:
+        known: dict[str, Any] = json.loads(text)
+        return cls(**known)

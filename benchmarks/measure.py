@@ -1,0 +1,48 @@
+"""The measured process: `python -m benchmarks.measure CLIENT-MODULE JOB BOOTSTRAP-SERVERS` prints one line of JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict
+from itertools import cycle, islice
+from pathlib import Path
+
+from .job import WARM_UP, Job, Measured
+
+
+def make_values(count: int, size: int) -> list[bytes]:
+    """`count` distinct objects of `size` bytes, each with its number in it."""
+    return [b"%020d" % i + bytes(size - 20) for i in range(count)]
+
+
+def resident_kib() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize() // 1024
+
+
+def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
+    client = importlib.import_module(module)
+    values = make_values(job.distinct, job.size)
+    send_all = client.WAYS[job.way](job.librdkafka(bootstrap_servers))
+    send_all(islice(cycle(values), WARM_UP))  # connects, fetches metadata and a producer id
+    before = resident_kib()
+    start, cpu = time.perf_counter(), time.process_time()
+    delivered = send_all(islice(cycle(values), job.count))
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    return Measured(
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+        peak_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        reported=job.count,
+        failed=job.count - delivered,
+        version=client.VERSION,
+        before_kib=before,
+    )
+
+
+if __name__ == "__main__":
+    _, module, job, servers = sys.argv
+    print(json.dumps(asdict(measure(module, Job.from_json(job), servers))), flush=True)
