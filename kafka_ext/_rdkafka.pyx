@@ -1,5 +1,5 @@
 # cython: language_level=3, embedsignature=False, binding=True, freethreading_compatible=True
-# cython: boundscheck=False, wraparound=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False, autotestdict=False
 """librdkafka for Python: the one extension module of kafka_ext.
 
 A file an object, put together into one translation unit so that the hot path is never a call through a border:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -415,10 +416,8 @@ def _raise_all(raised: list[BaseException]) -> None:
             raise exc  # KeyboardInterrupt, SystemExit: they go before anything that a callback wanted to say
     if len(raised) == 1:
         raise raised[0]
-    try:
-        group = BaseExceptionGroup
-    except NameError:  # Python 3.10
-        for first, second in zip(raised, raised[1:]):
-            first.__context__ = second
-        raise raised[0] from None
-    raise group("delivery and event callbacks raised", raised)
+    if sys.version_info >= (3, 11):
+        raise BaseExceptionGroup("delivery and event callbacks raised", raised)
+    for first, second in zip(raised, raised[1:]):
+        first.__context__ = second
+    raise raised[0]

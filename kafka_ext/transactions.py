@@ -51,12 +51,12 @@ def offset_rows(offsets: Any) -> list[tuple[str, int, int, int]]:
     rows: list[tuple[str, int, int, int]] = []
     if hasattr(offsets, "items"):
         for (topic, partition), offset in offsets.items():
-            rows.append((topic, int(partition), int(getattr(offset, "offset", offset)), -1))
+            rows.append((str(topic), int(partition), int(getattr(offset, "offset", offset)), -1))
     else:
         for item in offsets:
             epoch = getattr(item, "leader_epoch", None)
-            rows.append((item.topic, int(item.partition), int(item.offset), -1 if epoch is None else int(epoch)))
+            rows.append((str(item.topic), int(item.partition), int(item.offset), -1 if epoch is None else int(epoch)))
     for topic, partition, offset, _ in rows:
-        if not isinstance(topic, str) or partition < 0 or offset < 0:
+        if partition < 0 or offset < 0:
             raise ValueError(f"offsets: {(topic, partition, offset)} is not a topic, a partition and an offset of 0 or more")
     return rows

@@ -162,6 +162,9 @@ cdef class ProducerRecord:
     def timestamp(self, timestamp):
         self._timestamp = _timestamp(timestamp)
 
+    def __reduce__(self):
+        return _restore_record, (self._topic, self.value, self.key, self.partition, self.headers, self.timestamp, self.id)
+
     def __repr__(self):
         parts = [repr(self._topic), _shorten(self.value)]
         for name in ("key", "partition", "headers", "timestamp", "id"):
@@ -169,6 +172,10 @@ cdef class ProducerRecord:
             if part is not None:
                 parts.append(f"{name}={_shorten(part)}")
         return f"ProducerRecord({', '.join(parts)})"
+
+
+def _restore_record(topic, value, key, partition, headers, timestamp, id):
+    return ProducerRecord(topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp, id=id)
 
 
 cdef str _shorten(object value):

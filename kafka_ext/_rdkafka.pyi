@@ -1,0 +1,388 @@
+# The extension module's types. Its truth is checked by stubtest; the codes of ErrorCode are those of librdkafka 2.14.2.
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from enum import Enum, IntEnum
+from typing import Any, Protocol, SupportsIndex, TypeAlias, final
+
+class _Buffer(Protocol):
+    """Anything with the buffer protocol (PEP 688; CPython gives C exporters `__buffer__` from 3.12 on, type checkers always)."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class _DLPack(Protocol):
+    def __dlpack__(self) -> object: ...
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+
+_Content: TypeAlias = _Buffer | _DLPack | str | None
+_Headers: TypeAlias = Mapping[str, _Content] | Iterable[tuple[str, _Content] | list[Any]]
+_OnDelivery: TypeAlias = Callable[[RecordMetadata, KafkaError | None], object]
+
+class ErrorCode(IntEnum):
+    BAD_MSG = -199
+    BAD_COMPRESSION = -198
+    DESTROY = -197
+    FAIL = -196
+    TRANSPORT = -195
+    CRIT_SYS_RESOURCE = -194
+    RESOLVE = -193
+    MSG_TIMED_OUT = -192
+    PARTITION_EOF = -191
+    UNKNOWN_PARTITION = -190
+    FS = -189
+    UNKNOWN_TOPIC = -188
+    ALL_BROKERS_DOWN = -187
+    INVALID_ARG = -186
+    TIMED_OUT = -185
+    QUEUE_FULL = -184
+    ISR_INSUFF = -183
+    NODE_UPDATE = -182
+    SSL = -181
+    WAIT_COORD = -180
+    UNKNOWN_GROUP = -179
+    IN_PROGRESS = -178
+    PREV_IN_PROGRESS = -177
+    EXISTING_SUBSCRIPTION = -176
+    ASSIGN_PARTITIONS = -175
+    REVOKE_PARTITIONS = -174
+    CONFLICT = -173
+    STATE = -172
+    UNKNOWN_PROTOCOL = -171
+    NOT_IMPLEMENTED = -170
+    AUTHENTICATION = -169
+    NO_OFFSET = -168
+    OUTDATED = -167
+    TIMED_OUT_QUEUE = -166
+    UNSUPPORTED_FEATURE = -165
+    WAIT_CACHE = -164
+    INTR = -163
+    KEY_SERIALIZATION = -162
+    VALUE_SERIALIZATION = -161
+    KEY_DESERIALIZATION = -160
+    VALUE_DESERIALIZATION = -159
+    PARTIAL = -158
+    READ_ONLY = -157
+    NOENT = -156
+    UNDERFLOW = -155
+    INVALID_TYPE = -154
+    RETRY = -153
+    PURGE_QUEUE = -152
+    PURGE_INFLIGHT = -151
+    FATAL = -150
+    INCONSISTENT = -149
+    GAPLESS_GUARANTEE = -148
+    MAX_POLL_EXCEEDED = -147
+    UNKNOWN_BROKER = -146
+    NOT_CONFIGURED = -145
+    FENCED = -144
+    APPLICATION = -143
+    ASSIGNMENT_LOST = -142
+    NOOP = -141
+    AUTO_OFFSET_RESET = -140
+    LOG_TRUNCATION = -139
+    INVALID_DIFFERENT_RECORD = -138
+    DESTROY_BROKER = -137
+    UNKNOWN = -1
+    NO_ERROR = 0
+    OFFSET_OUT_OF_RANGE = 1
+    INVALID_MSG = 2
+    UNKNOWN_TOPIC_OR_PART = 3
+    INVALID_MSG_SIZE = 4
+    LEADER_NOT_AVAILABLE = 5
+    NOT_LEADER_FOR_PARTITION = 6
+    REQUEST_TIMED_OUT = 7
+    BROKER_NOT_AVAILABLE = 8
+    REPLICA_NOT_AVAILABLE = 9
+    MSG_SIZE_TOO_LARGE = 10
+    STALE_CTRL_EPOCH = 11
+    OFFSET_METADATA_TOO_LARGE = 12
+    NETWORK_EXCEPTION = 13
+    COORDINATOR_LOAD_IN_PROGRESS = 14
+    COORDINATOR_NOT_AVAILABLE = 15
+    NOT_COORDINATOR = 16
+    TOPIC_EXCEPTION = 17
+    RECORD_LIST_TOO_LARGE = 18
+    NOT_ENOUGH_REPLICAS = 19
+    NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20
+    INVALID_REQUIRED_ACKS = 21
+    ILLEGAL_GENERATION = 22
+    INCONSISTENT_GROUP_PROTOCOL = 23
+    INVALID_GROUP_ID = 24
+    UNKNOWN_MEMBER_ID = 25
+    INVALID_SESSION_TIMEOUT = 26
+    REBALANCE_IN_PROGRESS = 27
+    INVALID_COMMIT_OFFSET_SIZE = 28
+    TOPIC_AUTHORIZATION_FAILED = 29
+    GROUP_AUTHORIZATION_FAILED = 30
+    CLUSTER_AUTHORIZATION_FAILED = 31
+    INVALID_TIMESTAMP = 32
+    UNSUPPORTED_SASL_MECHANISM = 33
+    ILLEGAL_SASL_STATE = 34
+    UNSUPPORTED_VERSION = 35
+    TOPIC_ALREADY_EXISTS = 36
+    INVALID_PARTITIONS = 37
+    INVALID_REPLICATION_FACTOR = 38
+    INVALID_REPLICA_ASSIGNMENT = 39
+    INVALID_CONFIG = 40
+    NOT_CONTROLLER = 41
+    INVALID_REQUEST = 42
+    UNSUPPORTED_FOR_MESSAGE_FORMAT = 43
+    POLICY_VIOLATION = 44
+    OUT_OF_ORDER_SEQUENCE_NUMBER = 45
+    DUPLICATE_SEQUENCE_NUMBER = 46
+    INVALID_PRODUCER_EPOCH = 47
+    INVALID_TXN_STATE = 48
+    INVALID_PRODUCER_ID_MAPPING = 49
+    INVALID_TRANSACTION_TIMEOUT = 50
+    CONCURRENT_TRANSACTIONS = 51
+    TRANSACTION_COORDINATOR_FENCED = 52
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53
+    SECURITY_DISABLED = 54
+    OPERATION_NOT_ATTEMPTED = 55
+    KAFKA_STORAGE_ERROR = 56
+    LOG_DIR_NOT_FOUND = 57
+    SASL_AUTHENTICATION_FAILED = 58
+    UNKNOWN_PRODUCER_ID = 59
+    REASSIGNMENT_IN_PROGRESS = 60
+    DELEGATION_TOKEN_AUTH_DISABLED = 61
+    DELEGATION_TOKEN_NOT_FOUND = 62
+    DELEGATION_TOKEN_OWNER_MISMATCH = 63
+    DELEGATION_TOKEN_REQUEST_NOT_ALLOWED = 64
+    DELEGATION_TOKEN_AUTHORIZATION_FAILED = 65
+    DELEGATION_TOKEN_EXPIRED = 66
+    INVALID_PRINCIPAL_TYPE = 67
+    NON_EMPTY_GROUP = 68
+    GROUP_ID_NOT_FOUND = 69
+    FETCH_SESSION_ID_NOT_FOUND = 70
+    INVALID_FETCH_SESSION_EPOCH = 71
+    LISTENER_NOT_FOUND = 72
+    TOPIC_DELETION_DISABLED = 73
+    FENCED_LEADER_EPOCH = 74
+    UNKNOWN_LEADER_EPOCH = 75
+    UNSUPPORTED_COMPRESSION_TYPE = 76
+    STALE_BROKER_EPOCH = 77
+    OFFSET_NOT_AVAILABLE = 78
+    MEMBER_ID_REQUIRED = 79
+    PREFERRED_LEADER_NOT_AVAILABLE = 80
+    GROUP_MAX_SIZE_REACHED = 81
+    FENCED_INSTANCE_ID = 82
+    ELIGIBLE_LEADERS_NOT_AVAILABLE = 83
+    ELECTION_NOT_NEEDED = 84
+    NO_REASSIGNMENT_IN_PROGRESS = 85
+    GROUP_SUBSCRIBED_TO_TOPIC = 86
+    INVALID_RECORD = 87
+    UNSTABLE_OFFSET_COMMIT = 88
+    THROTTLING_QUOTA_EXCEEDED = 89
+    PRODUCER_FENCED = 90
+    RESOURCE_NOT_FOUND = 91
+    DUPLICATE_RESOURCE = 92
+    UNACCEPTABLE_CREDENTIAL = 93
+    INCONSISTENT_VOTER_SET = 94
+    INVALID_UPDATE_VERSION = 95
+    FEATURE_UPDATE_FAILED = 96
+    PRINCIPAL_DESERIALIZATION_FAILURE = 97
+    UNKNOWN_TOPIC_ID = 100
+    FENCED_MEMBER_EPOCH = 110
+    UNRELEASED_INSTANCE_ID = 111
+    UNSUPPORTED_ASSIGNOR = 112
+    STALE_MEMBER_EPOCH = 113
+    UNKNOWN_SUBSCRIPTION_ID = 117
+    TELEMETRY_TOO_LARGE = 118
+    REBOOTSTRAP_REQUIRED = 129
+
+class SendOption(IntEnum):
+    NO_COPY_RECORD_VALUE = 0
+    TO_COPY_RECORD_VALUE = 1
+
+class ActionWhileQueueIsFull(IntEnum):
+    BLOCK = 0
+    NO_BLOCK = 1
+
+class PersistedStatus(IntEnum):
+    NOT = 0
+    POSSIBLY = 1
+    DONE = 2
+
+class TimestampType(str, Enum):
+    def __new__(cls, value: str) -> TimestampType: ...
+    NOT_AVAILABLE = "NotAvailable"
+    CREATE_TIME = "CreateTime"
+    LOG_APPEND_TIME = "LogAppendTime"
+
+class KafkaError:
+    def __init__(
+        self,
+        code: int,
+        message: str | None = None,
+        *,
+        is_fatal: bool = False,
+        is_retriable: bool | None = None,
+        transaction_requires_abort: bool = False,
+    ) -> None: ...
+    @property
+    def code(self) -> ErrorCode: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def is_fatal(self) -> bool: ...
+    @property
+    def is_retriable(self) -> bool: ...
+    @property
+    def transaction_requires_abort(self) -> bool: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+class KafkaException(Exception):
+    error: KafkaError
+    def __init__(self, error: KafkaError, *args: object) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+class QueueFullError(KafkaException, BufferError): ...
+class KafkaTimeoutError(KafkaException, TimeoutError): ...
+
+class InvalidConfigError(KafkaException, ValueError):
+    property: str | None
+    def __init__(self, error: KafkaError, property: str | None = None) -> None: ...
+
+class InvalidRecordError(KafkaException, ValueError): ...
+class ProducerClosedError(KafkaException): ...
+class ProducerForkedError(KafkaException): ...
+
+class ProducerRecord:
+    value: _Content
+    key: _Content
+    headers: _Headers | None
+    id: Any
+    def __init__(
+        self,
+        topic: str,
+        value: _Content = None,
+        *,
+        key: _Content = None,
+        partition: SupportsIndex | None = None,
+        headers: _Headers | None = None,
+        timestamp: SupportsIndex | datetime | None = None,
+        id: Any = None,
+    ) -> None: ...
+    @property
+    def topic(self) -> str: ...
+    @topic.setter
+    def topic(self, topic: str) -> None: ...
+    @property
+    def partition(self) -> int | None: ...
+    @partition.setter
+    def partition(self, partition: SupportsIndex | None) -> None: ...
+    @property
+    def timestamp(self) -> int | None: ...
+    @timestamp.setter
+    def timestamp(self, timestamp: SupportsIndex | datetime | None) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class RecordMetadata:
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int | None: ...
+    @property
+    def offset(self) -> int | None: ...
+    @property
+    def record_id(self) -> Any: ...
+    @property
+    def key_size(self) -> int: ...
+    @property
+    def value_size(self) -> int: ...
+    @property
+    def timestamp(self) -> int | None: ...
+    @property
+    def timestamp_type(self) -> TimestampType: ...
+    @property
+    def persisted_status(self) -> PersistedStatus: ...
+    @property
+    def headers(self) -> list[tuple[str, _Content]] | None: ...
+    @property
+    def latency(self) -> float | None: ...
+    @property
+    def broker_id(self) -> int | None: ...
+
+@final
+class Topic: ...
+
+@final
+class Handle:
+    abandoned: bool
+    @property
+    def manual(self) -> bool: ...
+    def __init__(
+        self, settings: dict[str, str], callbacks: dict[str, Callable[..., Any]], manual: bool, extra_names: Iterable[str]
+    ) -> None: ...
+    @property
+    def forked(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def closing(self) -> bool: ...
+    @property
+    def outstanding(self) -> int: ...
+    def check_usable(self) -> None: ...
+    def check_not_in_callback(self, call: str) -> None: ...
+    def settle(self) -> None: ...
+    def flush(self, timeout: float | None) -> bool: ...
+    def purge(self, in_queue: bool, in_flight: bool) -> None: ...
+    def begin_close(self) -> None: ...
+    def finish_close(self, timeout: float | None) -> bool: ...
+    def stop_events(self) -> None: ...
+    def destroy(self) -> None: ...
+    def run(self) -> None: ...
+    def poll(self, timeout: float | None) -> int: ...
+    def take_raised(self) -> list[BaseException]: ...
+    def get_property(self, name: str) -> str | None: ...
+    def fatal_error(self) -> KafkaError | None: ...
+    def test_fatal_error(self, code: int, reason: str) -> None: ...
+    def counters(self) -> tuple[int, int, int, int, int, int, int, int, float, bytes | None]: ...
+
+class Producer:
+    @property
+    def handle(self) -> Handle: ...
+    def _handle_or_none(self) -> Handle | None: ...
+    def _open(
+        self, handle: Handle, partitioner: Callable[[str, Any, int], int] | None, interceptors: tuple[Any, ...] | None
+    ) -> None: ...
+    def send(
+        self,
+        record: ProducerRecord,
+        on_delivery: _OnDelivery | None = None,
+        *,
+        option: SendOption = ...,
+        action: ActionWhileQueueIsFull = ...,
+        timeout: float | None = None,
+    ) -> None: ...
+    def try_send(
+        self, record: ProducerRecord, on_delivery: _OnDelivery | None = None, *, option: SendOption = ...
+    ) -> KafkaError | None: ...
+
+def known_properties() -> frozenset[str]: ...
+def aside(handle: Handle, function: Callable[..., Any], *arguments: Any) -> Any: ...
+def live_objects() -> dict[str, int]: ...
+def exception_for(error: KafkaError) -> KafkaException: ...
+def deadline(timeout: float | None) -> int: ...
+def seconds_until(deadline: int) -> float | None: ...
+def fetch_metadata(handle: Handle, topic: str | None, timeout: float | None) -> tuple[Any, ...]: ...
+def init_transactions(handle: Handle, timeout: float | None) -> None: ...
+def begin_transaction(handle: Handle) -> None: ...
+def commit_transaction(handle: Handle, timeout: float | None) -> None: ...
+def abort_transaction(handle: Handle, timeout: float | None) -> None: ...
+def send_offsets_to_transaction(
+    handle: Handle,
+    offsets: list[tuple[str, int, int, int]],
+    group_id: str,
+    generation_id: int,
+    member_id: str,
+    group_instance_id: str | None,
+    timeout: float | None,
+) -> None: ...
+def version() -> tuple[int, str]: ...
