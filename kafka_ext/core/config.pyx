@@ -1,12 +1,16 @@
 # A producer's settings: from strings to an rd_kafka_conf_t, each refusal an InvalidConfigError that names the property.
 
 import difflib as _difflib
+import re as _re
 
 from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free
 
 cdef extern from "<stdio.h>" nogil:
     FILE *open_memstream(char **bufp, size_t *sizep) noexcept
+
+
+cdef object _LARGE_NUMBER = _re.compile(r"[-+]?[0-9]{10,}")
 
 
 def known_properties():
@@ -41,6 +45,9 @@ cdef int _set(rd_kafka_conf_t *conf, str name, str value, object extra_names) ex
         raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r} holds a NUL character"), name)
     cdef rd_kafka_conf_res_t result = rd_kafka_conf_set(conf, c_name, c_value, errstr, sizeof(errstr))
     if result == RD_KAFKA_CONF_OK:
+        # librdkafka reads its integers into 32 bits and checks the range of what is left: 2**40 would be 0.
+        if _LARGE_NUMBER.fullmatch(value) and get_conf(conf, name).lstrip("-").isdigit() and int(get_conf(conf, name)) != int(value):
+            raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r}: {value} is out of range"), name)
         return 0
     if result == RD_KAFKA_CONF_UNKNOWN:
         raise _unknown_property(name, known_properties() | frozenset(extra_names))
