@@ -39,6 +39,8 @@ $(VENV)/.created:
 
 # The editable install is for the entry points and the extras; it is only made again when the metadata changes.
 $(VENV)/.package: $(VENV)/.created pyproject.toml
+	@# First and by itself, since it takes longest and pip would hide that it is at work.
+	@if [ "$${KAFKA_EXT_LIBRDKAFKA:-bundled}" = bundled ]; then $(py) wheels/librdkafka.py; fi
 	$(pip) install --no-build-isolation --editable ".[cli]"
 	@touch $@
 

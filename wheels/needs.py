@@ -133,9 +133,11 @@ def _install_by_apt(packages: list[str]) -> None:
     # A machine that has its package lists needs no update; a fresh container has none, and an old list names files that are gone.
     if subprocess.run(command, env=environment, capture_output=True).returncode == 0:
         return
-    subprocess.run(["apt-get", "update", "-qq"], env=environment, check=False)
-    if subprocess.run([*command, "-qq"], env=environment).returncode:
-        raise BuildError(f"apt-get could not install what is missing; install it by hand: {shlex.join(command)}")
+    subprocess.run(["apt-get", "update", "-qq"], env=environment, capture_output=True)
+    second = subprocess.run([*command, "-qq"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if second.returncode:
+        tail = "\n".join(second.stdout.splitlines()[-10:])
+        raise BuildError(f"apt-get could not install what is missing:\n{tail}\nInstall it by hand: {shlex.join(command)}")
 
 
 def ensure(needs: Iterable[Need]) -> None:
