@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import Enum, IntEnum
 from typing import Any, Protocol, SupportsIndex, TypeAlias, final
 
+from typing_extensions import disjoint_base
+
 class _Buffer(Protocol):
     """Anything with the buffer protocol (PEP 688; CPython gives C exporters `__buffer__` from 3.12 on, type checkers always)."""
 
@@ -251,6 +253,7 @@ class InvalidRecordError(KafkaException, ValueError): ...
 class ProducerClosedError(KafkaException): ...
 class ProducerForkedError(KafkaException): ...
 
+@disjoint_base
 class ProducerRecord:
     value: _Content
     key: _Content
@@ -345,6 +348,7 @@ class Handle:
     def test_fatal_error(self, code: int, reason: str) -> None: ...
     def counters(self) -> tuple[int, int, int, int, int, int, int, int, float, bytes | None]: ...
 
+@disjoint_base
 class Producer:
     @property
     def handle(self) -> Handle: ...
