@@ -1,0 +1,58 @@
+"""Testing code that sends: the fixtures come with the package, no Kafka and no set-up.
+
+    python -m pytest examples/test_with_pytest.py
+
+With --kafka-bootstrap-servers=host:port the tests that need no faults run against a real cluster.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerRecord
+from kafka_ext.testing import ApiKey
+
+
+# The code under test.
+def publish(producer: KafkaProducer, order: dict[str, str]) -> None:
+    producer.send(ProducerRecord("orders", order["item"], key=order["customer"]))
+
+
+# [read-back]
+@pytest.mark.kafka_broker(topics={"orders": 2})
+def test_an_order_reaches_its_topic(kafka_broker, kafka_producer):
+    publish(kafka_producer, {"customer": "ada", "item": "a book"})
+    kafka_producer.flush(timeout=10)
+
+    (message,) = kafka_broker.messages("orders", count=1)
+    assert (message.key, message.value) == (b"ada", b"a book")
+
+
+def test_orders_of_a_customer_keep_their_order(kafka_broker, kafka_producer):
+    items = [f"item {n}" for n in range(100)]
+    for item in items:
+        publish(kafka_producer, {"customer": "ada", "item": item})
+    kafka_producer.flush(timeout=10)
+
+    # When it fails it says what is missing, doubled or out of place.
+    kafka_broker.assert_delivered("orders", [item.encode() for item in items], exactly_once=True, ordered=True)
+
+
+# [/read-back]
+
+
+# [faults]
+def test_a_short_outage_is_survived(kafka_broker, kafka_producer):
+    kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.NOT_ENOUGH_REPLICAS] * 2)
+    metadata = kafka_producer.sync_send(ProducerRecord("orders", b"a book"), timeout=10)
+    assert metadata.offset == 0  # librdkafka has tried again
+
+
+def test_a_refusal_is_reported(kafka_broker, kafka_producer):
+    kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TOPIC_AUTHORIZATION_FAILED])
+    with pytest.raises(KafkaException) as refused:
+        kafka_producer.sync_send(ProducerRecord("orders", b"a book"), timeout=10)
+    assert refused.value.error == ErrorCode.TOPIC_AUTHORIZATION_FAILED
+
+
+# [/faults]
