@@ -11,7 +11,8 @@ from sphinx.util import logging
 import kafka_ext
 
 sys.path.insert(0, str(Path(__file__).parent))
-from check_reference import missing  # noqa: E402  (beside this file, which Sphinx does not put on the path)
+from check_reference import missing
+from stub_signatures import process_signature
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -39,7 +40,7 @@ autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 88
 # Every reference must lead somewhere; what Python documents is not looked up, for that would need the network.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(collections|concurrent|datetime|types|typing)(\..*)?")]
+nitpick_ignore_regex = [("py:.*", r"((collections|concurrent|types|typing)\..*|datetime|Buffer|Callable|Iterable|Mapping)")]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -47,6 +48,7 @@ napoleon_use_rtype = False
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", process_signature)
     app.connect("env-check-consistency", check_reference_is_complete)
 
 

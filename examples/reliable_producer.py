@@ -2,7 +2,9 @@
 
     python examples/reliable_producer.py [bootstrap servers]
 
-Without an argument it starts a broker of its own. Each message comes from a source that wants to know when it is safe (here a dict, elsewhere a database table or another queue).
+Without an argument it starts a broker of its own.
+
+Each message comes from a source that wants to know when it is safe (here a dict, elsewhere a database table or another queue).
 """
 
 from __future__ import annotations

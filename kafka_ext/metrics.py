@@ -13,12 +13,15 @@ class ProducerMetrics:
     """A producer's counters at one moment, all since it was made unless they say "now".
 
     Attributes:
-        sent, sent_bytes: records that `send` accepted, and the bytes of their values.
-        delivered, failed: records by their report. sent - delivered - failed are outstanding.
-        pinned_messages, pinned_bytes: values kept in place now, because librdkafka was not given a copy.
-        outstanding: records whose report has not been served yet.
+        sent: records that `send` accepted.
+        sent_bytes: the bytes of their values.
+        delivered: records reported as delivered.
+        failed: records reported as failed, for whatever reason.
+        pinned_messages: records whose value is kept in place now, because librdkafka was not given a copy.
+        pinned_bytes: the bytes of those values.
+        outstanding: records whose report has not been served to its end now.
         callback_errors: exceptions that callbacks raised.
-        blocked_seconds: time that `send` calls have waited for room in the queue, all threads together.
+        blocked_seconds: seconds that `send` calls have waited for room in the queue, all threads together.
         statistics_json: the newest statistics as librdkafka gave them; None until `statistics.interval.ms` is set and over.
     """
 

@@ -71,7 +71,9 @@ class KafkaProducer(Producer):
 
         Raises:
             KafkaTimeoutError: no report within `timeout` seconds. The record is still on its way: it may be delivered yet.
-            KafkaException: it was not delivered; `error` says why. Besides, whatever `send` raises.
+            KafkaException: it was not delivered, and `error` says why; or this is inside a callback. Besides, whatever `send` raises.
+
+        With manual polling it serves events on this thread, other records' callbacks among them.
         """
         handle = self.handle
         handle.check_usable()
@@ -113,7 +115,10 @@ class KafkaProducer(Producer):
     ) -> Future[RecordMetadata]:
         """As `send`, with the outcome as a future: a RecordMetadata, or a KafkaException.
 
-        It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do.
+        It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do: in the events thread, or
+        with manual polling in the thread that serves, without which the future is never done.
+
+        Raises: whatever `send` raises; what happens after that is the future's.
         """
         future: Future[RecordMetadata] = Future()
         future.set_running_or_notify_cancel()
@@ -139,8 +144,10 @@ class KafkaProducer(Producer):
 
         Raises:
             KafkaException: the producer has an events thread (`enable.manual.events.poll` is not set), or this is inside a callback.
-            Whatever the callbacks raised: one exception as it is, several as an ExceptionGroup (before Python 3.11: the first, the
-            others in its `__context__`). The events behind it have been served.
+            Exception: whatever a callback raised, as it is. The events behind it have been served.
+            ExceptionGroup: several callbacks raised (before Python 3.11: the first exception, the others in its `__context__`).
+
+        Source: rd_kafka_queue_poll().
         """
         handle = self.handle
         handle.check_usable()
@@ -184,7 +191,7 @@ class KafkaProducer(Producer):
     def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
         """Fail records at once: those waiting here (PURGE_QUEUE), those sent but not answered (PURGE_INFLIGHT; they may be persisted).
 
-        Their callbacks are called as always. Source: rd_kafka_purge().
+        Their callbacks are called as always, where delivery callbacks are; this does not wait for them. Source: rd_kafka_purge().
         """
         self.handle.purge(bool(in_queue), bool(in_flight))
 
@@ -232,14 +239,23 @@ class KafkaProducer(Producer):
     def init_transactions(self, timeout: float | None = None) -> None:
         """Get ready for transactions: once, before the first. Fences older producers of the same `transactional.id`.
 
-        Raises KafkaTimeoutError after `timeout` seconds (call it again to go on), KafkaException otherwise. Source:
-        rd_kafka_init_transactions().
+        Raises:
+            KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
+            KafkaException: there is no `transactional.id`, or the coordinator refuses.
+
+        Source: rd_kafka_init_transactions().
         """
         self.handle.check_not_in_callback("init_transactions")
         _rdkafka.init_transactions(self.handle, timeout)
 
     def begin_transaction(self) -> None:
-        """Begin a transaction: what is sent from here on belongs to it. Source: rd_kafka_begin_transaction()."""
+        """Begin a transaction: what is sent from here on, by any thread, belongs to it.
+
+        Raises:
+            KafkaException: `init_transactions` has not been called, a transaction is open, or the producer has been fenced.
+
+        Source: rd_kafka_begin_transaction().
+        """
         _rdkafka.begin_transaction(self.handle)
 
     def commit_transaction(self, timeout: float | None = None) -> None:
@@ -293,6 +309,11 @@ class KafkaProducer(Producer):
         """`with producer.transaction():` begins, and commits at the end of the block, or aborts when the block or the commit raises.
 
         A commit that only timed out is not aborted: call `commit_transaction` again to go on with it.
+
+        Args:
+            timeout (float | None): seconds for the commit, and as many again for an abort; None for no limit.
+
+        Raises: what the block raised, after the abort; else as `begin_transaction` and `commit_transaction`.
         """
         self.begin_transaction()
         try:
@@ -358,7 +379,11 @@ class KafkaProducer(Producer):
         return self._properties.copy()
 
     def get_property(self, name: str) -> str | None:
-        """The value in force of any librdkafka property, None where it has none. Raises InvalidConfigError for a name that is none."""
+        """The value in force of any property, as librdkafka spells it (rd_kafka_conf_get); None where it has none.
+
+        Raises:
+            InvalidConfigError: there is no property of this name.
+        """
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         if name in OWN_NAMES and not (name == "partitioner" and isinstance(self._properties.get(name, ""), str)):

@@ -52,12 +52,14 @@ cdef class Producer:
             timeout (float | None): seconds BLOCK may wait; None for no limit.
 
         Raises:
-            TypeError, BufferError: an argument is of the wrong type, or no C-contiguous buffer.
+            TypeError: an argument is of the wrong type; it is named.
+            BufferError: value, key or a header's value gives no C-contiguous buffer.
             InvalidRecordError: no broker could take it (also a ValueError).
             QueueFullError: no room, and it may not wait (RD_KAFKA_RESP_ERR__QUEUE_FULL).
             KafkaTimeoutError: no room within `timeout`.
             KafkaException: librdkafka refuses it: too large (`message.max.bytes`), unknown partition, a fatal error before it.
-            ProducerClosedError, ProducerForkedError: not usable any more.
+            ProducerClosedError: closed, or being closed.
+            ProducerForkedError: made before a fork.
 
         A send that raises has pinned nothing and never calls back. Source: rd_kafka_produce(), rd_kafka_produceva().
         """
@@ -69,7 +71,8 @@ cdef class Producer:
         """As `send`, but never waits, and returns what kept the record from being enqueued as a KafkaError, None when nothing did.
 
         Raises:
-            TypeError, BufferError: as `send`.
+            TypeError: as `send`.
+            BufferError: as `send`.
             ProducerForkedError: made before a fork.
         """
         cdef int err

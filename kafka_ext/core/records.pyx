@@ -11,7 +11,7 @@ class SendOption(_IntEnum):
     """Whether `send` copies the value.
 
     NO_COPY_RECORD_VALUE: the value's buffer stays pinned until its delivery callback has returned.
-    TO_COPY_RECORD_VALUE: librdkafka copies it within `send`; the buffer is the caller's again when `send` returns.
+    TO_COPY_RECORD_VALUE: librdkafka copies it within `send`; the buffer is the caller's again when `send` returns (RD_KAFKA_MSG_F_COPY).
     """
 
     __module__ = "kafka_ext"
@@ -20,7 +20,11 @@ class SendOption(_IntEnum):
 
 
 class ActionWhileQueueIsFull(_IntEnum):
-    """What `send` does when the local queue has no room: BLOCK until there is, or raise QueueFullError at once (NO_BLOCK)."""
+    """What `send` does when the local queue has no room (`queue.buffering.max.messages`, `queue.buffering.max.kbytes`).
+
+    BLOCK: wait until there is, with the GIL released. With manual polling, and in a callback, as NO_BLOCK: nobody else would make room.
+    NO_BLOCK: raise QueueFullError at once.
+    """
 
     __module__ = "kafka_ext"
     BLOCK = 0
@@ -28,7 +32,12 @@ class ActionWhileQueueIsFull(_IntEnum):
 
 
 class PersistedStatus(_IntEnum):
-    """Whether a record is in the log: NOT for certain, POSSIBLY, or DONE (rd_kafka_msg_status_t)."""
+    """Whether a record is in the log (rd_kafka_msg_status_t).
+
+    NOT: certainly not; sending it again makes no duplicate.
+    POSSIBLY: it was sent and never answered; sending it again may make one.
+    DONE: it is, acknowledged by as many replicas as `acks` asks for.
+    """
 
     __module__ = "kafka_ext"
     NOT = RD_KAFKA_MSG_STATUS_NOT_PERSISTED
@@ -37,7 +46,7 @@ class PersistedStatus(_IntEnum):
 
 
 class TimestampType(str, _Enum):
-    """Who set a record's timestamp: the producer (CREATE_TIME) or the broker (LOG_APPEND_TIME)."""
+    """Who set a record's timestamp: the producer (CREATE_TIME) or the broker (LOG_APPEND_TIME, the topic's `message.timestamp.type`)."""
 
     __module__ = "kafka_ext"
     NOT_AVAILABLE = "NotAvailable"
@@ -191,11 +200,14 @@ cdef class RecordMetadata:
     Made by the producer only. Read-only, and valid for as long as it is kept.
 
     Attributes:
-        topic (str), partition (int | None): where the record went; partition is None while none was chosen.
+        topic (str): where the record went.
+        partition (int | None): and which part of it; None while none was chosen.
         offset (int | None): its place in the partition; None when it is not known to be there.
-        record_id: the record's `id`.
-        key_size, value_size (int): bytes.
-        timestamp (int | None): milliseconds since the epoch; timestamp_type (TimestampType): who set it.
+        record_id (object): the record's `id`.
+        key_size (int): bytes of the key.
+        value_size (int): bytes of the value.
+        timestamp (int | None): milliseconds since the epoch (rd_kafka_message_timestamp).
+        timestamp_type (TimestampType): who set it.
         persisted_status (PersistedStatus): whether it is in the log (rd_kafka_message_status).
         headers (list[tuple[str, object]] | None): the record's headers.
         latency (float | None): seconds from `send` to the callback (rd_kafka_message_latency).
