@@ -23,7 +23,8 @@ def send_lines(bootstrap_servers: str, topic: str, lines: list[str]) -> None:
 
     with KafkaProducer(bootstrap_servers=bootstrap_servers) as producer:
         for number, line in enumerate(lines):
-            # The producer keeps `line` alive until its callback has returned: no copy, and nothing to look after.
+            # The producer keeps `line` alive until its callback has returned: no copy,
+            # and nothing to look after.
             producer.send(ProducerRecord(topic, line, id=number), on_delivery)
 
         # sync_send waits for the answer, and raises when the record was not delivered.

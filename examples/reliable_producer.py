@@ -28,22 +28,21 @@ class Orders:
         self.unknown: dict[int, KafkaError] = {}
         self.lock = threading.Lock()  # callbacks come from the events thread
 
-    # [callback]
     def on_delivery(self, metadata: RecordMetadata, error: KafkaError | None) -> None:
         with self.lock:
             if error is None:
-                del self.waiting[metadata.record_id]  # in the log, on every in-sync replica: the source may forget it
+                # in the log, on every in-sync replica: the source may forget it
+                del self.waiting[metadata.record_id]
             elif metadata.persisted_status is PersistedStatus.POSSIBLY:
-                # Sent, but never answered. Sending it again may make a second copy; only a look into the topic can tell.
+                # Sent, but never answered. Sending it again may make a second copy;
+                # only a look into the topic can tell.
                 self.unknown[metadata.record_id] = error
             else:
-                # For certain not in the log: to be sent again later (error.is_retriable), or to be looked at by a person.
+                # For certain not in the log: to be sent again later
+                # (error.is_retriable), or to be looked at by a person.
                 self.refused[metadata.record_id] = error
 
-    # [/callback]
 
-
-# [producer]
 def make_producer(bootstrap_servers: str, failed: threading.Event) -> KafkaProducer:
     def on_error(error: KafkaError) -> None:
         log.log(logging.CRITICAL if error.is_fatal else logging.WARNING, "%s", error)
@@ -52,42 +51,41 @@ def make_producer(bootstrap_servers: str, failed: threading.Event) -> KafkaProdu
 
     return KafkaProducer(
         bootstrap_servers=bootstrap_servers,
-        acks="all",  # the default, as is enable_idempotence; written down because this program depends on it
+        # the default, as is enable_idempotence; written down because this program
+        # depends on it
+        acks="all",
         enable_idempotence=True,
-        message_timeout_ms=60_000,  # how long librdkafka may try before a message is reported as failed
+        # how long librdkafka may try before a message is reported as failed
+        message_timeout_ms=60_000,
         error_cb=on_error,
     )
 
 
-# [/producer]
-
-
-# [send]
 def send(orders: Orders, producer: KafkaProducer, failed: threading.Event) -> None:
     with orders.lock:
         to_send = list(orders.waiting.items())
     for number, value in to_send:
         if failed.is_set():
             break
-        # The order's number as key: all that concerns one order goes to one partition, hence stays in its order.
+        # The order's number as key: all that concerns one order goes to one partition,
+        # hence stays in its order.
         record = ProducerRecord("orders", value, key=str(number), id=number)
         try:
             producer.send(record, orders.on_delivery, timeout=30)
         except KafkaTimeoutError:
-            log.error("the queue has been full for 30 s: the cluster takes nothing; the rest stays with the source")
+            log.error("the queue has been full for 30 s; the rest stays with the source")
             break
         except KafkaException as exc:
-            # This record cannot be sent (too large, say). A send that raises holds nothing and never calls back.
+            # This record cannot be sent (too large, say). A send that raises holds
+            # nothing and never calls back.
             with orders.lock:
                 orders.refused[number] = exc.error
 
 
-# [/send]
-
-
 def main(bootstrap_servers: str) -> int:
     orders = Orders({number: f"order {number}".encode() for number in range(1000)})
-    orders.waiting[1000] = bytes(2_000_000)  # larger than message.max.bytes: the one that will be refused
+    # larger than message.max.bytes: the one that will be refused
+    orders.waiting[1000] = bytes(2_000_000)
     failed = threading.Event()
     with make_producer(bootstrap_servers, failed) as producer:
         send(orders, producer, failed)

@@ -18,7 +18,6 @@ def publish(producer: KafkaProducer, order: dict[str, str]) -> None:
     producer.send(ProducerRecord("orders", order["item"], key=order["customer"]))
 
 
-# [read-back]
 @pytest.mark.kafka_broker(topics={"orders": 2})
 def test_an_order_reaches_its_topic(kafka_broker, kafka_producer):
     publish(kafka_producer, {"customer": "ada", "item": "a book"})
@@ -35,13 +34,10 @@ def test_orders_of_a_customer_keep_their_order(kafka_broker, kafka_producer):
     kafka_producer.flush(timeout=10)
 
     # When it fails it says what is missing, doubled or out of place.
-    kafka_broker.assert_delivered("orders", [item.encode() for item in items], exactly_once=True, ordered=True)
+    values = [item.encode() for item in items]
+    kafka_broker.assert_delivered("orders", values, exactly_once=True, ordered=True)
 
 
-# [/read-back]
-
-
-# [faults]
 def test_a_short_outage_is_survived(kafka_broker, kafka_producer):
     kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.NOT_ENOUGH_REPLICAS] * 2)
     metadata = kafka_producer.sync_send(ProducerRecord("orders", b"a book"), timeout=10)
@@ -53,6 +49,3 @@ def test_a_refusal_is_reported(kafka_broker, kafka_producer):
     with pytest.raises(KafkaException) as refused:
         kafka_producer.sync_send(ProducerRecord("orders", b"a book"), timeout=10)
     assert refused.value.error == ErrorCode.TOPIC_AUTHORIZATION_FAILED
-
-
-# [/faults]

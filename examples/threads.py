@@ -15,7 +15,8 @@ from kafka_ext.testing import EmbeddedBroker
 
 
 def main(bootstrap_servers: str) -> None:
-    # One producer for the process: its queue, connections and batches are shared, and larger batches are what makes Kafka fast.
+    # One producer for the process: its queue, connections and batches are shared, and
+    # larger batches are what makes Kafka fast.
     with KafkaProducer(bootstrap_servers=bootstrap_servers) as producer:
 
         def handle_request(number: int) -> None:

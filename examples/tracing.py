@@ -15,13 +15,17 @@ from kafka_ext.testing import EmbeddedBroker
 
 
 class Tracing:
-    """Gives each record a W3C `traceparent` header; a real one would take the trace from the context of the request at hand."""
+    """Gives each record a W3C `traceparent` header.
+
+    A real one would take the trace from the context of the request at hand.
+    """
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, float | None, str]] = []
 
     def on_send(self, record: ProducerRecord) -> ProducerRecord:
-        # On the thread that sends. A record may be sent again by its owner, so it is not changed but replaced.
+        # On the thread that sends. A record may be sent again by its owner, so it is
+        # not changed but replaced.
         traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
         return ProducerRecord(
             record.topic,
@@ -34,7 +38,8 @@ class Tracing:
         )
 
     def on_acknowledgement(self, metadata: RecordMetadata, error: KafkaError | None) -> None:
-        # Before the record's own callback, on the same thread; also for a record that send() refused.
+        # Before the record's own callback, on the same thread; also for a record that
+        # send() refused.
         traceparent = dict(metadata.headers or ()).get("traceparent", "?")
         self.spans.append((str(traceparent), metadata.latency, error.name if error else "ok"))
 

@@ -14,7 +14,8 @@ from kafka_ext.testing import EmbeddedBroker
 
 
 def transfer(producer: KafkaProducer, source: str, target: str, amount: int) -> None:
-    # Commits at the end of the block; aborts when the block raises, and when the commit itself must be aborted.
+    # Commits at the end of the block; aborts when the block raises, and when the commit
+    # itself must be aborted.
     with producer.transaction(timeout=30):
         producer.send(ProducerRecord("accounts", f"-{amount}", key=source))
         producer.send(ProducerRecord("accounts", f"+{amount}", key=target))
@@ -23,7 +24,8 @@ def transfer(producer: KafkaProducer, source: str, target: str, amount: int) -> 
 
 
 def main(bootstrap_servers: str) -> None:
-    # The id names this producer across restarts: a new one with the same id fences the old one off.
+    # The id names this producer across restarts: a new one with the same id fences the
+    # old one off.
     with KafkaProducer(bootstrap_servers=bootstrap_servers, transactional_id="bank-1") as producer:
         producer.init_transactions(timeout=30)
         for amount in (10, 1000, 20):
@@ -33,7 +35,9 @@ def main(bootstrap_servers: str) -> None:
                 print("aborted:", exc)
             except KafkaException as exc:
                 if exc.error.is_fatal:
-                    raise  # fenced by another producer of the same id: close, and let the other one work
+                    # fenced by another producer of the same id: close, and let the
+                    # other one work
+                    raise
                 print("aborted:", exc.error)
             else:
                 print("committed:", amount)

@@ -19,7 +19,8 @@ from kafka_ext.testing import EmbeddedBroker
 
 def send_array(producer: KafkaProducer) -> None:
     samples = np.arange(8 * 1024, dtype=np.float64).reshape(8, 1024)
-    for row in samples:  # each row is contiguous memory inside `samples`; nothing is copied to send it
+    # each row is contiguous memory inside `samples`; nothing is copied to send it
+    for row in samples:
         producer.send(ProducerRecord("samples", row))
     producer.flush(timeout=30)
     samples[:] = 0  # only now: until a row's report, librdkafka reads this very memory
@@ -49,7 +50,8 @@ def send_file(producer: KafkaProducer) -> None:
 
 
 def send_reused_buffer(producer: KafkaProducer) -> None:
-    # A buffer that is filled again and again must be copied: then it is the caller's again as soon as send() returns.
+    # A buffer that is filled again and again must be copied: then it is the caller's
+    # again as soon as send() returns.
     buffer = bytearray(16)
     for n in range(10):
         buffer[:] = b"measurement %04d" % n
