@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 import weakref
 
 from ._rdkafka import Handle
@@ -52,14 +53,16 @@ def abandon(handle: Handle) -> None:
 
 def _close_all() -> None:
     """At exit: what was sent is still delivered, within EXIT_TIMEOUT for all producers together."""
+    end = time.monotonic() + EXIT_TIMEOUT
     for handle in list(_open):
+        left = max(0.0, end - time.monotonic())
         if handle.forked or handle.closed:
             continue
         thread = _threads.get(handle)
         if handle.abandoned and thread is not None:
-            thread.join(EXIT_TIMEOUT)
+            thread.join(left)
             continue
-        close(handle, EXIT_TIMEOUT)
+        close(handle, left)
 
 
 atexit.register(_close_all)
