@@ -43,6 +43,7 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__TRANSPORT
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__INTR
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART

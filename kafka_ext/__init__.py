@@ -12,6 +12,7 @@ import os as _os
 
 from ._rdkafka import (
     ActionWhileQueueIsFull,
+    BatchDelivery,
     ErrorCode,
     InvalidConfigError,
     InvalidRecordError,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActionWhileQueueIsFull",
+    "BatchDelivery",
     "BrokerMetadata",
     "BrokerNode",
     "ConsumerGroupMetadata",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any
 from . import _rdkafka, events
 from ._rdkafka import (
     ActionWhileQueueIsFull,
+    BatchDelivery,
     ErrorCode,
     Handle,
     KafkaError,
@@ -131,6 +132,93 @@ class KafkaProducer(Producer):
 
         self.send(record, on_delivery, option=option, action=action, timeout=timeout)
         return future
+
+    # ------------------------------------------------------------------ batches and columns
+
+    def send_batch(
+        self,
+        topic: str,
+        values: Any,
+        *,
+        keys: Any = None,
+        partitions: Any = None,
+        timestamps: Any = None,
+        headers: Any = None,
+        ids: Sequence[Any] | None = None,
+        on_delivery: Callable[[BatchDelivery], object] | None = None,
+        option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
+        action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
+        timeout: float | None = None,
+    ) -> BatchDelivery:
+        """Send a column of values in one call, without the GIL and without anything of Python's for each message.
+
+        The column stays pinned until the last message of it has been reported, and is then let go once.
+
+        Args:
+            topic: where to.
+            values: a list or tuple of what a record's value can be; an Arrow column (anything with `__arrow_c_array__` or
+                `__arrow_c_stream__`) of binary, string, their large and view forms, fixed-size binary, or a dictionary of one of them,
+                nulls becoming tombstones; or a C-contiguous buffer of two dimensions, or one of records, whose rows are the messages.
+            keys: the same forms, or one key for all. Copied within the call.
+            partitions: one int, a sequence of ints or an integer buffer; without, the partitioner chooses.
+            timestamps: the same, in milliseconds since the epoch; without, now.
+            headers: one list of pairs (or mapping) for all, or a sequence of such lists.
+            ids: anything, one for each; kept as `BatchDelivery.ids`.
+            on_delivery: called once, as `on_delivery(batch)`, when every message has been reported: by the thread that serves events.
+            option: TO_COPY_RECORD_VALUE copies the values within the call.
+            action, timeout: as `send`, for the whole call.
+
+        Returns:
+            What becomes of it. A message that could not be enqueued (no room within `timeout`, too large, unknown partition) is in its
+            `errors()` by index; the call does not raise for it.
+
+        Raises:
+            TypeError, ValueError, BufferError: an argument is unusable, or lengths differ; nothing has been enqueued.
+            ProducerClosedError, ProducerForkedError: not usable any more.
+            KafkaException: the producer has interceptors, which see records one by one.
+            KeyboardInterrupt, or whatever a signal handler raises while it waits: all is enqueued or in the errors of the exception's
+            `batch` attribute.
+
+        Source: rd_kafka_produce_batch(); with timestamps or headers, which that call drops, rd_kafka_produceva().
+        """
+        return _rdkafka.send_batch(
+            self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout
+        )
+
+    def send_table(
+        self,
+        table: Any,
+        *,
+        topic: str,
+        value: str,
+        key: str | None = None,
+        partition: str | None = None,
+        timestamp: str | None = None,
+        headers: Sequence[str] = (),
+        on_delivery: Callable[[BatchDelivery], object] | None = None,
+        option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
+        action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
+        timeout: float | None = None,
+    ) -> BatchDelivery:
+        """Send the rows of a table, each a message, naming the columns that make it up.
+
+        Args:
+            table: anything with `__arrow_c_stream__` or `__arrow_c_array__` of structs: a pyarrow Table, RecordBatch or RecordBatchReader,
+                a Polars or pandas DataFrame, a DuckDB relation. A stream is consumed chunk by chunk, each let go once it is reported, so
+                that it may be larger than memory.
+            topic: where to.
+            value, key: columns of the types that `send_batch` takes.
+            partition: a column of integers; a null lets the partitioner choose.
+            timestamp: a column of integers (milliseconds since the epoch) or timestamps; a null means now.
+            headers: columns that become headers of their own name.
+            on_delivery, option, action, timeout: as `send_batch`.
+
+        Returns and raises as `send_batch`; ValueError also for a column that the table does not have. When a chunk turns out unusable, or
+        the stream fails, what was enqueued before is in the exception's `batch` attribute.
+        """
+        return _rdkafka.send_table(
+            self, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout
+        )
 
     # ------------------------------------------------------------------ events
 

@@ -54,6 +54,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     cdef rd_kafka_event_t *event
     cdef size_t count = 0, others = 0, messages = 0, i
     cdef int64_t quiet = 0
+    cdef kx_part *finished
 
     handle.todo_count = 0
     event = rd_kafka_queue_poll(handle.queue, timeout_ms)
@@ -69,7 +70,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
             break
         event = rd_kafka_queue_poll(handle.queue, 0)
 
-    if handle.todo_count or others or handle.throttles != NULL:
+    finished = kx_parts_take_finished(&handle.parts)
+    if handle.todo_count or others or handle.throttles != NULL or finished != NULL or KX_LOAD(handle.completed_count):
         with gil:
             for i in range(handle.todo_count):
                 if i + 4 < handle.todo_count:       # made by another thread, so in another core's cache
@@ -82,10 +84,12 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
                         serve_other(handle, events[i])
             if handle.throttles != NULL:
                 serve_throttles(handle)
+            finish_parts(handle, finished)
+            complete_batches(handle)
     kx_releases_publish(&handle.releases)
     for i in range(count):
         rd_kafka_event_destroy(events[i])           # now librdkafka forgets the messages and there is room for others
-    if messages:
+    if messages or finished != NULL:
         # Only the serving thread writes these; a closing thread reads them.
         KX_ADD(handle.delivered, quiet)
         KX_ADD(handle.reported, <int64_t>messages)
@@ -94,17 +98,35 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
 
 
 cdef int64_t sort_reports(Handle handle, rd_kafka_event_t *event) noexcept nogil:
-    """Put off the release of what was delivered with nobody to call; note the rest for the GIL. The number delivered quietly."""
+    """Count a batch's reports, put off the release of what was delivered with nobody to call, note the rest for the GIL.
+
+    Returns the number delivered without it.
+    """
     cdef (const rd_kafka_message_t *)[128] batch      # borrowed: the event owns them
     cdef const rd_kafka_message_t *message
     cdef size_t n, i
-    cdef int64_t quiet = 0
+    cdef int64_t quiet = 0, answered = 0
+    cdef kx_part *part = NULL
+    cdef kx_part *of_message
     while True:
         n = rd_kafka_event_message_array(event, batch, 128)
         if n == 0:
+            kx_part_answered(&handle.parts, part, answered)
             return quiet
         for i in range(n):
             message = batch[i]
+            if kx_opaque_is_part(message._private):
+                of_message = kx_part_report(&handle.parts, message)
+                if of_message != part:
+                    kx_part_answered(&handle.parts, part, answered)
+                    part = of_message
+                    answered = 0
+                answered += 1
+                if message.err == RD_KAFKA_RESP_ERR_NO_ERROR:
+                    quiet += 1
+                else:
+                    KX_ADD(handle.failed, 1)
+                continue
             if message.err == RD_KAFKA_RESP_ERR_NO_ERROR and kx_message_quiet(message._private):
                 if message._private == NULL or kx_releases_add(&handle.releases, message._private) == 0:
                     quiet += 1

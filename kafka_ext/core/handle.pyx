@@ -105,6 +105,11 @@ cdef class Handle:
     cdef Topic last_topic           # the one used last; not used by free-threaded builds, where reading it would need a lock
     cdef kx_pool pool
     cdef kx_releases releases
+    cdef kx_parts parts             # batches in flight
+    cdef bint parts_made
+    cdef int64_t open_batches       # those that are not completed yet
+    cdef list completed             # batches whose sender came last: to be completed by the serving thread
+    cdef int64_t completed_count
     cdef kx_gate gate
     cdef bint gate_made
     cdef int state                  # HandleState
@@ -154,6 +159,10 @@ cdef class Handle:
         if kx_gate_init(&self.gate) != 0:
             raise MemoryError()
         self.gate_made = True
+        if kx_parts_init(&self.parts) != 0:
+            raise MemoryError()
+        self.parts_made = True
+        self.completed = []
         self.topics = {}
         self.callbacks = callbacks
         self.manual = manual
@@ -188,6 +197,8 @@ cdef class Handle:
             free(self.todo)
             if self.gate_made:
                 kx_gate_destroy(&self.gate)
+            if self.parts_made:
+                kx_parts_destroy(&self.parts)
 
     # ------------------------------------------------------------------ who may call
 
@@ -306,6 +317,9 @@ cdef class Handle:
         finally:
             self.leave()
 
+    cdef bint all_reported(self) noexcept:
+        return KX_LOAD(self.sent) == KX_LOAD(self.reported) and KX_LOAD(self.open_batches) == 0
+
     cdef bint flush_until(self, int64_t deadline) except -1:
         """Until every report has been served (True) or `deadline` is over. Callable while closing."""
         cdef int milliseconds
@@ -318,7 +332,7 @@ cdef class Handle:
                 err = rd_kafka_flush(self.rk, milliseconds)
             PyErr_CheckSignals()
             kx_releases_empty(&self.releases, &self.pool)
-            if err == RD_KAFKA_RESP_ERR_NO_ERROR and KX_LOAD(self.sent) == KX_LOAD(self.reported):
+            if err == RD_KAFKA_RESP_ERR_NO_ERROR and self.all_reported():
                 return True
             if _expired(deadline):
                 return False
@@ -329,12 +343,12 @@ cdef class Handle:
 
     cdef bint drain_until(self, int64_t deadline) except -1:
         """Flush and serve on this thread. rd_kafka_flush ignores linger.ms only while it runs, so it takes turns with serving."""
-        while KX_LOAD(self.sent) != KX_LOAD(self.reported):
+        while not self.all_reported():
             with nogil:
                 rd_kafka_flush(self.rk, 1)
             serve_here(self, _remaining_ms(deadline, 10))
             PyErr_CheckSignals()
-            if _expired(deadline) and KX_LOAD(self.sent) != KX_LOAD(self.reported):
+            if _expired(deadline) and not self.all_reported():
                 return False
         return True
 
@@ -518,4 +532,5 @@ cdef object _fatal_error(rd_kafka_t *rk):
 
 def live_objects():
     """How many of each thing the extension owns are alive in the process, by name. All zero when every producer is closed."""
-    return {"handles": KX_LOAD(kx_live_handles), "topics": KX_LOAD(kx_live_topics), "messages": KX_LOAD(kx_live_messages)}
+    return {"handles": KX_LOAD(kx_live_handles), "topics": KX_LOAD(kx_live_topics), "messages": KX_LOAD(kx_live_messages),
+            "batches": KX_LOAD(kx_live_batches)}

@@ -1,0 +1,534 @@
+# From what Python people hold columns in (lists, buffers, Arrow) to what the enqueue loop reads: segments and integers, see
+# include/kafka_ext/columns.h. Whatever keeps the memory in place goes into a Column's `pins`.
+
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_ND, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer
+from cpython.bytes cimport PyBytes_CheckExact
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from cpython.tuple cimport PyTuple_GET_ITEM
+
+cdef extern from "Python.h":
+    int PyObject_GetBuffer(object exporter, Py_buffer *view, int flags) except -1
+
+cdef extern from *:
+    ctypedef struct PyTupleObject:
+        PyObject **ob_item
+
+cdef extern from "kafka_ext/columns.h" nogil:
+    ctypedef struct kx_arrow_schema:
+        const char *format
+        const char *name
+        int64_t n_children
+        kx_arrow_schema **children
+        kx_arrow_schema *dictionary
+        void (*release)(kx_arrow_schema *) noexcept
+    ctypedef struct kx_arrow_array:
+        int64_t length
+        int64_t null_count
+        int64_t offset
+        int64_t n_buffers
+        int64_t n_children
+        const void **buffers
+        kx_arrow_array **children
+        void (*release)(kx_arrow_array *) noexcept
+    ctypedef struct kx_arrow_stream:
+        int (*get_schema)(kx_arrow_stream *, kx_arrow_schema *out) noexcept nogil
+        int (*get_next)(kx_arrow_stream *, kx_arrow_array *out) noexcept nogil
+        const char *(*get_last_error)(kx_arrow_stream *) noexcept
+        void (*release)(kx_arrow_stream *) noexcept
+    ctypedef enum kx_layout:
+        KX_NULLS
+        KX_ONE
+        KX_OBJECTS
+        KX_POINTERS
+        KX_ROWS
+    ctypedef struct kx_span:
+        const void *data
+        size_t size
+    ctypedef struct kx_segment:
+        kx_layout layout
+        int64_t length
+        int64_t offset
+        const void *index
+        const void *data
+        size_t width
+        const void *codes
+        int64_t code_offset
+        int64_t code_length
+    ctypedef struct kx_integers:
+        const void *data
+        int width
+        int64_t offset
+        int64_t length
+        int64_t one
+        int64_t multiply
+        int64_t divide
+    kx_span kx_segment_at(const kx_segment *s, int64_t i) noexcept
+    const char *kx_segment_check(const kx_segment *s) noexcept
+    int64_t kx_segment_length(const kx_segment *s) noexcept
+    const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text,
+                                      size_t size) noexcept
+    const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, bint timestamp, kx_integers *c,
+                                       char *text, size_t size) noexcept
+    int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t absent) noexcept
+    int64_t kx_integers_outside(const kx_integers *c, int64_t least, int64_t most) noexcept
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_lock(pthread_mutex_t *mutex) noexcept
+    int pthread_mutex_unlock(pthread_mutex_t *mutex) noexcept
+
+cdef extern from "kafka_ext/batch.h" nogil:
+    const int64_t KX_MAX_BATCH
+    int64_t kx_live_batches
+    ctypedef struct kx_failure:
+        int64_t index
+        int32_t code
+    ctypedef struct kx_part:
+        int64_t length
+        int64_t pending
+        int64_t failed
+        int64_t *offsets
+        int32_t *partitions
+        kx_failure *failures
+        size_t failure_count
+        int lost_failures
+        pthread_mutex_t lock
+        void *owner             # one reference, while in flight
+        kx_part *next
+    ctypedef struct kx_parts:
+        pass
+    int kx_parts_init(kx_parts *parts) noexcept
+    void kx_parts_destroy(kx_parts *parts) noexcept
+    int kx_parts_add(kx_parts *parts, kx_part *part) noexcept
+    void kx_parts_remove(kx_parts *parts, kx_part *part) noexcept
+    int kx_part_init(kx_part *part, int64_t length) noexcept
+    void kx_part_destroy(kx_part *part) noexcept
+    bint kx_opaque_is_part(const void *opaque) noexcept
+    kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t *message) noexcept
+    int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count) noexcept
+    kx_part *kx_parts_take_finished(kx_parts *parts) noexcept
+    ctypedef struct kx_enqueue:
+        const kx_segment *values
+        const kx_segment *keys
+        const kx_integers *partitions
+        const kx_integers *timestamps
+        rd_kafka_headers_t *headers
+        rd_kafka_headers_t **each_headers
+        const kx_segment *header_columns
+        const char **header_names
+        size_t header_count
+        int partition_count
+        bint copy
+        rd_kafka_t *rk
+        rd_kafka_topic_t *topic
+        kx_part *part
+        kx_parts *parts
+        int64_t base
+        int64_t next
+        int64_t accepted
+        int64_t accepted_bytes
+    int kx_enqueue_some(kx_enqueue *e) noexcept
+    void kx_enqueue_abandon(kx_enqueue *e, int32_t code) noexcept
+
+
+# ------------------------------------------------------------------ what keeps memory in place
+
+@cython.final
+cdef class _Export:
+    """A buffer's export, released when this goes."""
+
+    cdef Py_buffer view
+    cdef bint held
+
+    def __cinit__(self):
+        self.held = False
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+
+cdef _Export _export(object exporter, str what):
+    cdef _Export export = _Export()
+    try:
+        PyObject_GetBuffer(exporter, &export.view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    except (BufferError, ValueError) as exc:
+        raise BufferError(f"{what}: {type(exporter).__name__} gives no C-contiguous buffer ({exc})") from None
+    export.held = True
+    return export
+
+
+@cython.final
+cdef class _Spans:
+    """Pointer and length of each item of a sequence that holds more than exact `bytes`, and what keeps each in place."""
+
+    cdef kx_bytes *items        # owned
+    cdef kx_span *spans         # owned
+    cdef Py_ssize_t count
+
+    def __cinit__(self):
+        self.items = NULL
+        self.spans = NULL
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self.count):
+            kx_bytes_drop(&self.items[i])
+        free(self.items)
+        free(self.spans)
+
+
+cdef _Spans _spans(tuple objects, bytes what):
+    cdef _Spans spans = _Spans()
+    cdef Py_ssize_t i, n = len(objects)
+    spans.items = <kx_bytes *>malloc(max(n, 1) * sizeof(kx_bytes))
+    spans.spans = <kx_span *>malloc(max(n, 1) * sizeof(kx_span))
+    if spans.items == NULL or spans.spans == NULL:
+        raise MemoryError()
+    for i in range(n):
+        try:
+            kx_bytes_get(objects[i], &spans.items[i], what)
+        except (TypeError, ValueError, BufferError) as exc:
+            raise type(exc)(f"item {i} of {exc}") if type(exc) is not UnicodeEncodeError else exc
+        spans.count = i + 1
+        spans.spans[i].data = spans.items[i].data
+        spans.spans[i].size = spans.items[i].size
+    return spans
+
+
+@cython.final
+cdef class _Schema:
+    """An Arrow schema of ours, released when this goes."""
+
+    cdef kx_arrow_schema c
+
+    def __cinit__(self):
+        self.c.release = NULL
+
+    def __dealloc__(self):
+        if self.c.release != NULL:
+            self.c.release(&self.c)
+
+
+@cython.final
+cdef class _Array:
+    """An Arrow array of ours, released when this goes."""
+
+    cdef kx_arrow_array c
+
+    def __cinit__(self):
+        self.c.release = NULL
+
+    def __dealloc__(self):
+        if self.c.release != NULL:
+            self.c.release(&self.c)
+
+
+@cython.final
+cdef class _Stream:
+    """The chunks of anything with `__arrow_c_stream__` or `__arrow_c_array__`, one at a time."""
+
+    cdef object stream_capsule      # owned: the stream, or None for a single array
+    cdef object schema_capsule      # owned, with the next: a single array
+    cdef object array_capsule
+    cdef kx_arrow_stream *stream    # borrowed from its capsule
+    cdef kx_arrow_schema *schema    # borrowed from its capsule, or from `own_schema`
+    cdef _Schema own_schema
+    cdef str what
+
+    cdef int open(self, object source, str what) except -1:
+        self.what = what
+        if hasattr(source, "__arrow_c_array__") and not hasattr(source, "__arrow_c_stream__"):
+            self.schema_capsule, self.array_capsule = source.__arrow_c_array__()
+            if not PyCapsule_IsValid(self.schema_capsule, b"arrow_schema") or not PyCapsule_IsValid(self.array_capsule, b"arrow_array"):
+                raise TypeError(f"{what}: __arrow_c_array__ of {type(source).__name__} gave no pair of Arrow capsules")
+            self.schema = <kx_arrow_schema *>PyCapsule_GetPointer(self.schema_capsule, b"arrow_schema")
+        else:
+            self.stream_capsule = source.__arrow_c_stream__()
+            if not PyCapsule_IsValid(self.stream_capsule, b"arrow_array_stream"):
+                raise TypeError(f"{what}: __arrow_c_stream__ of {type(source).__name__} gave no Arrow stream capsule")
+            self.stream = <kx_arrow_stream *>PyCapsule_GetPointer(self.stream_capsule, b"arrow_array_stream")
+            if self.stream.release == NULL:
+                raise ValueError(f"{what}: the Arrow stream was consumed before")
+            self.own_schema = _Schema()
+            self.schema = &self.own_schema.c
+            self.succeeded(self.stream.get_schema(self.stream, self.schema))
+        if self.schema.release == NULL or self.schema.format == NULL:
+            raise ValueError(f"{what}: the Arrow schema was released before")
+        return 0
+
+    cdef int succeeded(self, int code) except -1:
+        """Raise for an error that the stream reports."""
+        cdef const char *text
+        if code:
+            text = self.stream.get_last_error(self.stream)
+            said = text.decode("utf-8", "replace") if text != NULL else f"errno {code}"
+            raise ValueError(f"{self.what}: the Arrow stream failed: {said}")
+        return 0
+
+    cdef object next(self):
+        """What holds the next chunk (an _Array, or a capsule), or None at the end. Waits for it without the GIL."""
+        cdef _Array array
+        cdef int code
+        if self.stream_capsule is None:
+            capsule = self.array_capsule
+            self.array_capsule = None
+            return capsule
+        array = _Array()
+        with nogil:
+            code = self.stream.get_next(self.stream, &array.c)
+        self.succeeded(code)
+        return array if array.c.release != NULL else None
+
+
+cdef kx_arrow_array *_array_of(object holder) except NULL:
+    if isinstance(holder, _Array):
+        return &(<_Array>holder).c
+    return <kx_arrow_array *>PyCapsule_GetPointer(holder, b"arrow_array")
+
+
+# Arrow's format strings, in the words of those who meet them in an error (Arrow's C data interface, "Data type description").
+cdef dict _ARROW_TYPES = {
+    "b": "bool", "c": "int8", "C": "uint8", "s": "int16", "S": "uint16", "i": "int32", "I": "uint32", "l": "int64", "L": "uint64",
+    "e": "float16", "f": "float32", "g": "float64", "+s": "struct", "+l": "list", "+L": "large_list", "+m": "map", "+r": "run_end_encoded",
+    "tdD": "date32", "tdm": "date64",
+}
+
+
+cdef str _arrow_type(str format):
+    for prefix, name in (("d:", "decimal"), ("ts", "timestamp"), ("tt", "time"), ("tD", "duration"), ("+w:", "fixed_size_list"),
+                         ("+v", "list_view"), ("+u", "union")):
+        if format.startswith(prefix):
+            return name
+    return _ARROW_TYPES.get(format, format)
+
+
+cdef int _arrow_problem(const char *problem, const char *text, str what, str wanted) except -1:
+    """Raise for what the import of an Arrow array found."""
+    if problem == NULL:
+        return 0
+    message = problem.decode("utf-8", "replace")
+    if problem == text:
+        name = _arrow_type(message.removeprefix("Arrow type "))
+        raise TypeError(f"{what}: an Arrow column of {name} cannot be sent as it is; cast it to {wanted} first")
+    raise ValueError(f"{what}: malformed Arrow array: {message}")
+
+
+# ------------------------------------------------------------------ columns
+
+@cython.final
+cdef class Column:
+    """Segments, one behind another, and what keeps their memory in place."""
+
+    cdef kx_segment *segments       # owned; what they point at is kept by `pins`
+    cdef size_t count
+    cdef int64_t length             # -1: one for all
+    cdef list pins
+
+    def __cinit__(self):
+        self.segments = NULL
+        self.pins = []
+
+    def __dealloc__(self):
+        free(self.segments)
+
+    cdef kx_segment *add(self) except NULL:
+        cdef kx_segment *larger = <kx_segment *>realloc(self.segments, (self.count + 1) * sizeof(kx_segment))
+        if larger == NULL:
+            raise MemoryError()
+        self.segments = larger
+        memset(&larger[self.count], 0, sizeof(kx_segment))
+        self.count += 1
+        return &larger[self.count - 1]
+
+    cdef int add_arrow(self, kx_arrow_schema *schema, kx_arrow_array *array, str what) except -1:
+        cdef char[128] text
+        cdef kx_segment *segment = self.add()
+        cdef const char *problem = kx_segment_from_arrow(schema, array, segment, text, sizeof(text))
+        _arrow_problem(problem, text, what, "binary or string")
+        with nogil:
+            problem = kx_segment_check(segment)
+        _arrow_problem(problem, text, what, "")
+        self.length += kx_segment_length(segment)
+        return 0
+
+
+cdef bint _is_arrow(object source):
+    return hasattr(source, "__arrow_c_array__") or hasattr(source, "__arrow_c_stream__")
+
+
+cdef Column column_of(object source, str what, bint one_allowed):
+    """`source` as a Column. With `one_allowed` a single key may stand for all."""
+    cdef Column column = Column()
+    cdef kx_segment *segment
+    cdef _Stream stream
+    cdef _Export export
+    cdef tuple objects
+    cdef Py_ssize_t i, n
+    cdef bint plain = True
+    if isinstance(source, (str, bytes, bytearray)) or (one_allowed and source is not None and _is_one_key(source)):
+        if not one_allowed:
+            raise TypeError(f"{what} must be many values; a lone {type(source).__name__} is one: put it in a list")
+        objects = (source,)
+        spans = _spans(objects, what.encode())
+        column.pins.append(spans)
+        segment = column.add()
+        segment.layout = KX_ONE
+        segment.data = (<_Spans>spans).spans[0].data
+        segment.width = (<_Spans>spans).spans[0].size
+        column.length = -1
+        return column
+    if isinstance(source, (list, tuple)):
+        objects = tuple(source)         # a snapshot: the caller may change the list
+        n = len(objects)
+        for i in range(n):
+            item = objects[i]
+            if not PyBytes_CheckExact(item) and item is not None:
+                plain = False
+                break
+        segment = column.add()
+        segment.length = n
+        if plain:
+            segment.layout = KX_OBJECTS
+            segment.index = <void *>&(<PyTupleObject *><PyObject *>objects).ob_item[0]
+            column.pins.append(objects)
+        else:
+            segment.layout = KX_POINTERS
+            spans = _spans(objects, what.encode())
+            segment.index = (<_Spans>spans).spans
+            column.pins.append(spans)
+        column.length = n
+        return column
+    if _is_arrow(source):
+        stream = _Stream()
+        stream.open(source, what)
+        column.pins.append(stream)
+        while True:
+            holder = stream.next()
+            if holder is None:
+                return column
+            column.pins.append(holder)
+            column.add_arrow(stream.schema, _array_of(holder), what)
+    if PyObject_CheckBuffer(source):
+        export = _export(source, what)
+        _add_rows(column, export, what)
+        column.pins.append(export)
+        return column
+    raise TypeError(
+        f"{what} must be a list or tuple, an Arrow column (__arrow_c_array__ or __arrow_c_stream__) or a buffer of rows, "
+        f"not {type(source).__name__}")
+
+
+cdef bint _is_one_key(object source):
+    """A flat buffer of single bytes, such as a memoryview of bytes."""
+    if not isinstance(source, memoryview):
+        return False
+    return source.ndim == 1 and source.itemsize == 1
+
+
+cdef int _add_rows(Column column, _Export export, str what) except -1:
+    cdef Py_buffer *view = &export.view
+    cdef kx_segment *segment
+    cdef str format = view.format.decode() if view.format != NULL else "B"
+    if view.ndim == 2:
+        width = view.shape[1] * view.itemsize
+    elif view.ndim == 1 and (format.startswith("T{") or (view.itemsize > 1 and format.endswith(("s", "x", "p")))):
+        width = view.itemsize
+    elif view.ndim == 1 and view.itemsize == 1:
+        raise TypeError(f"{what} must be many values; a flat buffer of bytes is one: put it in a list")
+    else:
+        raise TypeError(
+            f"{what} must be a buffer of two dimensions, or of one dimension of records, whose rows are the messages; "
+            f"this one has {view.ndim} dimension{'' if view.ndim == 1 else 's'} of {format!r}")
+    segment = column.add()
+    segment.layout = KX_ROWS
+    segment.length = view.shape[0]
+    segment.data = view.buf
+    segment.width = width
+    column.length = view.shape[0]
+    return 0
+
+
+# ------------------------------------------------------------------ integers
+
+@cython.final
+cdef class Integers:
+    """Partitions or timestamps: one for all, or one for each."""
+
+    cdef kx_integers c
+    cdef object pins
+    cdef int64_t length             # -1: one for all
+
+    def __cinit__(self):
+        memset(&self.c, 0, sizeof(self.c))
+        self.c.multiply = self.c.divide = 1
+        self.length = -1
+
+
+cdef dict _WIDTHS = {"b": -1, "B": 1, "h": -2, "H": 2, "i": -4, "I": 4, "q": -8, "Q": 8, "n": -8, "N": 8,
+                     "l": -<int>sizeof(long), "L": <int>sizeof(long)}
+
+
+cdef Integers integers_of(object source, str what, int64_t least, int64_t most):
+    """`source` as Integers, each from `least` to `most`."""
+    import array as _array_module
+
+    cdef Integers integers = Integers()
+    cdef _Export export
+    cdef _Stream stream
+    cdef char[128] text
+    cdef const char *problem
+    if isinstance(source, (list, tuple)):
+        try:
+            source = _array_module.array("q", [item.__index__() for item in source])
+        except AttributeError:
+            raise TypeError(f"{what} must be ints") from None
+        except OverflowError:
+            raise _invalid_record(f"{what} must be from {least} to {most}") from None
+    if hasattr(source, "__index__") and not PyObject_CheckBuffer(source):
+        value = source.__index__()
+        if not least <= value <= most:
+            raise _invalid_record(f"{what} must be from {least} to {most}, not {value}")
+        integers.c.one = value
+        return integers
+    if _is_arrow(source):
+        stream = _Stream()
+        stream.open(source, what)
+        holder = stream.next()
+        if holder is None:
+            source = _array_module.array("q")
+        elif stream.next() is not None:
+            raise TypeError(f"{what}: an Arrow column of several chunks; combine_chunks() makes it one")
+        else:
+            problem = kx_integers_from_arrow(stream.schema, _array_of(holder), least > 0, &integers.c, text, sizeof(text))
+            _arrow_problem(problem, text, what, "int32 or int64")
+            integers.pins = (stream, holder)
+            integers.length = integers.c.length
+            _check_integers(integers, what, least, most)
+            return integers
+    if not PyObject_CheckBuffer(source) or isinstance(source, (bytes, bytearray)):
+        raise TypeError(f"{what} must be an int, a sequence of ints or an integer buffer, not {type(source).__name__}")
+    export = _export(source, what)
+    format = export.view.format.decode() if export.view.format != NULL else "B"
+    width = _WIDTHS.get(format.lstrip("@=<"))
+    if width is None or export.view.ndim != 1:
+        raise TypeError(f"{what} must be a buffer of ints in one dimension, not of {format!r} in {export.view.ndim}")
+    integers.c.data = export.view.buf
+    integers.c.width = -export.view.itemsize if width < 0 else export.view.itemsize
+    integers.c.length = integers.length = export.view.shape[0]
+    integers.pins = export
+    if integers.c.data == NULL:
+        integers.c.data = b""
+    _check_integers(integers, what, least, most)
+    return integers
+
+
+cdef int _check_integers(Integers integers, str what, int64_t least, int64_t most) except -1:
+    cdef int64_t outside
+    with nogil:
+        outside = kx_integers_outside(&integers.c, least, most)
+    if outside >= 0:
+        raise _invalid_record(f"{what} must be from {least} to {most}; item {outside} is {kx_integer_at(&integers.c, outside, least)}")
+    return 0
