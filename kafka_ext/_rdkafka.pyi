@@ -318,6 +318,7 @@ class Topic: ...
 @final
 class Handle:
     abandoned: bool
+    hurry: bool
     @property
     def manual(self) -> bool: ...
     def __init__(

@@ -61,6 +61,8 @@ def _close_all() -> None:
         thread = _threads.get(handle)
         if handle.abandoned and thread is not None:
             thread.join(left)
+            handle.hurry = True     # what it still has fails now
+            thread.join()
             continue
         close(handle, left)
 

@@ -21,6 +21,7 @@ from ._rdkafka import (
     KafkaException,
     KafkaTimeoutError,
     Producer,
+    ProducerClosedError,
     ProducerRecord,
     RecordMetadata,
     SendOption,
@@ -90,8 +91,11 @@ class KafkaProducer(Producer):
 
         self.send(record, on_delivery, timeout=timeout)
         while not report:
-            if handle.manual:
-                self._poll(min(deadline.remaining(), 0.1))
+            if handle.manual and not handle.closing:
+                try:
+                    self._poll(min(deadline.remaining(), 0.1))
+                except ProducerClosedError:
+                    pass    # another thread closes it, and serves this report as well
             else:
                 answered.acquire(timeout=min(deadline.remaining(), 1.0))
             if not report and deadline.expired():
@@ -302,10 +306,15 @@ class KafkaProducer(Producer):
         if handle.closed:
             return
         handle.check_not_in_callback("close")
-        _Deadline(timeout)
-        with self._closing:
+        deadline = _Deadline(timeout)
+        while not self._closing.acquire(timeout=min(deadline.remaining(), 0.1)):
+            if deadline.expired():
+                handle.hurry = True     # another thread closes, and may have more time than this one
+        try:
             if not handle.closed:
-                events.close(handle, timeout)
+                events.close(handle, deadline.left())
+        finally:
+            self._closing.release()
         _raise_all(handle.take_raised())
 
     def __enter__(self) -> KafkaProducer:
@@ -319,8 +328,10 @@ class KafkaProducer(Producer):
         handle = self._handle_or_none()
         if handle is None or handle.forked or handle.closing:
             return
-        warnings.warn(f"{self!r} was not closed; what it was given is still being delivered", ResourceWarning, source=self)
-        events.abandon(handle)
+        try:
+            warnings.warn(f"{self!r} was not closed; what it was given is still being delivered", ResourceWarning, source=self)
+        finally:
+            events.abandon(handle)      # also where warnings are errors
 
     # ------------------------------------------------------------------ transactions
 
@@ -485,6 +496,8 @@ class KafkaProducer(Producer):
 
     def metrics(self) -> ProducerMetrics:
         """The producer's counters now. Cheap, and any thread may call it, also after `close`."""
+        if self.handle.forked:
+            self.handle.check_usable()
         return ProducerMetrics(*self.handle.counters())
 
     def fatal_error(self) -> KafkaError | None:

@@ -279,8 +279,8 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
         owner.pins = None
         try:
             owner.batch.close_part()
-        except BaseException:
-            PyErr_WriteUnraisable(owner.batch)
+        except BaseException as exc:
+            unraisable(exc, owner.batch)
         part = next
     return 0
 
@@ -292,8 +292,8 @@ cdef int complete_batches(Handle handle) noexcept:
         KX_ADD(handle.completed_count, -1)
         try:
             (<BatchDelivery>batch).complete()
-        except BaseException:
-            PyErr_WriteUnraisable(batch)
+        except BaseException as exc:
+            unraisable(exc, batch)
     return 0
 
 
@@ -310,16 +310,24 @@ cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids):
     batch.open_parts = 1
     batch.finished = _threading.Event()
     batch.lock = _threading.Lock()
-    KX_ADD(handle.open_batches, 1)
     return batch
 
 
 cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
-    """All is enqueued or refused. A batch that is complete already is completed by the thread that serves, like any other."""
+    """All is enqueued or refused. A batch that is complete already is completed by the thread that serves, like any other.
+
+    Only from here on does close() wait for the batch: before, it waits for the call that sends it.
+    """
+    if handle.state == CLOSED:          # by a signal handler, in the midst of sending: nobody serves any more
+        finish_parts(handle, kx_parts_take_finished(&handle.parts))
     with batch.lock:
+        KX_ADD(handle.open_batches, 1)
         batch.open_parts -= 1
         if batch.open_parts:
             return 0
+    if handle.state == CLOSED:
+        batch.complete()
+        return 0
     handle.completed.append(batch)
     KX_ADD(handle.completed_count, 1)
     rd_kafka_queue_yield(handle.queue)
@@ -374,7 +382,7 @@ cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t d
             if handle.state != OPEN:
                 batch.gave_up = RD_KAFKA_RESP_ERR__STATE
             elif result != RD_KAFKA_RESP_ERR__QUEUE_FULL:
-                PyErr_CheckSignals()
+                handle.let_signals()
             elif not may_wait or handle.manual or in_callback:
                 batch.gave_up = RD_KAFKA_RESP_ERR__QUEUE_FULL
             elif _expired(deadline):

@@ -7,7 +7,7 @@ import json as _json
 import logging as _logging
 import sys as _sys
 
-from cpython.exc cimport PyErr_WriteUnraisable
+from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from libc.stdlib cimport realloc
 from libc.string cimport strncpy
 
@@ -37,8 +37,11 @@ cdef int64_t serve_here(Handle handle, int timeout_ms) except -1:
     if handle.serving_thread == me:
         with nogil:                         # the events thread itself, or its successor
             return serve(handle, timeout_ms)
-    if not handle.serving.acquire(timeout=timeout_ms / 1000):
-        return 0                            # another thread serves
+    cdef unsigned long seen = kx_gate_seen(&handle.gate)
+    if not handle.serving.acquire(False):
+        with nogil:                         # another thread serves
+            kx_gate_wait(&handle.gate, seen, timeout_ms)
+        return 0
     handle.serving_thread = me
     try:
         with nogil:
@@ -77,6 +80,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
                 if i + 4 < handle.todo_count:       # made by another thread, so in another core's cache
                     __builtin_prefetch(kx_message_of(handle.todo[i + 4]._private))
                 report(handle, handle.todo[i])
+                if handle.generation != kx_fork_generation:
+                    return 0                    # the callback has forked, and this is the child: all the rest is the parent's
             report_unheard(handle)
             if others:
                 for i in range(count):
@@ -229,10 +234,14 @@ cdef int callback_raised(Handle handle, object callback, object exc) except -1:
     if handle.manual and not handle.abandoned:
         handle.raised.append(exc)
         return 0
-    try:
-        raise exc
-    except BaseException:
-        PyErr_WriteUnraisable(callback)
+    unraisable(exc, callback)
+    return 0
+
+
+cdef int unraisable(object exc, object where) noexcept:
+    """Give `exc` to sys.unraisablehook. It must be the error that is set: one that is being handled, PyErr_WriteUnraisable does not see."""
+    PyErr_SetObject(type(exc), exc)
+    PyErr_WriteUnraisable(where)
     return 0
 
 
@@ -258,8 +267,8 @@ cdef int unheard(Handle handle, const rd_kafka_message_t *message) noexcept:
         if seen is None:
             seen = handle.unheard[key] = [0, delivery_error(handle, message)]
         seen[0] += 1
-    except BaseException:
-        PyErr_WriteUnraisable(None)
+    except BaseException as exc:
+        unraisable(exc, None)
     return 0
 
 
@@ -271,8 +280,8 @@ cdef int report_unheard(Handle handle) noexcept:
     try:
         for (topic, _), [count, error] in failures.items():
             _log.warning("%d record%s to %s not delivered, and no callback to tell: %s", count, "" if count == 1 else "s", topic, error)
-    except BaseException:
-        PyErr_WriteUnraisable(_log)
+    except BaseException as exc:
+        unraisable(exc, _log)
     return 0
 
 
@@ -290,8 +299,8 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
                 call(handle, callback, (_json.loads(handle.stats_json),))
         elif kind == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
             serve_token_refresh(handle, event)
-    except BaseException:
-        PyErr_WriteUnraisable(None)
+    except BaseException as exc:
+        unraisable(exc, None)
     return 0
 
 

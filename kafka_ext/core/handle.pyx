@@ -117,7 +117,9 @@ cdef class Handle:
     cdef readonly bint manual       # no events thread: whoever calls serves
     cdef public bint abandoned      # its producer was dropped: deliver what there is, then end
     cdef bint stop                  # the events thread shall end
-    cdef int64_t callers            # calls that may touch rk right now
+    cdef int64_t callers            # calls that may touch rk right now; close() waits for them
+    cdef int users                  # who keeps rk: this handle until destroy(), and each call set `aside`
+    cdef public bint hurry          # a close elsewhere has run out of time: purge now
     cdef int64_t sent               # records accepted
     cdef int64_t sent_bytes
     cdef int64_t reported           # records whose report has been served to its end
@@ -146,6 +148,7 @@ cdef class Handle:
         self.gate_made = False
         self.state = CLOSED
         self.generation = kx_fork_generation
+        self.users = 1
         memset(&self.pool, 0, sizeof(self.pool))
         memset(&self.releases, 0, sizeof(self.releases))
 
@@ -212,6 +215,17 @@ cdef class Handle:
 
     cdef int leave(self) noexcept:
         KX_ADD(self.callers, -1)
+        return 0
+
+    cdef int let_signals(self) except -1:
+        """Let signal handlers run in the middle of a call that waits. They may close the producer, so meanwhile the call does not count."""
+        KX_ADD(self.callers, -1)
+        try:
+            PyErr_CheckSignals()
+        finally:
+            KX_ADD(self.callers, 1)
+        if self.generation != kx_fork_generation or self.state != OPEN:
+            self.refuse()
         return 0
 
     cdef int refuse(self) except -1:
@@ -292,7 +306,7 @@ cdef class Handle:
         with nogil:
             kx_gate_wait(&self.gate, seen, milliseconds)
         KX_ADD(self.blocked_us, kx_now_us() - started)
-        PyErr_CheckSignals()
+        self.let_signals()
         return _expired(deadline)
 
     def settle(self):
@@ -307,12 +321,10 @@ cdef class Handle:
         cdef int64_t deadline = _deadline(timeout)
         self.enter()
         try:
-            while not self.flush_until(deadline if deadline >= 0 and _remaining_ms(deadline, SLICE_MS) < SLICE_MS
-                                       else kx_now_us() + SLICE_MS * 1000):
+            while not self.flush_slice(_remaining_ms(deadline, SLICE_MS)):
+                self.let_signals()      # raises when close() has begun elsewhere: that sees to the reports, within its own time
                 if _expired(deadline):
                     return False
-                if self.state != OPEN:
-                    self.refuse()       # close() has begun elsewhere: it sees to the reports, within its own time
             return True
         finally:
             self.leave()
@@ -320,40 +332,36 @@ cdef class Handle:
     cdef bint all_reported(self) noexcept:
         return KX_LOAD(self.sent) == KX_LOAD(self.reported) and KX_LOAD(self.open_batches) == 0
 
-    cdef bint flush_until(self, int64_t deadline) except -1:
-        """Until every report has been served (True) or `deadline` is over. Callable while closing."""
-        cdef int milliseconds
+    cdef bint flush_slice(self, int milliseconds) except -1:
+        """Go on sending what waits, at most about so long: True once every report has been served. Callable while closing."""
         cdef rd_kafka_resp_err_t err
         if self.manual or self.abandoned:
-            return self.drain_until(deadline)
-        while True:
-            milliseconds = _remaining_ms(deadline, SLICE_MS)
-            with nogil:
-                err = rd_kafka_flush(self.rk, milliseconds)
-            PyErr_CheckSignals()
-            kx_releases_empty(&self.releases, &self.pool)
-            if err == RD_KAFKA_RESP_ERR_NO_ERROR and self.all_reported():
-                return True
-            if _expired(deadline):
-                return False
-            if err == RD_KAFKA_RESP_ERR_NO_ERROR:
-                # librdkafka has counted the last one down; our own count follows when the events thread is back from destroying it.
+            # rd_kafka_flush ignores linger.ms only while it runs, so it takes turns with serving.
+            if not self.all_reported():
                 with nogil:
-                    kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), 1)
-
-    cdef bint drain_until(self, int64_t deadline) except -1:
-        """Flush and serve on this thread. rd_kafka_flush ignores linger.ms only while it runs, so it takes turns with serving."""
-        while not self.all_reported():
+                    rd_kafka_flush(self.rk, 1)
+                serve_here(self, min(milliseconds, 10))
+            return self.all_reported()
+        with nogil:
+            err = rd_kafka_flush(self.rk, milliseconds)
+        kx_releases_empty(&self.releases, &self.pool)
+        if self.all_reported():
+            return True
+        if err == RD_KAFKA_RESP_ERR_NO_ERROR:
+            # librdkafka has counted the last one down; our own count follows when the events thread is back from destroying it.
             with nogil:
-                rd_kafka_flush(self.rk, 1)
-            serve_here(self, _remaining_ms(deadline, 10))
-            PyErr_CheckSignals()
-            if _expired(deadline) and not self.all_reported():
-                return False
-        return True
+                kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), 1)
+        return False
 
     def purge(self, bint in_queue, bint in_flight):
         """Fail what waits locally (PURGE_QUEUE) and what is on its way (PURGE_INFLIGHT); the reports come as always."""
+        self.enter()
+        try:
+            self.purge_now(in_queue, in_flight)
+        finally:
+            self.leave()
+
+    cdef int purge_now(self, bint in_queue, bint in_flight) except -1:
         cdef int flags = 0
         if in_queue:
             flags |= RD_KAFKA_PURGE_F_QUEUE
@@ -364,6 +372,7 @@ cdef class Handle:
             with nogil:
                 err = rd_kafka_purge(self.rk, flags)
             check(err, "rd_kafka_purge")
+        return 0
 
     # ------------------------------------------------------------------ the end
 
@@ -376,17 +385,27 @@ cdef class Handle:
     def finish_close(self, timeout):
         """Wait for every report, then purge and wait for the rest. True when all were delivered without a purge."""
         cdef int64_t deadline = _deadline(timeout)
+        cdef bint delivered = True
         while KX_LOAD(self.callers) > 0:
             kx_gate_open(&self.gate)
             with nogil:
                 kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), 1)
             PyErr_CheckSignals()
-        if self.flush_until(deadline):
-            return True
-        # Past the time: all that is left fails now. In flight requests are answered locally, so this ends (rd_kafka_purge).
-        while not self.flush_until(kx_now_us() + 50000):
-            self.purge(True, True)
-        return False
+            if self.over():
+                return True
+        while not self.flush_slice(_remaining_ms(deadline, SLICE_MS) if delivered else SLICE_MS // 2):
+            PyErr_CheckSignals()
+            if self.over():
+                return True
+            if self.hurry or _expired(deadline):
+                # All that is left fails now. In flight requests are answered locally, so this ends (rd_kafka_purge).
+                delivered = False
+                self.purge_now(True, True)
+        return delivered
+
+    cdef bint over(self) noexcept:
+        """Whether a signal handler or a callback has closed the producer, or has forked, while this call was waiting."""
+        return self.state == CLOSED or self.generation != kx_fork_generation
 
     def stop_events(self):
         """Make the events thread end once it has served what there is."""
@@ -396,13 +415,23 @@ cdef class Handle:
 
     def destroy(self):
         """Free librdkafka's side. Only after finish_close, and with no thread in `run`."""
-        cdef Throttle *throttle
-        cdef rd_kafka_t *rk = self.rk
         if self.state == CLOSED or self.generation != kx_fork_generation:
             return
         while serve_here(self, 0):
             pass                # the last logs and errors; all reports have been served (rule 8)
         self.state = CLOSED
+        self.let_go()
+
+    cdef int let_go(self) except -1:
+        """One user fewer; the last one frees. A call set `aside` cannot be interrupted, and close() does not wait for it."""
+        cdef bint last
+        cdef Throttle *throttle
+        cdef rd_kafka_t *rk = self.rk
+        with cython.critical_section(self):
+            self.users -= 1
+            last = self.users == 0
+        if not last:
+            return 0
         kx_releases_empty(&self.releases, &self.pool)
         for topic in self.topics.values():
             rd_kafka_topic_destroy((<Topic>topic).rkt)
@@ -422,6 +451,7 @@ cdef class Handle:
         self.last_topic = None
         self.callbacks = {}
         KX_ADD(kx_live_handles, -1)
+        return 0
 
     # ------------------------------------------------------------------ serving
 
@@ -429,12 +459,13 @@ cdef class Handle:
         """The events thread: serve until `stop`. The GIL is only held while there is something to call."""
         self.serving_thread = PyThread_get_thread_ident()
         with nogil:
-            while not (self.stop or self.abandoned):
+            # A callback that forks comes back here in the child as well, where there is nothing to serve.
+            while not (self.stop or self.abandoned or self.generation != kx_fork_generation):
                 if serve(self, 5 if kx_releases_waiting(&self.releases) else SLICE_MS * 10) == 0 \
                         and kx_releases_waiting(&self.releases):
                     with gil:
                         kx_releases_empty(&self.releases, &self.pool)
-        if self.abandoned:
+        if self.abandoned and self.generation == kx_fork_generation:
             self.begin_close()
             self.finish_close(None)
             self.destroy()
@@ -444,19 +475,22 @@ cdef class Handle:
         """Serve on this thread: wait up to `timeout` seconds for the first event, then serve all that is there."""
         cdef int64_t deadline = _deadline(timeout)
         cdef int64_t served = 0
-        cdef int64_t waiting = rd_kafka_queue_length(self.queue) + 1
+        cdef int64_t waiting
         cdef int64_t now
-        while True:
-            now = serve_here(self, 0 if served else _remaining_ms(deadline, SLICE_MS))
-            served += now
-            if (served and (now == 0 or served >= waiting)) or (not served and _expired(deadline)):
-                break
-            if self.raised:
-                break
-            PyErr_CheckSignals()
-            if self.state != OPEN:
-                break
-        kx_releases_empty(&self.releases, &self.pool)
+        self.enter()
+        try:
+            waiting = rd_kafka_queue_length(self.queue) + 1
+            while True:
+                now = serve_here(self, 0 if served else _remaining_ms(deadline, SLICE_MS))
+                served += now
+                if (served and (now == 0 or served >= waiting)) or (not served and _expired(deadline)):
+                    break
+                if self.raised or (served and self.state != OPEN):
+                    break
+                self.let_signals()
+            kx_releases_empty(&self.releases, &self.pool)
+        finally:
+            self.leave()
         return served
 
     def take_raised(self):
@@ -496,15 +530,18 @@ cdef class Handle:
 def aside(Handle handle, function, *arguments):
     """`function(*arguments)` in a thread of its own, for calls of librdkafka's that wait and can be neither sliced nor interrupted.
 
-    The caller stays open to signals. A call given up on still counts as a caller, so that the handle is not destroyed under it.
+    The caller stays open to signals. A call given up on goes on by itself and keeps what it uses: close() does not wait for it.
     """
     outcome = []
     handle.enter()
+    with cython.critical_section(handle):
+        handle.users += 1
+    handle.leave()
     try:
         thread = _threading.Thread(target=_aside, args=(handle, function, arguments, outcome), name="kafka_ext call", daemon=True)
         thread.start()
     except BaseException:
-        handle.leave()
+        handle.let_go()
         raise
     thread.join()
     failed, result = outcome[0]
@@ -519,7 +556,7 @@ def _aside(Handle handle, function, arguments, list outcome):
     except BaseException as exc:
         outcome.append((True, exc))
     finally:
-        handle.leave()
+        handle.let_go()
 
 
 cdef object _fatal_error(rd_kafka_t *rk):

@@ -226,8 +226,8 @@ cdef class Producer:
                 if not isinstance(replaced, ProducerRecord):
                     raise TypeError(f"on_send must return a ProducerRecord, not {type(replaced).__name__}")
                 record = replaced
-            except Exception:
-                PyErr_WriteUnraisable(interceptor)
+            except Exception as exc:
+                unraisable(exc, interceptor)
         acknowledge = _Acknowledge(self._interceptors, on_delivery)
         cdef int err = 0
         cdef object error
@@ -257,8 +257,8 @@ cdef class _Acknowledge:
         for interceptor in self.interceptors:
             try:
                 interceptor.on_acknowledgement(metadata, error)
-            except Exception:
-                PyErr_WriteUnraisable(interceptor)
+            except Exception as exc:
+                unraisable(exc, interceptor)
 
     def __call__(self, metadata, error):
         self.tell(metadata, error)

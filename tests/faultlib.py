@@ -1,0 +1,113 @@
+"""What the fault and memory tests share: programs of their own processes, counted buffers, one report each."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import kafka_ext
+
+# "Every public call within its timeout plus 250 ms" is the promise (FAULTS.md); a loaded machine with two cores gets more in a test.
+PATIENCE = 2.0
+
+PACKAGE = str(Path(kafka_ext.__file__).resolve().parents[1])
+
+PREAMBLE = """
+import gc, os, signal, sys, threading, time, warnings
+from kafka_ext import *
+from kafka_ext import _rdkafka
+
+QUICK = {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 0}
+UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False}
+"""
+
+
+def run_program(source, *arguments, timeout=60, check=True, flags=()):
+    """Run Python `source`, with this package imported, in a process of its own; its CompletedProcess. A hang is a failure."""
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, environment.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", *flags, "-c", PREAMBLE + textwrap.dedent(source), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+    )
+    if check:
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def closed_port():
+    """The address of a port where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def is_pinned(value):
+    """Whether a bytearray's buffer is exported to anybody: CPython refuses to resize it then."""
+    try:
+        value.append(0)
+    except BufferError:
+        return True
+    del value[-1]
+    return False
+
+
+class Outcomes:
+    """Delivery callbacks that know which record they belong to, and that notice a second report."""
+
+    def __init__(self):
+        self.reports = {}
+        self.extra = []
+
+    def expect(self, name):
+        def on_delivery(metadata, error):
+            if name in self.reports:
+                self.extra.append((name, error))
+            self.reports[name] = (metadata, error)
+
+        return on_delivery
+
+    def wait(self, count, timeout=10.0):
+        wait_until(lambda: len(self.reports) >= count, timeout)
+
+    def check(self, names):
+        """Exactly one report for each of `names`, and none for anybody else."""
+        assert not self.extra
+        assert set(self.reports) == set(names)
+
+    @property
+    def errors(self):
+        return [error for _, error in self.reports.values() if error is not None]
+
+
+@contextmanager
+def within(seconds):
+    """A block that must not take longer than `seconds`, give or take PATIENCE; one that hangs is ended by pytest-timeout."""
+    started = time.monotonic()
+    yield
+    took = time.monotonic() - started
+    assert took <= seconds + PATIENCE, f"took {took:.2f} s, not {seconds} s"
+
+
+def interrupt_after(seconds, signum=signal.SIGINT):
+    """Send this process a signal in a while: what Ctrl-C does."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signum))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def wait_until(condition, timeout=10.0):
+    deadline = time.monotonic() + timeout
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
