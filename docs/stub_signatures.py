@@ -27,16 +27,6 @@ class _Spell(ast.NodeTransformer):
         return ast.parse(ALIASES[node.id], mode="eval").body if node.id in ALIASES else node
 
 
-class _Verbatim:
-    """A constant that is written as it is."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 def _takes_nothing(function: ast.FunctionDef) -> bool:
     """Whether it is the constructor of a class that cannot be made by hand: `(*args, **kwargs)`, and always a TypeError."""
     return function.args.vararg is not None and function.args.kwarg is not None
@@ -59,13 +49,14 @@ def signature_of(function: ast.FunctionDef, thing: Callable[..., Any]) -> tuple[
     """`(arguments)` and what is returned, as text; a default that the stub leaves out (`...`) is asked of the thing itself."""
     function = _Spell().visit(function)
     arguments = function.args
-    for place in (arguments.posonlyargs, arguments.args):
-        if place and place[0].arg == "self":
-            del place[0]
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+    for positional in (arguments.posonlyargs, arguments.args):
+        if positional and positional[0].arg == "self":
+            del positional[0]
+    for place, default in enumerate(arguments.kw_defaults):
         if isinstance(default, ast.Constant) and default.value is ...:
-            value = inspect.signature(thing).parameters[argument.arg].default
-            default.value = _Verbatim(f"{type(value).__name__}.{value.name}" if isinstance(value, Enum) else repr(value))
+            value = inspect.signature(thing).parameters[arguments.kwonlyargs[place].arg].default
+            text = f"{type(value).__name__}.{value.name}" if isinstance(value, Enum) else repr(value)
+            arguments.kw_defaults[place] = ast.parse(text, mode="eval").body
     return f"({ast.unparse(arguments)})", ast.unparse(function.returns) if function.returns else ""
 
 

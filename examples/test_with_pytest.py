@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerRecord
-from kafka_ext.testing import ApiKey
+from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 
 # The code under test.
@@ -19,7 +19,7 @@ def publish(producer: KafkaProducer, order: dict[str, str]) -> None:
 
 
 @pytest.mark.kafka_broker(topics={"orders": 2})
-def test_an_order_reaches_its_topic(kafka_broker, kafka_producer):
+def test_an_order_reaches_its_topic(kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer) -> None:
     publish(kafka_producer, {"customer": "ada", "item": "a book"})
     kafka_producer.flush(timeout=10)
 
@@ -27,7 +27,7 @@ def test_an_order_reaches_its_topic(kafka_broker, kafka_producer):
     assert (message.key, message.value) == (b"ada", b"a book")
 
 
-def test_orders_of_a_customer_keep_their_order(kafka_broker, kafka_producer):
+def test_orders_of_a_customer_keep_their_order(kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer) -> None:
     items = [f"item {n}" for n in range(100)]
     for item in items:
         publish(kafka_producer, {"customer": "ada", "item": item})
@@ -38,13 +38,13 @@ def test_orders_of_a_customer_keep_their_order(kafka_broker, kafka_producer):
     kafka_broker.assert_delivered("orders", values, exactly_once=True, ordered=True)
 
 
-def test_a_short_outage_is_survived(kafka_broker, kafka_producer):
+def test_a_short_outage_is_survived(kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer) -> None:
     kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.NOT_ENOUGH_REPLICAS] * 2)
     metadata = kafka_producer.sync_send(ProducerRecord("orders", b"a book"), timeout=10)
     assert metadata.offset == 0  # librdkafka has tried again
 
 
-def test_a_refusal_is_reported(kafka_broker, kafka_producer):
+def test_a_refusal_is_reported(kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer) -> None:
     kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TOPIC_AUTHORIZATION_FAILED])
     with pytest.raises(KafkaException) as refused:
         kafka_producer.sync_send(ProducerRecord("orders", b"a book"), timeout=10)
