@@ -170,18 +170,22 @@ class KafkaProducer(Producer):
             ids: anything, one for each; kept as `BatchDelivery.ids`.
             on_delivery: called once, as `on_delivery(batch)`, when every message has been reported: by the thread that serves events.
             option: TO_COPY_RECORD_VALUE copies the values within the call.
-            action, timeout: as `send`, for the whole call.
+            action: as `send`.
+            timeout: as `send`, for the whole call.
 
         Returns:
             What becomes of it. A message that could not be enqueued (no room within `timeout`, too large, unknown partition) is in its
             `errors()` by index; the call does not raise for it.
 
         Raises:
-            TypeError, ValueError, BufferError: an argument is unusable, or lengths differ; nothing has been enqueued.
-            ProducerClosedError, ProducerForkedError: not usable any more.
+            TypeError: an argument is of the wrong type. Nothing has been enqueued, as with the next two.
+            ValueError: an argument is out of range, or lengths differ.
+            BufferError: a value or a column gives no C-contiguous buffer.
+            ProducerClosedError: closed, or being closed.
+            ProducerForkedError: made before a fork.
             KafkaException: the producer has interceptors, which see records one by one.
-            KeyboardInterrupt, or whatever a signal handler raises while it waits: all is enqueued or in the errors of the exception's
-            `batch` attribute.
+
+        What a signal handler raises while it waits (KeyboardInterrupt, say) has an attribute `batch`: there all is enqueued, or in its errors.
 
         Source: rd_kafka_produce_batch(); with timestamps or headers, which that call drops, rd_kafka_produceva().
         """
@@ -211,14 +215,18 @@ class KafkaProducer(Producer):
                 a Polars or pandas DataFrame, a DuckDB relation. A stream is consumed chunk by chunk, each let go once it is reported, so
                 that it may be larger than memory.
             topic: where to.
-            value, key: columns of the types that `send_batch` takes.
+            value: the column with the values, of the types that `send_batch` takes.
+            key: the column with the keys, of the same types.
             partition: a column of integers; a null lets the partitioner choose.
             timestamp: a column of integers (milliseconds since the epoch) or timestamps; a null means now.
             headers: columns that become headers of their own name.
-            on_delivery, option, action, timeout: as `send_batch`.
+            on_delivery: as `send_batch`.
+            option: as `send_batch`.
+            action: as `send_batch`.
+            timeout: as `send_batch`.
 
-        Returns and raises as `send_batch`; ValueError also for a column that the table does not have. When a chunk turns out unusable, or
-        the stream fails, what was enqueued before is in the exception's `batch` attribute.
+        It returns and raises what `send_batch` does; ValueError also for a column that the table does not have. When a chunk turns out
+        unusable, or the stream fails, what was enqueued before is in the exception's `batch` attribute.
         """
         return _rdkafka.send_table(
             self, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout

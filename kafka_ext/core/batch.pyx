@@ -65,9 +65,11 @@ cdef class BatchDelivery:
     Attributes:
         pending (int): messages without a report yet.
         failed (int): messages that were not enqueued or not delivered, so far.
-        offsets (memoryview of int64), partitions (memoryview of int32): by index; -1 while, or where, it is not known. NumPy and Arrow
-            take them without a copy; complete once `done()`.
-        ids: what was given as `ids`.
+        offsets (memoryview): int64, by index; -1 while, or where, it is not known. NumPy and Arrow take it without a copy; complete once
+            `done()`.
+        partitions (memoryview): int32, in the same way.
+        ids (object): what was given as `ids`.
+        topic (str): where it went.
     """
 
     cdef readonly object ids
@@ -117,8 +119,11 @@ cdef class BatchDelivery:
     def wait(self, timeout=None):
         """Wait until every message has been reported; True.
 
-        Under manual polling it serves the producer's events meanwhile. Raises KafkaTimeoutError after `timeout` seconds, and
-        KafkaException inside a callback of the same producer.
+        Under manual polling it serves the producer's events meanwhile.
+
+        Raises:
+            KafkaTimeoutError: messages are still without a report after `timeout` seconds. They stay on their way.
+            KafkaException: called inside a callback of the same producer.
         """
         cdef int64_t deadline = _deadline(timeout)
         if self.finished.is_set():
