@@ -41,8 +41,8 @@ def cases(results: dict[str, Any]) -> list[str]:
 def where(results: dict[str, Any]) -> str:
     machine = results["machine"]
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['python']}; linger 5 ms, acks all; the broker is librdkafka's mock cluster in "
-        f"a process of its own on the same machine. Ratios are medians of pairs of runs. Measured {results['started'][:10]} at "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['python']}; linger 5 ms, acks all; the broker is librdkafka's mock "
+        f"cluster in a process of its own on the same machine. Ratios are medians of pairs of runs. Measured {results['started'][:10]} at "
         f"`{results['commit'] or 'unknown'}`."
     )
 
