@@ -69,10 +69,24 @@ cdef tuple _header_pairs(object headers):
         pairs = tuple(headers)
     except TypeError:
         raise TypeError(f"headers must be (name, value) pairs or a mapping, not {type(headers).__name__}") from None
+    cdef bint as_given = True
     for pair in pairs:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"headers must be (name, value) pairs, but one of them is {_shorten(pair)}")
-    return pairs
+        as_given = as_given and isinstance(pair, tuple) and (pair[1] is None or isinstance(pair[1], (bytes, str)))
+    return pairs if as_given else tuple([(name, _unchanging(value)) for name, value in pairs])
+
+
+cdef object _unchanging(object value):
+    """A header's value as the report will show it: what was sent, whatever becomes of the caller's buffer."""
+    cdef kx_bytes content
+    if value is None or isinstance(value, (bytes, str)):
+        return value
+    kx_bytes_get(value, &content, b"headers: a value")
+    try:
+        return (<const char *>content.data)[:content.size]
+    finally:
+        kx_bytes_drop(&content)
 
 
 cdef rd_kafka_headers_t *_make_headers(tuple pairs) except NULL:
