@@ -314,7 +314,10 @@ cdef class RecordMetadata:
         if self._timestamp < 0:
             when = ""
         else:
-            time = (_EPOCH + self._timestamp * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            try:
+                time = (_EPOCH + self._timestamp * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            except OverflowError:
+                time = str(self._timestamp)         # past the year 9999
             when = f",{_TIMESTAMP_TYPES[self._timestamp_type].value}[{time}]"
         return f"{self._topic}-{partition}@{offset}{record_id}{when},{_PERSISTED_TEXT[self._status]}"
 
