@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -55,6 +57,8 @@ class KafkaProducer(Producer):
     Close it, or use it as a context manager. One that is only dropped still delivers what it was given, and warns (ResourceWarning).
     """
 
+    _properties = Properties()      # of an instance whose constructor was never through: it can still be printed
+
     def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         self._properties = Properties(properties, **keywords)
         self._closing = threading.RLock()
@@ -89,7 +93,11 @@ class KafkaProducer(Producer):
             report.append((metadata, error))
             answered.release()
 
+        # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
+        released: SimpleQueue[object] = SimpleQueue()
+        gone = weakref.ref(on_delivery, released.put)
         self.send(record, on_delivery, timeout=timeout)
+        del on_delivery
         while not report:
             if handle.manual and not handle.closing:
                 try:
@@ -105,6 +113,11 @@ class KafkaProducer(Producer):
                         f"no report within {timeout} s; the record stays enqueued and may still be delivered",
                     )
                 )
+        try:
+            released.get(timeout=1.0)
+        except Empty:
+            pass    # somebody else, an interceptor or a subclass, keeps the callback
+        del gone
         metadata, error = report[0]
         if error is not None:
             raise _rdkafka.exception_for(error)
@@ -120,8 +133,9 @@ class KafkaProducer(Producer):
     ) -> Future[RecordMetadata]:
         """As `send`, with the outcome as a future: a RecordMetadata, or a KafkaException.
 
-        It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do: in the events thread, or
-        with manual polling in the thread that serves, without which the future is never done.
+        It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do: in the events thread,
+        or with manual polling in the thread that serves, without which the future is never done. The value is let go just after them: a
+        moment after `result()` may have returned.
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
@@ -377,6 +391,7 @@ class KafkaProducer(Producer):
         deadline = _Deadline(timeout)
         self._flush_for_transaction("commit_transaction", deadline)
         _rdkafka.commit_transaction(self.handle, deadline.left())
+        _raise_all(self.handle.take_raised())
 
     def abort_transaction(self, timeout: float | None = None) -> None:
         """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Raises as `commit_transaction`.
@@ -389,6 +404,7 @@ class KafkaProducer(Producer):
             self.handle.purge(True, True)
             self._flush_for_transaction("abort_transaction", deadline)
         _rdkafka.abort_transaction(self.handle, deadline.left())
+        _raise_all(self.handle.take_raised())
 
     def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
         """Commit a consumer's offsets with the transaction.
@@ -439,7 +455,7 @@ class KafkaProducer(Producer):
         """Abort; when that fails as well, the block's own exception is the one to see, with this one in its context."""
         try:
             self.abort_transaction(timeout)
-        except KafkaException as failure:
+        except Exception as failure:  # noqa: BLE001 - also what callbacks raised under manual polling
             if exc.__context__ is None:
                 exc.__context__ = failure
 
@@ -449,9 +465,8 @@ class KafkaProducer(Producer):
         self.handle.check_usable()
         self.handle.check_not_in_callback(call)
         if self.handle.manual:
-            done = self.handle.flush(deadline.left())
-            _raise_all(self.handle.take_raised())
-            if not done:
+            # What callbacks raise is kept for the end: the transaction is to be committed or aborted nevertheless.
+            if not self.handle.flush(deadline.left()):
                 raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{call}: records are still outstanding", is_retriable=True))
 
     # ------------------------------------------------------------------ what is known

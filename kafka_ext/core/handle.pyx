@@ -325,6 +325,7 @@ cdef class Handle:
                 self.let_signals()      # raises when close() has begun elsewhere: that sees to the reports, within its own time
                 if _expired(deadline):
                     return False
+            kx_releases_empty(&self.releases, &self.pool)       # the last ones were put off after flush_slice had looked
             return True
         finally:
             self.leave()
@@ -355,6 +356,9 @@ cdef class Handle:
 
     def purge(self, bint in_queue, bint in_flight):
         """Fail what waits locally (PURGE_QUEUE) and what is on its way (PURGE_INFLIGHT); the reports come as always."""
+        if self.serving_thread == PyThread_get_thread_ident() and self.generation == kx_fork_generation:
+            self.purge_now(in_queue, in_flight)     # in a callback, for whose end close() waits
+            return
         self.enter()
         try:
             self.purge_now(in_queue, in_flight)
