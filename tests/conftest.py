@@ -37,14 +37,13 @@ def make_producer():
 
     def make(properties=None, /, cls=KafkaProducer, **keywords):
         given = {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 0} | dict(properties or {})
-        given |= {name: value for name, value in keywords.items()}
-        producer = cls({name: value for name, value in given.items() if value is not ...})
+        producer = cls({name: value for name, value in given.items() if value is not ...}, **keywords)
         made.append(producer)
         return producer
 
     yield make
     for producer in made:
-        producer.close(timeout=5.0)
+        producer.close(timeout=0.0)
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -11,7 +10,7 @@ import confluent_kafka
 from confluent_kafka import Producer
 
 from ..job import TOPIC
-from . import Burst, Sender
+from . import Sender
 
 VERSION = f"confluent-kafka {confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]})"
 POLL_EVERY = 1000
@@ -121,22 +120,6 @@ def batch(settings: dict[str, str]) -> Sender:
         return _outcome(producer, sent)
 
     return send_all
-
-
-def send_time(settings: dict[str, str]) -> Burst:
-    """The calls of produce alone."""
-    producer = Producer(settings)
-
-    def burst(values: Sequence[bytes]) -> int:
-        produce = producer.produce
-        start = time.perf_counter_ns()
-        for value in values:
-            produce(TOPIC, value)
-        nanoseconds = time.perf_counter_ns() - start
-        producer.flush()
-        return nanoseconds
-
-    return burst
 
 
 WAYS = {"callback": callback, "callback-poll-each": callback_poll_each, "no-callback": no_callback, "batch": batch}

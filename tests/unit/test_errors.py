@@ -90,7 +90,7 @@ class TestKafkaError:
         error = KafkaError(ErrorCode.QUEUE_FULL, "one")
         assert error == KafkaError(ErrorCode.QUEUE_FULL, "another", is_fatal=True)
         assert error == ErrorCode.QUEUE_FULL
-        assert ErrorCode.QUEUE_FULL == error
+        assert ErrorCode.QUEUE_FULL == error  # noqa: SIM300 - this way round, too
         assert error != KafkaError(ErrorCode.MSG_TIMED_OUT, "one")
         assert error != ErrorCode.MSG_TIMED_OUT
         assert error != "QUEUE_FULL"

@@ -109,7 +109,9 @@ class TestSafeDefaults:
             assert settings[name] == str(value)
 
     @pytest.mark.parametrize(
-        "own", [{"acks": "all"}, {"acks": "-1"}, {"max.in.flight": 5}, {"retries": 3}, {"queuing.strategy": "fifo"}, {"linger.ms": 5}], ids=str
+        "own",
+        [{"acks": "all"}, {"acks": "-1"}, {"max.in.flight": 5}, {"retries": 3}, {"queuing.strategy": "fifo"}, {"linger.ms": 5}],
+        ids=str,
     )
     def test_settings_that_fit_leave_it_on(self, own):
         assert effective(**own)["enable.idempotence"] == "true"
