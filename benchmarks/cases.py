@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .job import Job, Measured
+from .job import SEND_TIME, Job, Measured
+
+# librdkafka's default limit is 1,000,000 bytes with all that is around a value.
+LARGE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -62,4 +65,60 @@ CASES = (
         figure="rate",
         at_least=0.8,
     ),
+    Case(
+        name="memory-10k",
+        title="10 kB not copied",
+        # A hundred values sent in turn, so that it is the queue that is seen and not the values.
+        ours=Job("kafka_ext", "no-callback", 200_000, 10_000, hot=100),
+        against=Job("kafka_ext", "copy", 200_000, 10_000, hot=100),
+        figure="peak memory",
+        at_most=0.2,
+    ),
+    Case(
+        name="send-time-1m",
+        title="caller's time in send, 1 MB",
+        ours=Job("kafka_ext", SEND_TIME, 2_000, 1_000_000, message_max_bytes=LARGE),
+        against=Job("kafka_ext", SEND_TIME, 2_000, 100, message_max_bytes=LARGE),
+        figure="time in send",
+        at_most=1.5,
+    ),
+)
+
+# Measured beside the cases, a few rounds in turn, with no bar to reach: where everybody stands.
+OVERVIEW = (
+    Job("kafka_ext", "callback", 1_000_000, 100),
+    Job("kafka_ext", "callback-manual", 1_000_000, 100),
+    Job("kafka_ext", "no-callback", 2_000_000, 100),
+    Job("kafka_ext", "no-callback-manual", 2_000_000, 100),
+    Job("kafka_ext", "copy", 2_000_000, 100),
+    Job("kafka_ext", "batch", 2_000_000, 100),
+    Job("confluent-kafka", "callback", 1_000_000, 100),
+    Job("confluent-kafka", "callback-poll-each", 1_000_000, 100),
+    Job("confluent-kafka", "no-callback", 1_000_000, 100),
+    Job("confluent-kafka", "batch", 1_000_000, 100),
+    Job("aiokafka", "callback", 60_000, 100),
+    Job("kafka-python", "callback", 30_000, 100),
+    Job("C", "produce", 2_000_000, 100),
+    Job("C", "produce-inline", 2_000_000, 100),
+    Job("C", "copy", 2_000_000, 100),
+    Job("C", "batch", 2_000_000, 100),
+    Job("kafka_ext", "callback", 200_000, 10_000),
+    Job("kafka_ext", "no-callback", 200_000, 10_000),
+    Job("kafka_ext", "copy", 200_000, 10_000),
+    Job("kafka_ext", "batch", 200_000, 10_000),
+    Job("confluent-kafka", "callback", 200_000, 10_000),
+    Job("confluent-kafka", "no-callback", 200_000, 10_000),
+    Job("aiokafka", "callback", 20_000, 10_000),
+    Job("C", "produce", 200_000, 10_000),
+    Job("C", "copy", 200_000, 10_000),
+    Job("C", "batch", 200_000, 10_000),
+    # The same few values again and again: flatters everybody, shown to say by how much.
+    Job("kafka_ext", "callback", 1_000_000, 100, hot=16),
+    Job("kafka_ext", "no-callback", 2_000_000, 100, hot=16),
+    Job("confluent-kafka", "callback", 1_000_000, 100, hot=16),
+    Job("C", "produce", 2_000_000, 100, hot=16),
+    # Beside the memory case and the caller's time.
+    Job("confluent-kafka", "no-callback", 200_000, 10_000, hot=100),
+    Job("confluent-kafka", SEND_TIME, 2_000, 1_000_000, message_max_bytes=LARGE),
+    Job("confluent-kafka", SEND_TIME, 2_000, 100, message_max_bytes=LARGE),
 )

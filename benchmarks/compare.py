@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from statistics import median
 
 from .cases import Case
 from .job import Job, Measured
-from .run import run
+from .run import JobError, run
 
 
 @dataclass(frozen=True)
@@ -60,3 +60,19 @@ def compare(case: Case, bootstrap_servers: str, pairs: int, scale: float, tell: 
         outcome.against.append(run(case.against, bootstrap_servers))
         tell(f"{case.name}: pair {len(outcome.ours)} of {pairs}, ratio {outcome.ratios[-1]:.2f}")
     return outcome
+
+
+def rounds(jobs: Iterable[Job], bootstrap_servers: str, count: int, tell: Callable[[str], None]) -> dict[Job, list[Measured]]:
+    """`count` times each of the jobs, in turn; without those that fail, after saying so."""
+    measured: dict[Job, list[Measured]] = {job: [] for job in jobs}
+    for number in range(1, count + 1):
+        for job in list(measured):
+            try:
+                figures = run(job, bootstrap_servers)
+            except JobError as error:
+                del measured[job]
+                tell(f"overview: failed, {error}")
+                continue
+            measured[job].append(figures)
+            tell(f"overview: round {number} of {count}, {job.name}")
+    return measured

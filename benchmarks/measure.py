@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import resource
+import statistics
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
 
-from .job import WARM_UP, Job, Measured
+from .job import BURST, SEND_TIME, WARM_UP, Job, Measured
 
 
 def make_values(count: int, size: int) -> list[bytes]:
@@ -26,8 +28,20 @@ def resident_kib() -> int:
 def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
     client = importlib.import_module(module)
     values = make_values(job.distinct, job.size)
-    send_all = client.WAYS[job.way](job.librdkafka(bootstrap_servers))
-    send_all(islice(cycle(values), WARM_UP))  # connects, fetches metadata and a producer id
+    settings = job.librdkafka(bootstrap_servers)
+    if job.way == SEND_TIME:
+        burst = client.send_time(settings)
+
+        def send_all(values: Iterable[bytes]) -> int:
+            some = list(values)
+            times.extend(burst(some[i : i + BURST]) / BURST for i in range(0, len(some), BURST))
+            return len(some)
+    else:
+        send_all = client.WAYS[job.way](settings)
+    times: list[float] = []
+
+    send_all(islice(cycle(values), min(WARM_UP, job.count)))  # connects, fetches metadata and a producer id
+    times.clear()
     before = resident_kib()
     start, cpu = time.perf_counter(), time.process_time()
     delivered = send_all(islice(cycle(values), job.count))
@@ -40,6 +54,7 @@ def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
         failed=job.count - delivered,
         version=client.VERSION,
         before_kib=before,
+        send_ns=statistics.median(times) if times else None,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,7 +11,7 @@ import confluent_kafka
 from confluent_kafka import Producer
 
 from ..job import TOPIC
-from . import Sender
+from . import Burst, Sender
 
 VERSION = f"confluent-kafka {confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]})"
 POLL_EVERY = 1000
@@ -120,6 +121,22 @@ def batch(settings: dict[str, str]) -> Sender:
         return _outcome(producer, sent)
 
     return send_all
+
+
+def send_time(settings: dict[str, str]) -> Burst:
+    """The calls of produce alone."""
+    producer = Producer(settings)
+
+    def burst(values: Sequence[bytes]) -> int:
+        produce = producer.produce
+        start = time.perf_counter_ns()
+        for value in values:
+            produce(TOPIC, value)
+        nanoseconds = time.perf_counter_ns() - start
+        producer.flush()
+        return nanoseconds
+
+    return burst
 
 
 WAYS = {"callback": callback, "callback-poll-each": callback_poll_each, "no-callback": no_callback, "batch": batch}

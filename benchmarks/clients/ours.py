@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import kafka_ext
-from kafka_ext import KafkaError, KafkaProducer, ProducerRecord, QueueFullError, RecordMetadata, SendOption
+from kafka_ext import BatchDelivery, KafkaError, KafkaProducer, ProducerRecord, QueueFullError, RecordMetadata, SendOption
 
 from ..job import TOPIC
-from . import Sender
+from . import Burst, Sender
 
 VERSION = f"kafka_ext {kafka_ext.__version__}"
+BATCH = 1000
 
 
 def callback(settings: dict[str, str]) -> Sender:
@@ -108,10 +111,48 @@ def no_callback_manual(settings: dict[str, str]) -> Sender:
     return send_all
 
 
+def batch(settings: dict[str, str]) -> Sender:
+    """send_batch with lists of 1000 values, a callback for each list."""
+    producer = KafkaProducer(settings)
+
+    def send_all(values: Iterable[bytes]) -> int:
+        delivered = 0
+
+        def on_delivery(batch: BatchDelivery) -> None:
+            nonlocal delivered
+            delivered += len(batch) - batch.failed
+
+        rest = iter(values)
+        while some := list(islice(rest, BATCH)):
+            producer.send_batch(TOPIC, some, on_delivery=on_delivery)
+        producer.flush()
+        return delivered
+
+    return send_all
+
+
+def send_time(settings: dict[str, str]) -> Burst:
+    """The calls of send alone: the records are there already, and nobody is called back."""
+    producer = KafkaProducer(settings)
+
+    def burst(values: Sequence[bytes]) -> int:
+        records = [ProducerRecord(TOPIC, value) for value in values]
+        send = producer.send
+        start = time.perf_counter_ns()
+        for record in records:
+            send(record)
+        nanoseconds = time.perf_counter_ns() - start
+        producer.flush()
+        return nanoseconds
+
+    return burst
+
+
 WAYS = {
     "callback": callback,
     "callback-manual": callback_manual,
     "no-callback": no_callback,
     "no-callback-manual": no_callback_manual,
     "copy": copy,
+    "batch": batch,
 }

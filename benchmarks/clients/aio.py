@@ -1,0 +1,53 @@
+"""aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+from collections.abc import Iterable
+
+import aiokafka
+from aiokafka import AIOKafkaProducer
+
+from ..job import BATCH_SIZE, TOPIC
+from . import Sender
+
+VERSION = f"aiokafka {aiokafka.__version__}"
+
+
+def callback(settings: dict[str, str]) -> Sender:
+    """await send(), and a callback on the future that it gives."""
+    loop = asyncio.new_event_loop()
+
+    async def start() -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=settings["bootstrap.servers"],
+            linger_ms=int(settings["linger.ms"]),
+            acks=settings["acks"],
+            enable_idempotence=settings["enable.idempotence"] == "true",
+            max_batch_size=BATCH_SIZE,
+        )
+        await producer.start()
+        return producer
+
+    producer = loop.run_until_complete(start())
+    atexit.register(lambda: loop.run_until_complete(producer.stop()))
+
+    async def send_all(values: Iterable[bytes]) -> int:
+        delivered = 0
+
+        def on_delivery(future: asyncio.Future[object]) -> None:
+            nonlocal delivered
+            if future.exception() is None:
+                delivered += 1
+
+        for value in values:
+            (await producer.send(TOPIC, value)).add_done_callback(on_delivery)
+        await producer.flush()
+        await asyncio.sleep(0)  # the last callbacks are scheduled by now, not called
+        return delivered
+
+    return lambda values: loop.run_until_complete(send_all(values))
+
+
+WAYS = {"callback": callback}
