@@ -34,19 +34,24 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
 
     ctypedef int rd_kafka_resp_err_t
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_NO_ERROR
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__FAIL
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__TIMED_OUT
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__QUEUE_FULL
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__STATE
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__FATAL
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__INVALID_ARG
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__PARTITION_EOF
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__TRANSPORT
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__INTR
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS
 
     struct rd_kafka_err_desc:
         rd_kafka_resp_err_t code
@@ -166,6 +171,7 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     rd_kafka_t *rd_kafka_new(
         rd_kafka_type_t type, rd_kafka_conf_t *conf, char *errstr, size_t errstr_size) noexcept
     void rd_kafka_destroy(rd_kafka_t *rk) noexcept
+    const int RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE
     void rd_kafka_destroy_flags(rd_kafka_t *rk, int flags) noexcept
     const char *rd_kafka_name(const rd_kafka_t *rk) noexcept
     const rd_kafka_conf_t *rd_kafka_conf(rd_kafka_t *rk) noexcept
@@ -196,6 +202,14 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     void rd_kafka_queue_io_event_enable(
         rd_kafka_queue_t *rkqu, int fd, const void *payload, size_t size) noexcept
     void rd_kafka_queue_yield(rd_kafka_queue_t *rkqu) noexcept
+
+    # --- simple consumer, by queues: what reads topics back ---
+    int rd_kafka_consume_start_queue(
+        rd_kafka_topic_t *rkt, int32_t partition, int64_t offset, rd_kafka_queue_t *rkqu) noexcept
+    int rd_kafka_consume_stop(rd_kafka_topic_t *rkt, int32_t partition) noexcept
+    rd_kafka_message_t *rd_kafka_consume_queue(rd_kafka_queue_t *rkqu, int timeout_ms) noexcept
+    ssize_t rd_kafka_consume_batch_queue(
+        rd_kafka_queue_t *rkqu, int timeout_ms, rd_kafka_message_t **rkmessages, size_t rkmessages_size) noexcept
 
     # --- produce ---
     const int RD_KAFKA_MSG_F_FREE
@@ -289,3 +303,46 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
         const char *group_id) noexcept
     void rd_kafka_consumer_group_metadata_destroy(
         rd_kafka_consumer_group_metadata_t *cgmetadata) noexcept
+
+    # --- admin: results, options ---
+    ctypedef rd_kafka_event_t rd_kafka_CreateTopics_result_t
+    ctypedef rd_kafka_event_t rd_kafka_ListOffsets_result_t
+    const rd_kafka_CreateTopics_result_t *rd_kafka_event_CreateTopics_result(rd_kafka_event_t *rkev) noexcept
+    const rd_kafka_ListOffsets_result_t *rd_kafka_event_ListOffsets_result(rd_kafka_event_t *rkev) noexcept
+    ctypedef enum rd_kafka_admin_op_t:
+        RD_KAFKA_ADMIN_OP_CREATETOPICS
+        RD_KAFKA_ADMIN_OP_LISTOFFSETS
+    ctypedef struct rd_kafka_AdminOptions_t
+    rd_kafka_AdminOptions_t *rd_kafka_AdminOptions_new(rd_kafka_t *rk, rd_kafka_admin_op_t for_api) noexcept
+    void rd_kafka_AdminOptions_destroy(rd_kafka_AdminOptions_t *options) noexcept
+    rd_kafka_resp_err_t rd_kafka_AdminOptions_set_request_timeout(
+        rd_kafka_AdminOptions_t *options, int timeout_ms, char *errstr, size_t errstr_size) noexcept
+    rd_kafka_resp_err_t rd_kafka_AdminOptions_set_operation_timeout(
+        rd_kafka_AdminOptions_t *options, int timeout_ms, char *errstr, size_t errstr_size) noexcept
+
+    # --- admin: topics ---
+    ctypedef struct rd_kafka_topic_result_t
+    rd_kafka_resp_err_t rd_kafka_topic_result_error(const rd_kafka_topic_result_t *topicres) noexcept
+    const char *rd_kafka_topic_result_error_string(const rd_kafka_topic_result_t *topicres) noexcept
+    ctypedef struct rd_kafka_NewTopic_t
+    rd_kafka_NewTopic_t *rd_kafka_NewTopic_new(
+        const char *topic, int num_partitions, int replication_factor, char *errstr, size_t errstr_size) noexcept
+    void rd_kafka_NewTopic_destroy(rd_kafka_NewTopic_t *new_topic) noexcept
+    void rd_kafka_CreateTopics(
+        rd_kafka_t *rk, rd_kafka_NewTopic_t **new_topics, size_t new_topic_cnt,
+        const rd_kafka_AdminOptions_t *options, rd_kafka_queue_t *rkqu) noexcept
+    const rd_kafka_topic_result_t **rd_kafka_CreateTopics_result_topics(
+        const rd_kafka_CreateTopics_result_t *result, size_t *cntp) noexcept
+
+    # --- admin: offsets ---
+    ctypedef enum rd_kafka_OffsetSpec_t:
+        RD_KAFKA_OFFSET_SPEC_EARLIEST
+        RD_KAFKA_OFFSET_SPEC_LATEST
+    ctypedef struct rd_kafka_ListOffsetsResultInfo_t
+    const rd_kafka_topic_partition_t *rd_kafka_ListOffsetsResultInfo_topic_partition(
+        const rd_kafka_ListOffsetsResultInfo_t *result_info) noexcept
+    const rd_kafka_ListOffsetsResultInfo_t **rd_kafka_ListOffsets_result_infos(
+        const rd_kafka_ListOffsets_result_t *result, size_t *cntp) noexcept
+    void rd_kafka_ListOffsets(
+        rd_kafka_t *rk, rd_kafka_topic_partition_list_t *topic_partitions,
+        const rd_kafka_AdminOptions_t *options, rd_kafka_queue_t *rkqu) noexcept

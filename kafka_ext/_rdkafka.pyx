@@ -6,7 +6,7 @@ A file an object, put together into one translation unit so that the hot path is
 
     errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
     metadata, transactions                                                        what else a producer asks of a cluster
-    consumer, mock                                                                what kafka_ext.testing is made of
+    admin, consumer, mock                                                         what kafka_ext.testing is made of
 """
 
 include "core/errors.pyx"
@@ -20,3 +20,6 @@ include "core/batch.pyx"
 include "core/delivery.pyx"
 include "core/metadata.pyx"
 include "core/transactions.pyx"
+include "core/admin.pyx"
+include "core/consumer.pyx"
+include "core/mock.pyx"
