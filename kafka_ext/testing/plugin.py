@@ -1,0 +1,199 @@
+"""pytest fixtures that are there as soon as kafka-ext is installed.
+
+    def test_orders(kafka_broker, kafka_producer):
+        kafka_producer.sync_send(ProducerRecord("orders", b"a value"))
+        kafka_broker.assert_delivered("orders", [b"a value"], exactly_once=True)
+
+    @pytest.mark.kafka_broker(brokers=3, topics={"orders": 6})
+    def test_failover(kafka_broker, kafka_producer): ...
+
+Fixtures:
+    kafka_broker: an EmbeddedBroker of its own for each test; `@pytest.mark.kafka_broker` takes EmbeddedBroker's arguments.
+    kafka_broker_session: one EmbeddedBroker for the whole run; tests must tell their topics apart.
+    kafka_producer: a KafkaProducer of `kafka_broker`, closed after the test. What is then left of it is an error.
+
+Options:
+    --kafka-bootstrap-servers: run the same tests against a real cluster. The fixtures are an ExternalCluster then, which reads back what
+        the test wrote; a test that injects a fault, or wants more brokers than there are, is skipped.
+
+A fault that a test sets and that no request uses fails the test: it did not test what it says.
+
+Loading this plugin imports nothing of kafka_ext that is worth mentioning; the extension is loaded with the first fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from kafka_ext import KafkaProducer
+
+    from .broker import EmbeddedBroker
+    from .external import ExternalCluster
+
+    Broker = EmbeddedBroker | ExternalCluster
+
+_OPTION = "--kafka-bootstrap-servers"
+_FIXTURES = frozenset({"kafka_broker", "kafka_broker_session", "kafka_producer"})
+_ARGUMENTS = ("brokers", "topics", "auto_create_topics", "isolation")
+
+# The brokers whose faults a test may have set: its own, and on the session the one that all share.
+_brokers = pytest.StashKey[list[Any]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kafka_ext", "Kafka (kafka-ext)")
+    group.addoption(
+        _OPTION,
+        metavar="HOST:PORT[,...]",
+        default=None,
+        help="run the tests that use kafka_broker against this cluster instead of an embedded broker; those that inject faults are skipped",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "kafka_broker(brokers=1, topics={'orders': 4}, auto_create_topics=True, isolation='thread'): "
+        "the arguments of kafka_ext.testing.EmbeddedBroker for the kafka_broker of this test",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        ours = version("kafka-ext")
+    except PackageNotFoundError:
+        ours = "(not installed)"
+    servers = config.getoption(_OPTION)
+    return f"kafka-ext: {ours}, " + (f"the cluster at {servers}" if servers else "embedded brokers")
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    # Only a run that uses it pays for loading librdkafka to ask its version.
+    if not any(_FIXTURES.intersection(getattr(item, "fixturenames", ())) for item in items):
+        return []
+    from kafka_ext._rdkafka import version
+
+    return [f"kafka-ext: librdkafka {version()[1]}"]
+
+
+# ---------------------------------------------------------------------- brokers
+
+
+def _marked(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The marker's arguments."""
+    marker = request.node.get_closest_marker("kafka_broker")
+    if marker is None:
+        return {}
+    if len(marker.args) > 2:
+        pytest.fail(f"@pytest.mark.kafka_broker takes brokers and topics by position, not {len(marker.args)} arguments", pytrace=False)
+    arguments = dict(zip(_ARGUMENTS, marker.args, strict=False))
+    for name, value in marker.kwargs.items():
+        if name not in _ARGUMENTS:
+            pytest.fail(f"@pytest.mark.kafka_broker has no argument {name!r}; there are {', '.join(_ARGUMENTS)}", pytrace=False)
+        if name in arguments:
+            pytest.fail(f"@pytest.mark.kafka_broker got {name!r} twice", pytrace=False)
+        arguments[name] = value
+    return arguments
+
+
+def _open(request: pytest.FixtureRequest, arguments: dict[str, Any]) -> Broker:
+    servers = request.config.getoption(_OPTION)
+    try:
+        if servers:
+            return _open_external(servers, arguments)
+        from .broker import EmbeddedBroker
+
+        return EmbeddedBroker(**arguments)
+    except (TypeError, ValueError) as error:
+        # Whoever wrote the marker wants to read what is wrong with it, not where we found out.
+        if not arguments:
+            raise
+        pytest.fail(f"@pytest.mark.kafka_broker: {error}", pytrace=False)
+
+
+def _open_external(servers: str, arguments: dict[str, Any]) -> ExternalCluster:
+    from ._faults import BrokerStateError
+    from .external import ExternalCluster
+
+    class Cluster(ExternalCluster):
+        def _unavailable(self, call: str) -> Any:
+            pytest.skip(f"{call}() needs an embedded broker, and {_OPTION} names a real cluster")
+
+    if arguments.get("auto_create_topics", True) is not True:
+        pytest.skip(f"auto_create_topics is up to the cluster that {_OPTION} names")
+    try:
+        return Cluster(servers, arguments.get("brokers", 1), arguments.get("topics"))
+    except BrokerStateError as error:
+        pytest.skip(error.error.message)
+
+
+@pytest.fixture
+def kafka_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A Kafka cluster of its own for this test: an EmbeddedBroker, with the arguments of `@pytest.mark.kafka_broker`."""
+    with _open(request, _marked(request)) as broker:
+        request.node.stash.setdefault(_brokers, []).append(broker)
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_broker_session(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """One Kafka cluster for the whole run: an EmbeddedBroker. Give each test topics of its own."""
+    with _open(request, {}) as broker:
+        request.session.stash.setdefault(_brokers, []).append(broker)
+        yield broker
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
+    """Once a test has passed: what it set up to go wrong must have gone wrong."""
+    outcome = yield
+    unused: list[str] = []
+    for broker in [*item.stash.get(_brokers, []), *item.session.stash.get(_brokers, [])]:
+        if not broker.closed:
+            unused += _unused_faults(broker)
+    if unused and outcome.excinfo is None:
+        outcome.force_exception(
+            pytest.fail.Exception(
+                f"faults that were set and never used: {'; '.join(unused)}. What they were to show was not shown; "
+                "broker.clear_faults() takes back those that need not happen.",
+                pytrace=False,
+            )
+        )
+
+
+def _unused_faults(broker: Any) -> list[str]:
+    """What is left, which the next test shall not find."""
+    from ._faults import BrokerStateError
+
+    try:
+        unused: list[str] = broker.unused_faults()
+        if unused:
+            broker.clear_faults()
+    except BrokerStateError:
+        return []  # paused: it goes with the fixture
+    return unused
+
+
+# ---------------------------------------------------------------------- producers
+
+
+@pytest.fixture
+def kafka_producer(kafka_broker: Broker) -> Iterator[KafkaProducer]:
+    """A KafkaProducer of `kafka_broker`, with its defaults. After the test it is closed, and nothing of it may be left."""
+    from kafka_ext import KafkaProducer
+    from kafka_ext._rdkafka import live_objects
+
+    before = live_objects()
+    producer = KafkaProducer(kafka_broker.config())
+    yield producer
+    # A broker that the test has stopped or paused answers nobody: what is left then is purged, and called back.
+    producer.close(timeout=10.0)
+    left = {name: n - before.get(name, 0) for name, n in live_objects().items() if n > before.get(name, 0)}
+    if left:
+        pytest.fail(f"after the producer was closed there is left: {', '.join(f'{n} {name}' for name, n in left.items())}", pytrace=False)
