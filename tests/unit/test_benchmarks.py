@@ -1,0 +1,97 @@
+"""The benchmarks' own arithmetic. What they measure is not tested here."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import instructions
+from benchmarks.cases import CASES, OVERVIEW, Case
+from benchmarks.compare import Outcome
+from benchmarks.job import Job, Measured
+from benchmarks.report import Report
+from benchmarks.run import missing
+
+
+def measured(seconds: float, peak_kib: int = 1024) -> Measured:
+    return Measured(seconds=seconds, cpu_seconds=seconds, peak_kib=peak_kib, reported=100, failed=0, version="x 1")
+
+
+OURS = Job("kafka_ext", "callback", 100, 100)
+THEIRS = Job("C", "produce", 100, 100)
+
+
+def test_a_ratio_is_the_median_of_the_pairs_ratios() -> None:
+    case = Case("n", "t", OURS, THEIRS, "rate", at_least=3.0)
+    outcome = Outcome(case, [measured(s) for s in (1, 2, 4)], [measured(s) for s in (2, 12, 16)])
+    assert outcome.ratios == [2, 6, 4]
+    assert outcome.ratio == 4
+    assert outcome.figures == (50, 100 / 12)
+    assert outcome.reached
+
+
+@pytest.mark.parametrize(("peak", "reached"), [(204, True), (206, False)])
+def test_memory_must_be_at_most_a_share(peak: int, reached: bool) -> None:
+    case = Case("n", "t", OURS, THEIRS, "peak memory", at_most=0.2)
+    assert Outcome(case, [measured(1, peak)], [measured(1, 1024)]).reached is reached
+
+
+def test_callgrind_costs_are_a_functions_own() -> None:
+    text = "\n".join(
+        [
+            "events: Ir",
+            "ob=(1) /x/_rdkafka.so",
+            "fn=(1) send",
+            "16 40",
+            "+3 2",
+            "cob=(2) /lib/libc.so",
+            "cfn=(2) memcpy",
+            "calls=3 0",
+            "17 900",  # the call's inclusive cost, which is memcpy's
+            "* 1",
+            "",
+            "ob=(2)",
+            "fn=(2)",
+            "0 300",
+            "totals: 343",
+        ]
+    )
+    assert instructions.parse(text) == {("/x/_rdkafka.so", "send"): 43, ("/lib/libc.so", "memcpy"): 300}
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        ("__pyx_f_9kafka_ext_8_rdkafka_8Producer__send", "Producer._send"),
+        ("__pyx_f_9kafka_ext_8_rdkafka_report.isra.0", "report"),
+        ("__pyx_pw_9kafka_ext_8_rdkafka_14ProducerRecord_1__init__", "ProducerRecord.__init__ (from Python)"),
+        ("__pyx_tp_dealloc_9kafka_ext_8_rdkafka_ProducerRecord", "ProducerRecord (tp_dealloc)"),
+        ("kx_pool_take.part.0.constprop.1'2", "kx_pool_take"),
+    ],
+)
+def test_symbols_are_told_by_the_names_in_the_source(symbol: str, name: str) -> None:
+    assert instructions._readable(symbol) == name
+
+
+def test_the_report_says_what_was_missed_and_json_keeps_every_run() -> None:
+    case = Case("n", "a title", OURS, THEIRS, "rate", at_least=3.0)
+    report = Report([Outcome(case, [measured(1), measured(1)], [measured(2), measured(2)])], {OURS: [measured(1)]}, notes=["a note"])
+    text = report.to_text()
+    assert "not reached" in text
+    assert "a note" in text
+    assert max(map(len, text.splitlines())) < 170
+    document = json.loads(report.to_json())
+    assert document["cases"][0]["ratios"] == [2, 2]
+    assert [len(job["runs"]) for job in document["jobs"]] == [1, 2]
+
+
+def test_a_job_crosses_the_process_border_whole() -> None:
+    job = CASES[-1].ours
+    assert Job.from_json(job.to_json()) == job
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "aiokafka" in (missing(next(job for job in OVERVIEW if job.client == "aiokafka")) or "")
+    assert missing(THEIRS) is None
