@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ REPOSITORY = HERE.parent
 BUILD = REPOSITORY / "build" / "benchmarks"
 
 
+@functools.cache
 def librdkafka() -> Path:
     """The prefix of the bundled librdkafka, built first where it is not there yet."""
     script = [sys.executable, str(REPOSITORY / "wheels" / "librdkafka.py")]
@@ -22,6 +24,7 @@ def librdkafka() -> Path:
     return Path(where.stdout.strip())
 
 
+@functools.cache
 def program(name: str) -> Path:
     """The program made of c/NAME.c; compiled when it is older than its source or librdkafka."""
     prefix = librdkafka()
