@@ -85,7 +85,11 @@ def main() -> int:
                 note(f"instructions: skipped, {why}")
             else:
                 tell("instructions: two runs under callgrind")
-                report.instructions = instructions.count(servers)
+                try:
+                    report.instructions = instructions.count(servers)
+                except JobError as error:
+                    failed = True
+                    note(f"instructions: failed, {error}")
         if wanted("overview"):
             for why in sorted({why for job in OVERVIEW if (why := missing(job))}):
                 note(f"overview: skipped, {why}")

@@ -69,8 +69,8 @@ CASES = (
         name="memory-10k",
         title="10 kB not copied",
         # A hundred values sent in turn, so that it is the queue that is seen and not the values.
-        ours=Job("kafka_ext", "no-callback", 200_000, 10_000, hot=100),
-        against=Job("kafka_ext", "copy", 200_000, 10_000, hot=100),
+        ours=Job("kafka_ext", "no-callback", 400_000, 10_000, hot=100),
+        against=Job("kafka_ext", "copy", 400_000, 10_000, hot=100),
         figure="peak memory",
         at_most=0.2,
     ),

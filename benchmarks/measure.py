@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import resource
 import statistics
 import sys
 import time
@@ -21,8 +20,10 @@ def make_values(count: int, size: int) -> list[bytes]:
     return [b"%020d" % i + bytes(size - 20) for i in range(count)]
 
 
-def resident_kib() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize() // 1024
+def memory_kib(line: str) -> int:
+    """VmRSS or VmHWM of this process. getrusage's ru_maxrss will not do: over fork and exec it keeps the peak of the parent."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split(f"{line}:")[1].split()[0])
 
 
 def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
@@ -42,14 +43,14 @@ def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
 
     send_all(islice(cycle(values), min(WARM_UP, job.count)))  # connects, fetches metadata and a producer id
     times.clear()
-    before = resident_kib()
+    before = memory_kib("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
     delivered = send_all(islice(cycle(values), job.count))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     return Measured(
         seconds=seconds,
         cpu_seconds=cpu_seconds,
-        peak_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        peak_kib=memory_kib("VmHWM"),
         reported=job.count,
         failed=job.count - delivered,
         version=client.VERSION,
