@@ -7,6 +7,7 @@ A file an object, put together into one translation unit so that the hot path is
     errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
     metadata, transactions                                                        what else a producer asks of a cluster
     admin, consumer, mock                                                         what kafka_ext.testing is made of
+    info                                                                          how all this was built
 """
 
 include "core/errors.pyx"
@@ -23,3 +24,4 @@ include "core/transactions.pyx"
 include "core/admin.pyx"
 include "core/consumer.pyx"
 include "core/mock.pyx"
+include "core/info.pyx"

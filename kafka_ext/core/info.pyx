@@ -1,0 +1,49 @@
+# How this module was built, for those who report a bug or wonder why something is missing: what `kafka-ext info` prints.
+
+cdef extern from *:
+    """
+    #ifndef KAFKA_EXT_LINKAGE           /* setup.py defines both; another build system may not */
+    #define KAFKA_EXT_LINKAGE "unknown"
+    #endif
+    #ifndef KAFKA_EXT_ALLOCATOR
+    #define KAFKA_EXT_ALLOCATOR "unknown"
+    #endif
+    #ifdef KAFKA_EXT_DEBUG
+    #define KX_DEBUG_BUILD 1
+    #else
+    #define KX_DEBUG_BUILD 0
+    #endif
+    """
+    const char *KAFKA_EXT_LINKAGE
+    const char *KAFKA_EXT_ALLOCATOR
+    const bint KX_DEBUG_BUILD
+
+
+cdef str _version_text(int version):
+    """0xMMmmrrxx, as rdkafka.h has it, in the form people write: the last byte is 0xff for a release."""
+    text = f"{version >> 24 & 0xff}.{version >> 16 & 0xff}.{version >> 8 & 0xff}"
+    stage = version & 0xff
+    return text if stage == 0xff else f"{text}-pre{stage}"
+
+
+def build_info():
+    """What this module is made of.
+
+    Returns:
+        dict: `librdkafka` (the version that is loaded), `librdkafka_headers` (the one it was compiled against), `linkage` ("bundled
+        static", "system shared"…), `allocator` (librdkafka's), `features` (a list: `builtin.features`), `debug` and `free_threaded`.
+    """
+    cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()    # owned
+    try:
+        features = get_conf(conf, "builtin.features")
+    finally:
+        rd_kafka_conf_destroy(conf)
+    return {
+        "librdkafka": rd_kafka_version_str().decode(),
+        "librdkafka_headers": _version_text(RD_KAFKA_VERSION),
+        "linkage": KAFKA_EXT_LINKAGE.decode(),
+        "allocator": KAFKA_EXT_ALLOCATOR.decode(),
+        "features": sorted(features.split(",")) if features else [],
+        "debug": KX_DEBUG_BUILD,
+        "free_threaded": KX_FREE_THREADED,
+    }
