@@ -15,13 +15,15 @@ What remains is the border to the application, and kafka_ext's own side of it is
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import needs
 from console import BuildError, run
-from sources import Project, unpack
+from sources import Project, parse_version, unpack
 
 MIMALLOC = Project(
     name="mimalloc",
@@ -109,6 +111,20 @@ def _imports(archive: Path) -> set[str]:
     return undefined - defined
 
 
+def _version(source: Path) -> str:
+    """What the header says; mimalloc writes 2.0.9 as 209 there, and newer releases 2.4.1 as 20401."""
+    header = source / "include/mimalloc.h"
+    found = header.is_file() and re.search(r"#define MI_MALLOC_VERSION\s+(\d+)", header.read_text(encoding="utf-8"))
+    if not found:
+        raise BuildError(f"{source.name} is not mimalloc's source: it has no include/mimalloc.h that names a version")
+    digits = found.group(1)
+    parts = (digits[0], digits[1], digits[2:]) if len(digits) == 3 else (digits[:-4], digits[-4:-2], digits[-2:])
+    version = ".".join(str(int(part)) for part in parts)
+    if not parse_version(MIMALLOC.oldest) <= parse_version(version) < parse_version(MIMALLOC.before):
+        raise BuildError(f"{source.name} is mimalloc {version}; {MIMALLOC.oldest} or newer is needed, and older than {MIMALLOC.before}")
+    return version
+
+
 def _flags(source: Path) -> list[str]:
     return [
         *("-O3", "-g1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-builtin-malloc"),
@@ -122,26 +138,41 @@ def _flags(source: Path) -> list[str]:
     ]
 
 
-def merge(archive: Path, source_archive: Path, work: Path, log: Path) -> Path:
-    """Change the names in librdkafka's archive, add mimalloc to it, and return mimalloc's licence."""
-    source = unpack(source_archive, work)
-    crossing = sorted(_imports(archive) & CROSSING)
-    if crossing:
-        raise BuildError(
-            f"this librdkafka uses {', '.join(crossing)}, whose memory belongs to the system's malloc: giving it to mimalloc's free() "
-            "would corrupt memory. Build with KAFKA_EXT_ALLOCATOR=system, or teach wheels/allocator.py about it"
-        )
-    names = work / "names"
-    names.write_text("".join(f"{theirs} {ours}\n" for theirs, ours in REDIRECTED.items()))
-    run(["objcopy", f"--redefine-syms={names}", archive], log=log)
-    remaining = sorted(_imports(archive) & set(REDIRECTED))
-    if remaining:
-        raise BuildError(f"objcopy left {', '.join(remaining)} in {archive}; build with KAFKA_EXT_ALLOCATOR=system")
-    shim = work / "kafka_ext_allocator_shim.c"
-    shim.write_text(SHIM)
-    objects = []
-    for unit in (source / "src/static.c", shim):
-        objects.append(work / f"mimalloc_{unit.stem}.o")
-        run([*needs.compiler(), *_flags(source), "-c", unit, "-o", objects[-1]], log=log)
-    run(["ar", "rs", archive, *objects], log=log)
-    return source / "LICENSE"
+@dataclass(frozen=True)
+class Mimalloc:
+    """An unpacked release of mimalloc."""
+
+    source: Path
+    version: str
+
+    @staticmethod
+    def unpacked(archive: Path, work: Path) -> Mimalloc:
+        source = unpack(archive, work)
+        return Mimalloc(source, _version(source))
+
+    @property
+    def licence(self) -> Path:
+        return self.source / "LICENSE"
+
+    def merge_into(self, archive: Path, log: Path) -> None:
+        """Change the names in librdkafka's archive and add mimalloc to it."""
+        crossing = sorted(_imports(archive) & CROSSING)
+        if crossing:
+            raise BuildError(
+                f"this librdkafka uses {', '.join(crossing)}, whose memory belongs to the system's malloc: giving it to mimalloc's free() "
+                "would corrupt memory. Build with KAFKA_EXT_ALLOCATOR=system, or teach wheels/allocator.py about it"
+            )
+        work = self.source.parent
+        names = work / "names"
+        names.write_text("".join(f"{theirs} {ours}\n" for theirs, ours in REDIRECTED.items()))
+        run(["objcopy", f"--redefine-syms={names}", archive], log=log)
+        remaining = sorted(_imports(archive) & set(REDIRECTED))
+        if remaining:
+            raise BuildError(f"objcopy left {', '.join(remaining)} in {archive}; build with KAFKA_EXT_ALLOCATOR=system")
+        shim = work / "kafka_ext_allocator_shim.c"
+        shim.write_text(SHIM)
+        objects = []
+        for unit in (self.source / "src/static.c", shim):
+            objects.append(work / f"mimalloc_{unit.stem}.o")
+            run([*needs.compiler(), *_flags(self.source), "-c", unit, "-o", objects[-1]], log=log)
+        run(["ar", "rs", archive, *objects], log=log)

@@ -5,6 +5,7 @@ Wheels, source installs, CI and the C benchmark baseline all use this. A second 
 
     KAFKA_EXT_LIBRDKAFKA_ARCHIVE   a local release archive to build instead of the pinned release
     KAFKA_EXT_LIBRDKAFKA_SHA256    what that archive, or the upstream one, must hash to
+    KAFKA_EXT_MIMALLOC_ARCHIVE     a local release archive of mimalloc 2, for a build without network
     KAFKA_EXT_ALLOCATOR            mimalloc (the default where it can be had) inside librdkafka, or system
     KAFKA_EXT_SANITIZE             compile librdkafka with -fsanitize=… too (address,undefined or thread)
     CC, CFLAGS, CPPFLAGS, LDFLAGS  as usual
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import allocator
 import needs
+from allocator import Mimalloc
 from console import BuildError, run, say, step, warn
 from sources import Archive, Project, from_distribution, from_file, from_upstream, parse_version, sha256, unpack
 
@@ -76,6 +78,7 @@ class Options:
     sanitize: str
     archive: str
     archive_sha256: str
+    mimalloc_archive: str
     sha256: str
     compiler: str
     flags: str
@@ -91,9 +94,10 @@ class Options:
         chosen = setting("KAFKA_EXT_ALLOCATOR") or ("system" if sanitize else "mimalloc")
         if chosen not in ("mimalloc", "system"):
             raise BuildError(f"KAFKA_EXT_ALLOCATOR is {chosen!r}; it takes mimalloc or system")
-        archive = setting("KAFKA_EXT_LIBRDKAFKA_ARCHIVE")
-        if archive and not Path(archive).expanduser().is_file():
-            raise BuildError(f"KAFKA_EXT_LIBRDKAFKA_ARCHIVE is {archive!r}, which is not a file")
+        archive, mimalloc_archive = setting("KAFKA_EXT_LIBRDKAFKA_ARCHIVE"), setting("KAFKA_EXT_MIMALLOC_ARCHIVE")
+        for path in filter(None, (archive, mimalloc_archive)):
+            if not Path(path).expanduser().is_file():
+                raise BuildError(f"{path} is not a file; KAFKA_EXT_LIBRDKAFKA_ARCHIVE and KAFKA_EXT_MIMALLOC_ARCHIVE name release archives")
         # The other scripts decide how sources and tools are found, not what is made of them.
         scripts = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("librdkafka.py", "allocator.py")))
         return Options(
@@ -102,6 +106,7 @@ class Options:
             sanitize=sanitize,
             archive=archive,
             archive_sha256=sha256(Path(archive).expanduser()) if archive else "",
+            mimalloc_archive=mimalloc_archive,
             sha256=setting("KAFKA_EXT_LIBRDKAFKA_SHA256").lower(),
             compiler=shlex.join(needs.compiler()),
             flags=" ".join(f"{name}={setting(name)}" for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS")),
@@ -143,24 +148,22 @@ def obtain(options: Options, cache: Path) -> Archive:
         raise BuildError(f"{error}\n{other_way}") from None
 
 
-def add_mimalloc(archive: Path, work: Path, cache: Path, log: Path) -> tuple[str, dict[str, Path]]:
-    """Make an archive of librdkafka use mimalloc; returns the allocator it ends up with, and that one's licence.
-
-    Not having mimalloc makes a slower library, not a wrong one: it is said, and the build goes on with the system's malloc.
-    """
+def obtain_mimalloc(options: Options, work: Path, cache: Path) -> Mimalloc | None:
+    """Not having mimalloc makes a slower library, not a wrong one: it is said, and the build goes on with the system's malloc."""
+    if options.allocator != "mimalloc":
+        return None
+    if options.mimalloc_archive:
+        return Mimalloc.unpacked(Path(options.mimalloc_archive).expanduser(), work)
     reason = allocator.unsupported()
     if not reason:
         try:
-            found = from_distribution(allocator.MIMALLOC, cache) or from_upstream(allocator.MIMALLOC, cache)
+            archive = from_distribution(allocator.MIMALLOC, cache) or from_upstream(allocator.MIMALLOC, cache)
+            say(f"sources: {archive.origin}")
+            return Mimalloc.unpacked(archive.path, work)
         except BuildError as error:
             reason = str(error).splitlines()[0]
-    if reason:
-        warn(f"librdkafka keeps the system's malloc: {reason}")
-        return "system", {}
-    say(f"sources: {found.origin}")
-    with step("mimalloc added"):
-        licence = allocator.merge(archive, found.path, work, log)
-    return f"mimalloc {found.version}", {"mimalloc": licence}
+    warn(f"librdkafka keeps the system's malloc: {reason}")
+    return None
 
 
 def source_version(source: Path) -> str:
@@ -195,7 +198,7 @@ def compile_static(source: Path, options: Options, log: Path) -> list[str]:
     return list(dict.fromkeys(word for word in libraries if word.startswith("-l")))
 
 
-def install(source: Path, prefix: Path, version: str, libraries: list[str], allocated_by: str, licences: dict[str, Path]) -> None:
+def install(source: Path, prefix: Path, version: str, libraries: list[str], allocated_by: str) -> None:
     for folder in ("include/librdkafka", "lib/pkgconfig", "licenses"):
         (prefix / folder).mkdir(parents=True)
     for header in ("rdkafka.h", "rdkafka_mock.h"):
@@ -203,8 +206,6 @@ def install(source: Path, prefix: Path, version: str, libraries: list[str], allo
     shutil.copy(source / "src/librdkafka.a", prefix / "lib")
     # LICENSES.txt has those of all that librdkafka has taken in.
     shutil.copy(source / "LICENSES.txt", prefix / "licenses/librdkafka.txt")
-    for name, licence in licences.items():
-        shutil.copy(licence, prefix / f"licenses/{name}.txt")
     (prefix / "lib/pkgconfig/rdkafka.pc").write_text(
         # The prefix is relative to this file, so that the folder may be moved or copied.
         "prefix=${pcfiledir}/../..\n"
@@ -301,13 +302,17 @@ def build(options: Options) -> Path:
         version = source_version(source)
         if parse_version(version) < parse_version(LIBRDKAFKA.oldest):
             raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
+        mimalloc = obtain_mimalloc(options, BUILD / "mimalloc-work", BUILD / "cache")
         libraries = compile_static(source, options, log)
-        allocated_by, licences = "system", dict[str, Path]()
-        if options.allocator == "mimalloc":
-            allocated_by, licences = add_mimalloc(source / "src/librdkafka.a", BUILD / "mimalloc-work", BUILD / "cache", log)
+        if mimalloc is not None:
+            with step("mimalloc added"):
+                mimalloc.merge_into(source / "src/librdkafka.a", log)
+        allocated_by = f"mimalloc {mimalloc.version}" if mimalloc is not None else "system"
         # Installed beside the place and moved there when it is known to be good: a prefix that is there is a prefix that works.
         fresh = work / "prefix"
-        install(source, fresh, version, libraries, allocated_by, licences)
+        install(source, fresh, version, libraries, allocated_by)
+        if mimalloc is not None:
+            shutil.copy(mimalloc.licence, fresh / "licenses/mimalloc.txt")
         features = check(fresh, work, options, libraries, allocated_by, log)
         (fresh / info.name).write_text(
             json.dumps(

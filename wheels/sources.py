@@ -55,7 +55,6 @@ class Project:
 @dataclass(frozen=True)
 class Archive:
     path: Path
-    version: str
     origin: str
 
 
@@ -170,7 +169,7 @@ def from_distribution(project: Project, cache: Path) -> Archive | None:
         if release != pinned:
             number = ".".join(map(str, release))
             warn(f"{project.name} {project.version} is in no suite of this machine's {origin} mirror; using {number} from {suite}")
-        return Archive(path, ".".join(map(str, release)), f"{origin} source package {project.name} {version} ({suite})")
+        return Archive(path, f"{origin} source package {project.name} {version} ({suite})")
     return None
 
 
@@ -188,14 +187,14 @@ def from_upstream(project: Project, cache: Path, expected: str | None = None) ->
             raise BuildError(f"cannot download {project.url} ({error})") from None
         part.replace(path)
     _check(path, accepted)
-    return Archive(path, project.version, f"upstream release {project.version}")
+    return Archive(path, f"upstream release {project.version}")
 
 
 def from_file(path: Path, expected: str | None = None) -> Archive:
     """An archive the user named. Naming it is trusting it, so its checksum is only held against one they gave as well."""
     if expected:
         _check(path, (expected,))
-    return Archive(path.resolve(), "", f"archive {path.name}")
+    return Archive(path.resolve(), f"archive {path.name}")
 
 
 def _check(path: Path, accepted: tuple[str, ...]) -> None:
