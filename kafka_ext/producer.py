@@ -199,7 +199,7 @@ class KafkaProducer(Producer):
             ProducerForkedError: made before a fork.
             KafkaException: the producer has interceptors, which see records one by one.
 
-        What a signal handler raises while it waits (KeyboardInterrupt, say) has an attribute `batch`: there all is enqueued, or in its errors.
+        What a signal handler raises while it waits (KeyboardInterrupt, say) has an attribute `batch`: all that was enqueued is in it.
 
         Source: rd_kafka_produce_batch(); with timestamps or headers, which that call drops, rd_kafka_produceva().
         """

@@ -19,7 +19,8 @@ class RetentionLost(KafkaException):
     or send less.
 
     Attributes:
-        topic (str), partition (int): where.
+        topic (str): where.
+        partition (int): and in which part of it.
         offset (int): the first record that is missing.
         first_available (int | None): the first that is still there, where it is known.
     """
@@ -44,8 +45,11 @@ cdef class ConsumedMessage:
     """A record as it was read back. Equal to another of the same content; read-only.
 
     Attributes:
-        topic (str), partition (int), offset (int): where it is.
-        key (bytes | None), value (bytes | None): None is not empty: a record without a value is a tombstone.
+        topic (str): where it is.
+        partition (int): and in which part of it.
+        offset (int): and in which place of that.
+        key (bytes | None): None is not empty.
+        value (bytes | None): None is not empty: a record without a value is a tombstone.
         headers (list[tuple[str, bytes | None]]): in their order, repeats kept.
         timestamp (int | None): milliseconds since the epoch.
     """
@@ -152,7 +156,8 @@ cdef class TopicReader(ClusterClient):
         timeout (float | None): seconds to wait for the cluster to say which partitions there are.
 
     Raises:
-        TypeError, ValueError: an argument is not what it must be.
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is out of range.
         InvalidConfigError: librdkafka refuses a property.
         KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART), or it has an error.
         KafkaTimeoutError: no answer in time.

@@ -80,12 +80,13 @@ class EmbeddedBroker:
             default there is "orders" with 4.
         auto_create_topics (bool): a topic that a client asks for and that does not exist, is made with 4 partitions. False holds for
             clients that are configured with `config()`: librdkafka's mock cluster leaves it to the client.
-        isolation ("thread" | "process"): where it runs. "thread": one C thread of this process, which never takes the GIL; starts in
+        isolation (str): where it runs. "thread": one C thread of this process, which never takes the GIL; starts in
             milliseconds. "process": a process of its own, which can be killed and paused; starts in a tenth of a second, and ends
             when this process does, however it ends.
 
     Raises:
-        TypeError, ValueError: an argument is not what it must be; it is named.
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is out of range; it is named.
         OSError: the process has not enough file descriptors left.
         BrokerStateError: the broker's process does not start.
 
@@ -162,7 +163,7 @@ class EmbeddedBroker:
 
     @property
     def isolation(self) -> str:
-        """Where it runs: "thread" or "process"."""
+        """How it is kept apart, "thread" or "process"."""
         return self._isolation
 
     @property
@@ -175,7 +176,7 @@ class EmbeddedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Where clients find it: "127.0.0.1:port", one for each broker, separated by commas. The same after `restart`."""
+        """The brokers' addresses on loopback, host and port each, separated by commas. The same after `restart`."""
         return self._bootstrap_servers
 
     def config(self, **overrides: Any) -> dict[str, Any]:
@@ -197,7 +198,8 @@ class EmbeddedBroker:
         """Make a topic.
 
         Raises:
-            TypeError, ValueError: the name breaks Kafka's rule, or there would be fewer brokers than replicas, or no partition.
+            TypeError: an argument is of the wrong type.
+            ValueError: the name breaks Kafka's rule, or there would be fewer brokers than replicas, or no partition.
             KafkaException: it exists already (TOPIC_ALREADY_EXISTS).
 
         Source: rd_kafka_mock_topic_create().
@@ -256,7 +258,7 @@ class EmbeddedBroker:
 
         Raises:
             AssertionError: says what is missing, duplicated, unexpected and reordered, how much of each, with a few examples.
-            The exceptions of `messages`.
+            KafkaException: what `messages` raises.
         """
         self._must_live()
         _assert_delivered(self, topic, values, exactly_once=exactly_once, ordered=ordered, timeout=timeout)
@@ -289,7 +291,8 @@ class EmbeddedBroker:
             broker_id (int | None): the broker that fails; None for whichever gets the next request. Errors for one broker go first.
 
         Raises:
-            TypeError, ValueError: an argument is not what it must be, or no broker could answer with such an error.
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument is out of range, or no broker could answer with such an error.
             BrokerStateError: the broker is closed, killed or paused.
 
         What no request has used by the end of a test fails that test, see `unused_faults`.
@@ -322,7 +325,8 @@ class EmbeddedBroker:
             broker_id (int | None): the broker to slow down; None for all.
 
         Raises:
-            TypeError, ValueError: an argument is not what it must be.
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument is out of range.
             BrokerStateError: the broker is closed, killed or paused.
 
         Source: rd_kafka_mock_broker_set_rtt().
@@ -339,7 +343,8 @@ class EmbeddedBroker:
         Nothing it held is lost: the mock cluster's partitions belong to the cluster. Stopping a stopped broker does nothing.
 
         Raises:
-            TypeError, ValueError: there is no such broker.
+            TypeError: an argument is of the wrong type.
+            ValueError: there is no such broker.
             BrokerStateError: the broker is closed, killed or paused.
 
         Source: rd_kafka_mock_broker_set_down(), rd_kafka_mock_partition_set_leader().
@@ -350,7 +355,8 @@ class EmbeddedBroker:
         """Have a stopped broker accept connections again, under its old address. Leaders stay where they are. A running one is let be.
 
         Raises:
-            TypeError, ValueError: there is no such broker.
+            TypeError: an argument is of the wrong type.
+            ValueError: there is no such broker.
             BrokerStateError: the broker is closed, killed or paused.
 
         Source: rd_kafka_mock_broker_set_up().
@@ -364,7 +370,8 @@ class EmbeddedBroker:
         `ErrorCode.LEADER_NOT_AVAILABLE` or `NOT_LEADER_FOR_PARTITION` instead.
 
         Raises:
-            TypeError, ValueError: an argument is not what it must be, or there is no such broker.
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument is out of range, or there is no such broker.
             KafkaException: there is no such partition (UNKNOWN_TOPIC_OR_PART).
             BrokerStateError: the broker is closed, killed or paused.
 
@@ -386,7 +393,8 @@ class EmbeddedBroker:
         not exist is made.
 
         Raises:
-            TypeError, ValueError: an argument is not what it must be.
+            TypeError: an argument is of the wrong type.
+            ValueError: an argument is out of range.
             BrokerStateError: the broker is closed, killed or paused.
 
         Source: rd_kafka_mock_topic_set_error().
@@ -405,7 +413,8 @@ class EmbeddedBroker:
         cluster does not de-duplicate without a transactional.id.
 
         Raises:
-            TypeError, ValueError: `count` is not an int from 1 to 1,000,000.
+            TypeError: an argument is of the wrong type.
+            ValueError: `count` is not from 1 to 1,000,000.
             BrokerStateError: the broker is closed, killed or paused.
 
         What no request has used by the end of a test fails that test, see `unused_faults`.

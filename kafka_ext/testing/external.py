@@ -32,7 +32,8 @@ class ExternalCluster:
         timeout (float): seconds to wait for the cluster to answer.
 
     Raises:
-        TypeError, ValueError: an argument is not what it must be.
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is out of range.
         BrokerStateError: the cluster has fewer brokers or partitions.
         KafkaTimeoutError: no answer in time.
         KafkaException: a topic cannot be made.
@@ -93,7 +94,7 @@ class ExternalCluster:
 
     @property
     def isolation(self) -> str:
-        """Where it runs: "external"."""
+        """How it is kept apart, "external"."""
         return "external"
 
     @property

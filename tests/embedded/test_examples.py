@@ -1,0 +1,53 @@
+"""Each program in examples/ runs by itself and prints what it should: the documentation shows them, so what it shows is tested."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+# A line of each one's output that only comes when all of it worked.
+EXPECTED = {
+    "batches.py": "10000 events, the last at offset 9999",
+    "callbacks.py": "% The last one is at offset",
+    "custom_partitioner.py": "ada: 5 orders in 1 partition",
+    "futures.py": "10 of 10 delivered",
+    "headers_and_timestamps.py": "the tombstone has 0 bytes of value and 7 of key",
+    "manual_polling.py": "0 messages left",
+    "reliable_producer.py": "1000 delivered, 1 refused, 0 unknown",
+    "threads.py": "1000 sent, 1000 delivered, 0 failed",
+    "tracing.py": "3 spans: ok, ok, ok",
+    "transactions.py": "committed: 20",
+    "zero_copy.py": "119 delivered, 0 failed, 0 bytes still pinned",
+}
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-W", "error", *arguments], capture_output=True, text=True, timeout=120, cwd=EXAMPLES.parent)
+    assert done.returncode == 0, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_every_example_has_an_expectation():
+    others = {"demo.py", "test_with_pytest.py"}  # a test of its own (make demo), and below
+    assert {path.name for path in EXAMPLES.glob("*.py")} - others == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_example_with_a_broker_of_its_own(name):
+    assert EXPECTED[name] in run(str(EXAMPLES / name))
+
+
+def test_example_with_bootstrap_servers_as_argument(kafka_broker):
+    """The other way to start each of them; one stands for all."""
+    assert "10 of 10 delivered" in run(str(EXAMPLES / "futures.py"), kafka_broker.bootstrap_servers)
+    assert len(kafka_broker.messages("orders", count=10)) == 10
+
+
+def test_pytest_example():
+    output = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_pytest.py"))
+    assert "4 passed" in output
