@@ -1,0 +1,91 @@
+"""The command line `kafka-ext`: one module a subcommand, each with `add_to(subparsers)` and `run(arguments)`.
+
+Exit statuses: 0 all went well; 1 a record was not delivered, or something failed on the way; 2 the command or a property is wrong, and
+nothing was sent; 130 and 143 ended by Ctrl-C and by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from .. import __version__, _rdkafka
+from .._rdkafka import InvalidConfigError, InvalidRecordError, KafkaException
+from . import broker, info, perf, produce
+from .display import Display, discard_stdout
+from .settings import UsageError
+
+_EPILOG = """\
+examples:
+  kafka-ext produce orders -b localhost:9092 < orders.txt
+  kafka-ext broker --topic orders:4
+  kafka-ext perf --num-records 1000000 --record-size 100
+  kafka-ext COMMAND --help
+
+Without --bootstrap-servers, produce and perf start a broker of their own inside the process, so that both can be tried with nothing
+prepared.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kafka-ext",
+        description="Write to Kafka from the command line, and try things out without one.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    version = f"kafka-ext {__version__} (librdkafka {_rdkafka.build_info()['librdkafka']})"
+    parser.add_argument("--version", action="version", version=version)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for module in (produce, broker, perf, info):
+        module.add_to(subparsers)
+    return parser
+
+
+def _complain(command: str, problem: object) -> None:
+    Display(f"kafka-ext {command}").note(f"error: {problem}")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest:
+        # argparse takes positional arguments from one place only: `produce TOPIC -b … FILE` leaves the files over.
+        if "files" not in arguments or any(text.startswith("-") and text != "-" for text in rest):
+            parser.error(f"{arguments.command}: unrecognized arguments: {' '.join(rest)}")
+        arguments.files += rest
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; `argv` without the program's name, those of the process by default. Returns the exit status."""
+    try:
+        return _run(_parse(argv))
+    finally:
+        # argparse prints help and versions by itself.
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            discard_stdout()
+        except AttributeError:
+            pass  # started with stdout closed
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        status: int = arguments.run(arguments)
+    except UsageError as exc:
+        _complain(arguments.command, exc)
+        return 2
+    except (InvalidConfigError, InvalidRecordError) as exc:
+        _complain(arguments.command, exc.error.message)
+        return 2
+    except (KafkaException, OSError) as exc:
+        _complain(arguments.command, exc)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return status

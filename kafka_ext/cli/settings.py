@@ -1,0 +1,95 @@
+"""The arguments that produce and perf have in common: which cluster to talk to, and with which properties."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..properties import CALLBACKS, MANUAL_POLL, Properties
+
+# Values that wait to be sent may take this much, in KiB. librdkafka's own default, a GiB, is more than a tool for a shell should take.
+QUEUE_KBYTES = "65536"
+
+_NOT_HERE = CALLBACKS | {MANUAL_POLL, "interceptors"}
+
+
+class UsageError(Exception):
+    """The command cannot be run as it was given; the message says what is wrong with it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "-b",
+        "--bootstrap-servers",
+        metavar="HOST:PORT,…",
+        help="brokers to find the cluster by (default: start an embedded broker, whose records are gone when the command ends)",
+    )
+    group.add_argument(
+        "-X",
+        "--property",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any property of librdkafka, such as linger.ms=20; repeat it for more",
+    )
+    group.add_argument("--config", metavar="FILE", help="a file of properties, NAME=VALUE a line, # for comments; -X goes before it")
+    group.add_argument(
+        "-z",
+        "--compression",
+        choices=("none", "gzip", "snappy", "lz4", "zstd"),
+        help="compress batches (compression.type)",
+    )
+
+
+def count(minimum: int) -> Callable[[str], int]:
+    """A type for argparse: a whole number of `minimum` or more, which may be written 1_000_000."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
+        return number
+
+    return parse
+
+
+def name_and_value(text: str, where: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"{where}: {text!r} is not NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def _read_config(path: str) -> Iterator[tuple[str, str]]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as exc:
+        raise UsageError(f"--config {path}: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--config {path}: not a text file in UTF-8") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.lstrip().startswith(("#", "!")):
+            yield name_and_value(line, f"--config {path}, line {number}")
+
+
+def read_properties(arguments: argparse.Namespace) -> Properties:
+    """The properties of the command line, in the order of precedence: options of their own, -X, the file."""
+    given: dict[str, str] = {"queue.buffering.max.kbytes": QUEUE_KBYTES}
+    if arguments.config is not None:
+        given.update(_read_config(arguments.config))
+    given.update(name_and_value(text, "-X") for text in arguments.property)
+    if arguments.bootstrap_servers is not None:
+        given.pop("metadata.broker.list", None)
+        given["bootstrap.servers"] = arguments.bootstrap_servers
+    if arguments.compression is not None:
+        for alias in ("compression.codec", "compression.type"):
+            given.pop(alias, None)
+        given["compression.type"] = arguments.compression
+    for name in sorted(_NOT_HERE & given.keys()):
+        raise UsageError(f"property {name!r} is for programs: it cannot be set from the command line")
+    return Properties(given)
