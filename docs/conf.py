@@ -13,6 +13,7 @@ import kafka_ext.testing
 
 sys.path.insert(0, str(Path(__file__).parent))
 from check_reference import missing
+from command_help import CommandHelp
 from stub_signatures import process_signature
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ napoleon_use_rtype = False
 
 
 def setup(app: Sphinx) -> None:
+    app.add_directive("command-help", CommandHelp)
     app.connect("autodoc-process-signature", process_signature)
     app.connect("env-check-consistency", check_reference_is_complete)
 
