@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from . import native
+from kafka_ext.testing import EmbeddedBroker
+
 from .job import PARTITIONS, TOPIC
 
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Its bootstrap servers, while it runs."""
-    # It ends with its standard input, so also when this process is killed.
-    command = [str(native.program("broker")), TOPIC, str(PARTITIONS)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        servers = process.stdout.readline().strip()
-        if not servers:
-            raise RuntimeError("the broker did not start")
-        yield servers
+    """Its bootstrap servers, while it runs. It ends with this process, however that ends."""
+    with EmbeddedBroker(topics={TOPIC: PARTITIONS}, isolation="process") as broker:
+        yield broker.bootstrap_servers
