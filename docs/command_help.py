@@ -31,4 +31,5 @@ class CommandHelp(Directive):
             raise self.error(f"kafka-ext {self.arguments[0]} --help ended with {shown.returncode}: {shown.stderr}")
         block = nodes.literal_block(shown.stdout, shown.stdout.replace("usage: -c", "usage: kafka-ext"))
         block["language"] = "text"
+        block["classes"].append("terminal")
         return [block]
