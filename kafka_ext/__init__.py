@@ -9,31 +9,34 @@ Every name below is public. `kafka_ext.testing` has a broker for tests inside th
 """
 
 import os as _os
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-from ._rdkafka import (
-    ActionWhileQueueIsFull,
-    BatchDelivery,
-    ErrorCode,
-    InvalidConfigError,
-    InvalidRecordError,
-    KafkaError,
-    KafkaException,
-    KafkaTimeoutError,
-    PersistedStatus,
-    ProducerClosedError,
-    ProducerForkedError,
-    ProducerRecord,
-    QueueFullError,
-    RecordMetadata,
-    SendOption,
-    TimestampType,
-)
-from .interceptors import ProducerInterceptor
-from .metadata import BrokerMetadata, BrokerNode, PartitionMetadata, TopicMetadata
-from .metrics import ProducerMetrics
-from .producer import KafkaProducer
-from .properties import OAuthBearerToken, Properties
-from .transactions import ConsumerGroupMetadata, TopicPartition
+if TYPE_CHECKING:
+    from ._rdkafka import (
+        ActionWhileQueueIsFull,
+        BatchDelivery,
+        ErrorCode,
+        InvalidConfigError,
+        InvalidRecordError,
+        KafkaError,
+        KafkaException,
+        KafkaTimeoutError,
+        PersistedStatus,
+        ProducerClosedError,
+        ProducerForkedError,
+        ProducerRecord,
+        QueueFullError,
+        RecordMetadata,
+        SendOption,
+        TimestampType,
+    )
+    from .interceptors import ProducerInterceptor
+    from .metadata import BrokerMetadata, BrokerNode, PartitionMetadata, TopicMetadata
+    from .metrics import ProducerMetrics
+    from .producer import KafkaProducer
+    from .properties import OAuthBearerToken, Properties
+    from .transactions import ConsumerGroupMetadata, TopicPartition
 
 __version__ = "0.1.0"
 
@@ -68,6 +71,52 @@ __all__ = [
     "__version__",
     "get_include",
 ]
+
+
+# Loaded when something of it is used: pytest imports this package for its plugin in every run of an environment that has it, and a
+# run that sends nothing should not pay for librdkafka.
+_WHERE = {
+    "ActionWhileQueueIsFull": "._rdkafka",
+    "BatchDelivery": "._rdkafka",
+    "ErrorCode": "._rdkafka",
+    "InvalidConfigError": "._rdkafka",
+    "InvalidRecordError": "._rdkafka",
+    "KafkaError": "._rdkafka",
+    "KafkaException": "._rdkafka",
+    "KafkaTimeoutError": "._rdkafka",
+    "PersistedStatus": "._rdkafka",
+    "ProducerClosedError": "._rdkafka",
+    "ProducerForkedError": "._rdkafka",
+    "ProducerRecord": "._rdkafka",
+    "QueueFullError": "._rdkafka",
+    "RecordMetadata": "._rdkafka",
+    "SendOption": "._rdkafka",
+    "TimestampType": "._rdkafka",
+    "ProducerInterceptor": ".interceptors",
+    "BrokerMetadata": ".metadata",
+    "BrokerNode": ".metadata",
+    "PartitionMetadata": ".metadata",
+    "TopicMetadata": ".metadata",
+    "ProducerMetrics": ".metrics",
+    "KafkaProducer": ".producer",
+    "OAuthBearerToken": ".properties",
+    "Properties": ".properties",
+    "ConsumerGroupMetadata": ".transactions",
+    "TopicPartition": ".transactions",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_WHERE[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def get_include() -> str:
