@@ -62,6 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_plugin_registered(plugin: object) -> None:
+    # pytester runs pytest inside pytest and takes back, after each run, what that has imported: the extension must be there before,
+    # for it cannot be loaded a second time.
+    if getattr(plugin, "__name__", None) == "_pytest.pytester":
+        import kafka_ext.producer
+        import kafka_ext.testing.external  # noqa: F401
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     from importlib.metadata import PackageNotFoundError, version
 

@@ -48,6 +48,18 @@ def spread_leaders(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
         producer.sync_send(ProducerRecord("orders", b"known", partition=partition), timeout=30)
 
 
+def outcome(producer: KafkaProducer, partition: int | None = None) -> ErrorCode:
+    try:
+        producer.sync_send(ProducerRecord("orders", b"a", partition=partition), timeout=30)
+    except KafkaException as error:
+        return ErrorCode(error.error.code)
+    return ErrorCode.NO_ERROR
+
+
+def fails(producer: KafkaProducer, partition: int) -> bool:
+    return outcome(producer, partition) == ErrorCode.MSG_SIZE_TOO_LARGE
+
+
 # ---------------------------------------------------------------------- fail_requests
 
 
@@ -83,13 +95,7 @@ def test_errors_come_in_their_order_and_no_error_lets_one_pass(broker: EmbeddedB
     with open_producer(broker) as producer:
         broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.INVALID_MSG_SIZE, ErrorCode.NO_ERROR])
         broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.MSG_SIZE_TOO_LARGE])
-        outcomes = []
-        for _ in range(4):
-            try:
-                producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
-                outcomes.append(ErrorCode.NO_ERROR)
-            except KafkaException as error:
-                outcomes.append(ErrorCode(error.error.code))
+        outcomes = [outcome(producer) for _ in range(4)]
     assert outcomes == [ErrorCode.INVALID_MSG_SIZE, ErrorCode.NO_ERROR, ErrorCode.MSG_SIZE_TOO_LARGE, ErrorCode.NO_ERROR]
 
 
@@ -136,15 +142,6 @@ def test_errors_for_one_broker_are_that_brokers(three: EmbeddedBroker) -> None:
             producer.sync_send(ProducerRecord("orders", b"b", partition=1), timeout=30)
         assert caught.value.error == ErrorCode.MSG_SIZE_TOO_LARGE
     assert three.unused_faults() == []
-
-
-def fails(producer: KafkaProducer, partition: int) -> bool:
-    try:
-        producer.sync_send(ProducerRecord("orders", b"a", partition=partition), timeout=30)
-    except KafkaException as error:
-        assert error.error == ErrorCode.MSG_SIZE_TOO_LARGE
-        return True
-    return False
 
 
 def test_errors_for_no_broker_in_particular_go_to_whichever_is_next(three: EmbeddedBroker) -> None:
