@@ -139,7 +139,7 @@ cdef class BatchDelivery:
                 _raise_callbacks(self.handle.take_raised())
                 PyErr_CheckSignals()
             else:
-                self.finished.wait(_remaining_ms(deadline, 1000) / 1000)
+                self.finished.wait(_remaining_ms(deadline, 1000) / 1000.0)
             if not self.finished.is_set() and _expired(deadline):
                 raise KafkaTimeoutError(KafkaError(
                     RD_KAFKA_RESP_ERR__TIMED_OUT, f"{self.pending} of {self.length} records have no report after {timeout} s"))

@@ -385,7 +385,7 @@ cdef int serve_throttles(Handle handle) except -1:
     while handle.throttles != NULL:
         throttle = handle.throttles
         handle.throttles = throttle.next
-        arguments = (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000)
+        arguments = (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000.0)
         free(throttle)
         if callback is not None:
             call(handle, callback, arguments)
