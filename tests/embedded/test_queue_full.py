@@ -172,16 +172,16 @@ class TestBlock:
         nothing_kept(full)
 
     def test_a_signal_handler_that_raises(self, full):
-        class Alarm(Exception):
+        class AlarmError(Exception):
             pass
 
         def handler(number, frame):
-            raise Alarm
+            raise AlarmError
 
         before = signal.signal(signal.SIGALRM, handler)
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.1)
-            with pytest.raises(Alarm):
+            with pytest.raises(AlarmError):
                 full.send(ProducerRecord("t", b""), never)
         finally:
             signal.signal(signal.SIGALRM, before)
