@@ -43,6 +43,12 @@ def group_of(group: Any) -> ConsumerGroupMetadata:
     )
 
 
+def _name(topic: object) -> str:
+    if not isinstance(topic, str):
+        raise TypeError(f"offsets: a topic must be a str, not {type(topic).__name__}")
+    return topic
+
+
 def offset_rows(offsets: Any) -> list[tuple[str, int, int, int]]:
     """Offsets as `(topic, partition, offset, leader_epoch)`.
 
@@ -51,11 +57,11 @@ def offset_rows(offsets: Any) -> list[tuple[str, int, int, int]]:
     rows: list[tuple[str, int, int, int]] = []
     if hasattr(offsets, "items"):
         for (topic, partition), offset in offsets.items():
-            rows.append((str(topic), int(partition), int(getattr(offset, "offset", offset)), -1))
+            rows.append((_name(topic), int(partition), int(getattr(offset, "offset", offset)), -1))
     else:
         for item in offsets:
             epoch = getattr(item, "leader_epoch", None)
-            rows.append((str(item.topic), int(item.partition), int(item.offset), -1 if epoch is None else int(epoch)))
+            rows.append((_name(item.topic), int(item.partition), int(item.offset), -1 if epoch is None else int(epoch)))
     for topic, partition, offset, _ in rows:
         if partition < 0 or offset < 0:
             raise ValueError(f"offsets: {(topic, partition, offset)} is not a topic, a partition and an offset of 0 or more")
