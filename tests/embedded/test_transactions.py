@@ -1,0 +1,145 @@
+"""Transactions on the mock cluster (API.md, section 1)."""
+
+import pytest
+
+from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, ProducerRecord, TopicPartition
+
+
+@pytest.fixture(params=[False, True], ids=["thread", "manual"])
+def transactional(request, make_producer):
+    producer = make_producer({"transactional.id": "one", "enable.idempotence": ..., "enable.manual.events.poll": request.param})
+    producer.init_transactions(30)
+    return producer
+
+
+def test_a_transactional_id_alone_means_idempotence(transactional):
+    assert transactional.get_property("enable.idempotence") == "true"
+
+
+def test_begin_and_commit(transactional, reports):
+    for round_ in range(2):
+        transactional.begin_transaction()
+        transactional.send(ProducerRecord("t", b"v", id=round_), reports)
+        transactional.commit_transaction(30)
+    assert (reports.ids, reports.errors) == ([0, 1], [None, None])
+
+
+def test_begin_and_abort(make_producer, reports, transactional):
+    transactional.begin_transaction()
+    buffer = bytearray(b"v")
+    transactional.send(ProducerRecord("t", buffer), reports)
+    transactional.abort_transaction(30)
+    transactional.flush(10)
+    assert len(reports) == 1
+    buffer.append(1)
+    transactional.begin_transaction()
+    transactional.send(ProducerRecord("t", b"v"), reports)
+    transactional.commit_transaction(30)
+    assert len(reports) == 2
+    assert reports.errors[1] is None
+
+
+def test_the_context_manager_commits(transactional, reports):
+    with transactional.transaction() as producer:
+        assert producer is transactional
+        producer.send(ProducerRecord("t", b"v"), reports)
+    assert reports.errors == [None]
+    with pytest.raises(KafkaException):     # it has ended
+        transactional.commit_transaction(10)
+
+
+def test_the_context_manager_aborts_when_the_block_raises(transactional, reports):
+    with pytest.raises(ZeroDivisionError), transactional.transaction():  # noqa: PT012 - the block is the test
+        transactional.send(ProducerRecord("t", b"v"), reports)
+        raise ZeroDivisionError
+    transactional.flush(10)
+    assert len(reports) == 1
+    with transactional.transaction():       # the next one can begin
+        pass
+
+
+def test_a_callback_that_raises_ends_no_transaction_half(transactional, unraisable):
+    def raising(metadata, error):
+        raise ValueError("from the callback")
+
+    manual = transactional.get_property("enable.manual.events.poll") == "true"
+    transactional.begin_transaction()
+    transactional.send(ProducerRecord("t", b"v"), raising)
+    if manual:
+        with pytest.raises(ValueError, match="from the callback"):
+            transactional.commit_transaction(30)
+    else:
+        transactional.commit_transaction(30)
+        assert [str(exc) for exc, _ in unraisable] == ["from the callback"]
+    with pytest.raises(ZeroDivisionError), transactional.transaction():  # noqa: PT012 - the block is the test
+        transactional.send(ProducerRecord("t", b"v"), raising)
+        raise ZeroDivisionError
+    with transactional.transaction():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("offsets", "group"),
+    [
+        ({("in", 0): 5, TopicPartition("in", 1): 7}, "group"),
+        ({("in", 0): 5}, ConsumerGroupMetadata("group")),
+        ([type("Offset", (), {"topic": "in", "partition": 0, "offset": 5})()], ConsumerGroupMetadata("group")),
+    ],
+)
+def test_send_offsets(transactional, offsets, group):
+    transactional.fetch_broker_metadata("in")       # which creates it: offsets of a topic that is not there are tried until time is up
+    with transactional.transaction():
+        transactional.send(ProducerRecord("t", b"v"))
+        transactional.send_offsets_to_transaction(offsets, group, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "group", "kind"),
+    [
+        ({("in", -1): 5}, "group", ValueError),
+        ({("in", 0): -5}, "group", ValueError),
+        ({(5, 0): 5}, "group", TypeError),
+        ({("in", 0): 5}, 5, TypeError),
+        ({("in", 0): 5}, None, TypeError),
+        (5, "group", TypeError),
+    ],
+    ids=repr,
+)
+def test_offsets_that_are_none(transactional, offsets, group, kind):
+    with transactional.transaction():
+        with pytest.raises(kind):
+            transactional.send_offsets_to_transaction(offsets, group, timeout=30)
+        transactional.send(ProducerRecord("t", b"v"))
+
+
+def test_sending_outside_a_transaction_is_refused(transactional):
+    value = bytearray(b"v")
+    with pytest.raises(KafkaException) as caught:
+        transactional.send(ProducerRecord("t", value))
+    assert caught.value.error == ErrorCode.STATE
+    value.append(1)
+
+
+def test_a_second_begin_is_refused_and_the_first_goes_on(transactional, reports):
+    transactional.begin_transaction()
+    with pytest.raises(KafkaException) as caught:
+        transactional.begin_transaction()
+    assert caught.value.error == ErrorCode.STATE
+    transactional.send(ProducerRecord("t", b"v"), reports)
+    transactional.commit_transaction(30)
+    assert reports.errors == [None]
+
+
+@pytest.mark.parametrize("call", ["init_transactions", "begin_transaction", "commit_transaction", "abort_transaction"])
+def test_without_a_transactional_id_they_are_refused(producer, call):
+    with pytest.raises(KafkaException) as caught:
+        getattr(producer, call)()
+    assert caught.value.error == ErrorCode.NOT_CONFIGURED
+
+
+def test_no_broker_in_time(make_producer):
+    nobody_there = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ...}
+    producer = make_producer(nobody_there | {"transactional.id": "x", "enable.idempotence": ...})
+    with pytest.raises(TimeoutError) as caught:
+        producer.init_transactions(0.3)
+    assert caught.value.error.is_retriable
