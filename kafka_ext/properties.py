@@ -14,7 +14,7 @@ MANUAL_POLL = "enable.manual.events.poll"
 # Ours, or with a meaning of ours. librdkafka's own names with an underscore are few, and hold Python objects or are for tests.
 OWN_NAMES = CALLBACKS | {MANUAL_POLL, "interceptors", "partitioner"}
 _OBJECTS = CALLBACKS | {"interceptors", "partitioner"}
-_UNDERSCORED = frozenset({"ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"})
+_UNDERSCORED = frozenset({"log_level", "ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"})
 _SECRET = re.compile(r"password|secret|token|\.key\.pem$|private|ssl\.key|sasl\.jaas|assertion|userinfo", re.IGNORECASE)
 _SECRET_EXCEPT = re.compile(r"location|endpoint|\.url|algorithm|\.file")
 

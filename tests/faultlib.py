@@ -28,12 +28,12 @@ UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": l
 """
 
 
-def run_program(source, *arguments, timeout=60, check=True, flags=()):
-    """Run Python `source`, with this package imported, in a process of its own; its CompletedProcess. A hang is a failure."""
+def run_program(*sources, arguments=(), timeout=60, check=True, flags=()):
+    """Run Python `sources`, with this package imported, in a process of its own; its CompletedProcess. A hang is a failure."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, environment.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", *flags, "-c", PREAMBLE + textwrap.dedent(source), *map(str, arguments)],
+        [sys.executable, "-X", "faulthandler", *flags, "-c", "\n".join([PREAMBLE, *map(textwrap.dedent, sources)]), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -453,6 +453,7 @@ cdef class Handle:
         # The names are the C topics' opaques: they go only now that nothing can look at them.
         self.topics = {}
         self.last_topic = None
+        self.spare = None
         self.callbacks = {}
         KX_ADD(kx_live_handles, -1)
         return 0

@@ -365,9 +365,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 def run_forking(source, **settings):
-    from textwrap import dedent
-
-    return run_program(NO_HANG + dedent(source), **settings)
+    return run_program(NO_HANG, source, **settings)
 
 
 @pytest.mark.parametrize("manual", [False, True])
@@ -545,12 +543,12 @@ for i in range(100):
 @pytest.mark.parametrize("mode", ["events thread", "manual"])
 @pytest.mark.parametrize("ending", ["", "sys.exit(0)", "del producer"])
 def test_fault_30_exit_in_flight_delivers_and_calls_back(mode, ending):
-    done = run_program(SEND_AND_LEAVE + ending, mode)
+    done = run_program(SEND_AND_LEAVE, ending, arguments=[mode])
     assert done.stdout.split() == ["reports", "100", "100"]
 
 
 def test_fault_30_exit_by_an_exception():
-    done = run_program(SEND_AND_LEAVE + "raise RuntimeError('oops')", "thread", check=False)
+    done = run_program(SEND_AND_LEAVE, "raise RuntimeError('oops')", arguments=["thread"], check=False)
     assert done.returncode == 1
     assert done.stdout.split() == ["reports", "100", "100"]
     assert done.stderr.count("Traceback") == 1
@@ -558,7 +556,7 @@ def test_fault_30_exit_by_an_exception():
 
 def test_fault_30_os_exit_is_the_callers_own_loss():
     """Documented, not promised: nothing of Python runs any more, but the process ends at once and in peace."""
-    done = run_program(SEND_AND_LEAVE + "os._exit(7)", "thread", check=False)
+    done = run_program(SEND_AND_LEAVE, "os._exit(7)", arguments=["thread"], check=False)
     assert done.returncode == 7
     assert not done.stdout
 

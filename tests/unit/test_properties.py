@@ -257,3 +257,7 @@ class TestRefused:
     def test_properties_that_are_no_mapping(self, properties):
         with pytest.raises(TypeError, match="mapping"):
             KafkaProducer(properties)
+
+
+def test_a_name_that_has_an_underscore_itself_is_a_keyword_too():
+    assert dict(Properties(log_level=3, linger_ms=5)) == {"log_level": "3", "linger.ms": "5"}
