@@ -35,7 +35,8 @@ KINDS = {
 }
 
 
-SENDS = {"kind": st.sampled_from(sorted(KINDS)), "size": st.sampled_from([0, 100, 100_000]), "heard": st.booleans()}
+# Small enough that no partition outgrows the 5 MiB that the mock cluster keeps, copies left by lost acknowledgements included.
+SENDS = {"kind": st.sampled_from(sorted(KINDS)), "size": st.sampled_from([0, 100, 5_000]), "heard": st.booleans()}
 PASSING_AND_LASTING = ["TRANSPORT", "NOT_LEADER_FOR_PARTITION", "REQUEST_TIMED_OUT", "INVALID_MSG", "MSG_SIZE_TOO_LARGE"]
 
 
