@@ -38,6 +38,7 @@ class Librdkafka:
 
     linkage: str
     allocator: str = "system"
+    one_clock: bool = False  # wheels/clock.py
     include_dirs: list[str] = field(default_factory=list)
     compile_args: list[str] = field(default_factory=list)
     objects: list[str] = field(default_factory=list)
@@ -77,6 +78,7 @@ def static(prefix: Path) -> Librdkafka:
     return Librdkafka(
         linkage="bundled static",
         allocator=info["allocator"],
+        one_clock=info["clock"],
         include_dirs=[str(prefix / "include")],
         # The archive by its path: no search order can put another librdkafka in its place.
         objects=[str(prefix / "lib/librdkafka.a")],
@@ -148,6 +150,8 @@ class BuildExtension(build_ext):
             ("KAFKA_EXT_LINKAGE", f'"{librdkafka.linkage}"'),
             ("KAFKA_EXT_ALLOCATOR", f'"{librdkafka.allocator}"'),
         ]
+        if librdkafka.one_clock:
+            extension.define_macros.append(("KAFKA_EXT_ONE_CLOCK", "1"))
         if debug:
             extension.define_macros.append(("KAFKA_EXT_DEBUG", "1"))
         extension.depends += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("include/**/*.[ph]*"))]

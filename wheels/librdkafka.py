@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import allocator
+import clock
 import needs
 from allocator import Mimalloc
 from console import BuildError, run, say, step, warn
@@ -99,7 +100,7 @@ class Options:
             if not Path(path).expanduser().is_file():
                 raise BuildError(f"{path} is not a file; KAFKA_EXT_LIBRDKAFKA_ARCHIVE and KAFKA_EXT_MIMALLOC_ARCHIVE name release archives")
         # The other scripts decide how sources and tools are found, not what is made of them.
-        scripts = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("librdkafka.py", "allocator.py")))
+        scripts = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("librdkafka.py", "allocator.py", "clock.py")))
         return Options(
             version=LIBRDKAFKA.version,
             allocator=chosen,
@@ -304,6 +305,9 @@ def build(options: Options) -> Path:
             raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
         mimalloc = obtain_mimalloc(options, BUILD / "mimalloc-work", BUILD / "cache")
         libraries = compile_static(source, options, log)
+        one_clock = not allocator.unsupported()     # it takes the same tools
+        if one_clock:
+            clock.merge(source / "src/librdkafka.a", work, log)
         if mimalloc is not None:
             with step("mimalloc added"):
                 mimalloc.merge_into(source / "src/librdkafka.a", log)
@@ -319,6 +323,7 @@ def build(options: Options) -> Path:
                 {
                     "version": version,
                     "allocator": allocated_by,
+                    "clock": one_clock,
                     "features": features,
                     "libraries": libraries,
                     "origin": archive.origin,
@@ -328,6 +333,8 @@ def build(options: Options) -> Path:
             )
             + "\n"
         )
+        if prefix.is_symlink():
+            prefix.unlink()         # somebody else's: it stays as it is
         shutil.rmtree(prefix, ignore_errors=True)
         fresh.rename(prefix)
         shutil.rmtree(work)
