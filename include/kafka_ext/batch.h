@@ -316,8 +316,10 @@ static int kx_enqueue_some(kx_enqueue *e)
             const int fixed = e->partitions && !e->partitions->data;
             e->next = first + turn_length;
             if (used) {
+                kafka_ext_clock_stop();     /* a turn is a fraction of a millisecond; the call itself takes one time for all */
                 rd_kafka_produce_batch(e->topic, fixed ? (int32_t)e->partitions->one : RD_KAFKA_PARTITION_UA,
                                        flags | (e->partitions && !fixed ? RD_KAFKA_MSG_F_PARTITION : 0), messages, used);
+                kafka_ext_clock_go();
                 for (int n = 0; n < used; n++) {
                     rd_kafka_message_t *m = &messages[n];
                     const int64_t i = kx_opaque_index(m->_private) - e->base;
