@@ -31,8 +31,12 @@ MIMALLOC = Project(
     oldest="2.0.9",
     before="3",
     url="https://github.com/microsoft/mimalloc/archive/refs/tags/v2.0.9.tar.gz",
-    # Upstream's archive of the tag. Made again from the tag's tree with `git archive`, bit by bit the same.
-    sha256=("4a29edae32a914a706715e2ac8e7e4109e25353212edeed0888f4e3e15db5850",),
+    sha256=(
+        # Upstream's archive of the tag. Made again from the tag's tree with `git archive`, bit by bit the same.
+        "4a29edae32a914a706715e2ac8e7e4109e25353212edeed0888f4e3e15db5850",
+        # Debian's .orig archive: the same without its documentation and Windows binaries.
+        "cbc9d207ff105ad1f0cb739c378076143a6452b8d0624309cea0abfb040e972b",
+    ),
     suites={"Debian": ("bookworm",), "Ubuntu": ("noble",)},
 )
 

@@ -31,7 +31,7 @@ import clock
 import needs
 from allocator import Mimalloc
 from console import BuildError, run, say, step, warn
-from sources import Archive, Project, from_distribution, from_file, from_upstream, parse_version, sha256, unpack
+from sources import Archive, Project, from_file, obtain, parse_version, sha256, unpack
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -135,15 +135,11 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def obtain(options: Options, cache: Path) -> Archive:
-    cache.mkdir(parents=True, exist_ok=True)
+def obtain_librdkafka(options: Options, cache: Path) -> Archive:
     if options.archive:
         return from_file(Path(options.archive).expanduser(), options.sha256 or None)
-    found = from_distribution(LIBRDKAFKA, cache)
-    if found is not None:
-        return found
     try:
-        return from_upstream(LIBRDKAFKA, cache, options.sha256 or None)
+        return obtain(LIBRDKAFKA, cache, options.sha256 or None)
     except BuildError as error:
         other_way = f"Or download librdkafka {LIBRDKAFKA.version} elsewhere and name the archive in KAFKA_EXT_LIBRDKAFKA_ARCHIVE."
         raise BuildError(f"{error}\n{other_way}") from None
@@ -158,11 +154,11 @@ def obtain_mimalloc(options: Options, work: Path, cache: Path) -> Mimalloc | Non
     reason = allocator.unsupported()
     if not reason:
         try:
-            archive = from_distribution(allocator.MIMALLOC, cache) or from_upstream(allocator.MIMALLOC, cache)
+            archive = obtain(allocator.MIMALLOC, cache)
             say(f"sources: {archive.origin}")
             return Mimalloc.unpacked(archive.path, work)
         except BuildError as error:
-            reason = str(error).splitlines()[0]
+            reason = "; ".join(str(error).splitlines())
     warn(f"librdkafka keeps the system's malloc: {reason}")
     return None
 
@@ -297,7 +293,7 @@ def build(options: Options) -> Path:
         work = BUILD / "librdkafka-work"
         log = BUILD / f"{prefix.name}.log"
         log.unlink(missing_ok=True)
-        archive = obtain(options, BUILD / "cache")
+        archive = obtain_librdkafka(options, BUILD / "cache")
         say(f"sources: {archive.origin}")
         source = unpack(archive.path, work)
         version = source_version(source)
@@ -305,7 +301,7 @@ def build(options: Options) -> Path:
             raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
         mimalloc = obtain_mimalloc(options, BUILD / "mimalloc-work", BUILD / "cache")
         libraries = compile_static(source, options, log)
-        one_clock = not allocator.unsupported()     # it takes the same tools
+        one_clock = not allocator.unsupported()  # it takes the same tools
         if one_clock:
             clock.merge(source / "src/librdkafka.a", work, log)
         if mimalloc is not None:
@@ -334,7 +330,7 @@ def build(options: Options) -> Path:
             + "\n"
         )
         if prefix.is_symlink():
-            prefix.unlink()         # somebody else's: it stays as it is
+            prefix.unlink()  # somebody else's: it stays as it is
         shutil.rmtree(prefix, ignore_errors=True)
         fresh.rename(prefix)
         shutil.rmtree(work)

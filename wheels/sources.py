@@ -1,11 +1,12 @@
 """Where the C sources come from, and why what arrived can be trusted.
 
-Three ways, in this order:
+An archive on this machine that the user names comes before everything. Else, in this order:
 
-1. an archive on this machine that the user names;
+1. what was downloaded before, if it is one of the archives whose sha256 is pinned;
 2. on Debian and Ubuntu the distribution's own source package, by apt, from the mirror the machine is already set up with. apt
    checks it against the suite's signed index. A sources list, lists and caches of our own are used: the system's apt is never touched;
-3. the upstream release archive, checked against the sha256 pinned below.
+3. the upstream release archive, checked against the sha256 pinned here;
+4. with a warning, the newest release the distribution has that will do.
 
 No Debian patch is applied: what is compiled is the upstream release.
 """
@@ -80,10 +81,14 @@ class Apt:
             *("-o", f"Dir::Cache={folder / 'cache'}"),
             *("-o", "Acquire::Languages=none"),
             *("-o", "Acquire::Retries=2"),
+            # A mirror that is a frozen snapshot has indexes past their date. They say who made them as well as on the first day, and which
+            # release is wanted is pinned by us, not by them.
+            *("-o", "Acquire::Check-Valid-Until=false"),
         ]
         if os.geteuid() == 0:
             # The build folder may be closed to apt's own user, and these are plain downloads into it.
             self.options += ["-o", "APT::Sandbox::User=root"]
+        self.complaint = ""  # apt's last word when it failed
         self.private = ["-o", f"Dir::Etc::SourceList={self.sources}", "-o", "Dir::Etc::SourceParts=-"]
 
     def __call__(self, *words: str, tool: str = "apt-get", private: bool = True, cwd: Path | None = None) -> str | None:
@@ -97,7 +102,10 @@ class Apt:
             capture_output=True,
             text=True,
         )
-        return done.stdout if done.returncode == 0 else None
+        if done.returncode == 0:
+            return done.stdout
+        self.complaint = next((line for line in done.stderr.splitlines() if line.startswith("E:")), "E: no reason given")[3:]
+        return None
 
     def mirror(self) -> tuple[str, str] | None:
         """(distribution, site) that this machine takes its packages from; None when it is neither Debian nor Ubuntu."""
@@ -113,10 +121,11 @@ class Apt:
                 return origin, site
         return None
 
-    def use(self, origin: str, site: str, suites: tuple[str, ...]) -> None:
+    def use(self, origin: str, site: str, suite: str) -> bool:
+        """Look at one suite and at no other; False when the mirror does not carry it, or cannot be reached."""
         signed = f" [signed-by={KEYRINGS[origin]}]" if KEYRINGS[origin].is_file() else ""
-        lines = [f"deb-src{signed} {site} {suite} {COMPONENTS[origin]}\n" for suite in suites]
-        self.sources.write_text("".join(lines))
+        self.sources.write_text(f"deb-src{signed} {site} {suite} {COMPONENTS[origin]}\n")
+        return self("update") is not None
 
     def versions(self, package: str) -> list[str]:
         shown = self("showsrc", "--only-source", package, tool="apt-cache") or ""
@@ -140,37 +149,69 @@ class Apt:
         return path
 
 
-def from_distribution(project: Project, cache: Path) -> Archive | None:
-    """The pinned release from the first suite that has it; else the newest that will do, with a warning; else None."""
-    if shutil.which("apt-get") is None:
-        return None
-    apt = Apt(cache / "apt")
-    mirror = apt.mirror()
-    if mirror is None:
-        return None
-    origin, site = mirror
-    pinned, oldest, before = map(parse_version, (project.version, project.oldest, project.before))
-    found: dict[Version, tuple[str, str]] = {}
-    for suite in project.suites[origin]:
-        apt.use(origin, site, (suite,))
-        if apt("update") is None:
-            continue  # the mirror does not carry that suite, or cannot be reached: the next one, or upstream, may do
-        for version in apt.versions(project.name):
-            found.setdefault(parse_version(version), (suite, version))
-        if pinned in found:
-            break
-    for release in sorted((r for r in found if oldest <= r < before), key=lambda r: (r == pinned, r), reverse=True):
-        suite, version = found[release]
-        apt.use(origin, site, (suite,))
-        apt("update")
-        path = apt.original(project.name, version, cache)
+class Distribution:
+    """What this machine's distribution has of a project, in the suites that may have the pinned release."""
+
+    def __init__(self, project: Project, cache: Path) -> None:
+        self.project = project
+        self.cache = cache
+        self.found: dict[Version, tuple[str, str]] = {}  # by release: the first suite that has it, and its whole version there
+        self.complaints: list[str] = []
+        self.mirror: tuple[str, str] | None = None
+        if shutil.which("apt-get") is None:
+            return
+        self.apt = Apt(cache / "apt")
+        self.mirror = self.apt.mirror()
+        if self.mirror is None:
+            return
+        for suite in project.suites[self.mirror[0]]:
+            if not self.apt.use(*self.mirror, suite):
+                self.complaints.append(f"{suite}: {self.apt.complaint}")
+                continue
+            for version in self.apt.versions(project.name):
+                self.found.setdefault(parse_version(version), (suite, version))
+            if parse_version(project.version) in self.found:
+                break
+
+    def archive(self, release: Version) -> Archive | None:
+        if self.mirror is None or release not in self.found:
+            return None
+        suite, version = self.found[release]
+        self.apt.use(*self.mirror, suite)
+        path = self.apt.original(self.project.name, version, self.cache)
         if path is None:
-            continue
-        if release != pinned:
-            number = ".".join(map(str, release))
-            warn(f"{project.name} {project.version} is in no suite of this machine's {origin} mirror; using {number} from {suite}")
-        return Archive(path, f"{origin} source package {project.name} {version} ({suite})")
-    return None
+            self.complaints.append(f"{suite}: {self.apt.complaint}")
+            return None
+        return Archive(path, f"{self.mirror[0]} source package {self.project.name} {version} ({suite})")
+
+    def pinned(self) -> Archive | None:
+        return self.archive(parse_version(self.project.version))
+
+    def newest(self) -> Archive | None:
+        oldest, before = parse_version(self.project.oldest), parse_version(self.project.before)
+        usable = sorted((release for release in self.found if oldest <= release < before), reverse=True)
+        return next(filter(None, map(self.archive, usable)), None)
+
+
+def obtain(project: Project, cache: Path, expected: str | None = None) -> Archive:
+    """The pinned release, or with a warning another that will do; raises BuildError when neither can be had."""
+    cache.mkdir(parents=True, exist_ok=True)
+    for path in sorted(cache.glob(f"{project.name}[-_]*.tar.*")):
+        if sha256(path) in project.sha256:
+            return Archive(path, f"{path.name}, downloaded before")
+    distribution = Distribution(project, cache)
+    pinned = distribution.pinned()
+    if pinned is not None:
+        return pinned
+    try:
+        return from_upstream(project, cache, expected)
+    except BuildError as error:
+        other = distribution.newest()
+        if other is None:
+            raise BuildError("\n".join([*distribution.complaints, str(error)])) from None
+        reasons = "; ".join([*distribution.complaints, str(error)])
+        warn(f"{project.name} {project.version} cannot be had, neither from this machine's mirror nor from upstream ({reasons})")
+        return other
 
 
 def from_upstream(project: Project, cache: Path, expected: str | None = None) -> Archive:
