@@ -36,8 +36,9 @@ cdef int _check_descriptors(int brokers) except -1:
     except OSError:
         return 0
     if used + brokers + SPARE_DESCRIPTORS > limit:
-        raise OSError(_errno.EMFILE, f"{brokers} broker{'s' if brokers > 1 else ''} need {brokers + SPARE_DESCRIPTORS} file descriptors, and "
-                          f"{used} of this process's {limit} are in use (ulimit -n)")
+        raise OSError(
+            _errno.EMFILE, f"{brokers} broker{'s' if brokers > 1 else ''} need {brokers + SPARE_DESCRIPTORS} file descriptors, and {used} "
+            f"of this process's {limit} are in use (ulimit -n)")
     return 0
 
 
@@ -170,7 +171,6 @@ cdef class MockCluster:
     def close(self):
         """End it, once no other call is in it. Idempotent; in a forked child it only forgets."""
         cdef timespec pause
-        cdef int64_t waiting
         pause.tv_sec = 0
         pause.tv_nsec = 200000
         if self.closing or self.cluster == NULL:
