@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from .broker import EmbeddedBroker
     from .external import ExternalCluster
 
-    Broker = EmbeddedBroker | ExternalCluster
-
 _OPTION = "--kafka-bootstrap-servers"
 _FIXTURES = frozenset({"kafka_broker", "kafka_broker_session", "kafka_producer"})
 _ARGUMENTS = ("brokers", "topics", "auto_create_topics", "isolation")
@@ -110,7 +108,7 @@ def _marked(request: pytest.FixtureRequest) -> dict[str, Any]:
     return arguments
 
 
-def _open(request: pytest.FixtureRequest, arguments: dict[str, Any]) -> Broker:
+def _open(request: pytest.FixtureRequest, arguments: dict[str, Any]) -> EmbeddedBroker | ExternalCluster:
     servers = request.config.getoption(_OPTION)
     try:
         if servers:
@@ -129,20 +127,19 @@ def _open_external(servers: str, arguments: dict[str, Any]) -> ExternalCluster:
     from ._faults import BrokerStateError
     from .external import ExternalCluster
 
-    class Cluster(ExternalCluster):
-        def _unavailable(self, call: str) -> Any:
-            pytest.skip(f"{call}() needs an embedded broker, and {_OPTION} names a real cluster")
+    def skip(call: str) -> None:
+        pytest.skip(f"{call}() needs an embedded broker, and {_OPTION} names a real cluster")
 
     if arguments.get("auto_create_topics", True) is not True:
         pytest.skip(f"auto_create_topics is up to the cluster that {_OPTION} names")
     try:
-        return Cluster(servers, arguments.get("brokers", 1), arguments.get("topics"))
+        return ExternalCluster(servers, arguments.get("brokers", 1), arguments.get("topics"), on_fault=skip)
     except BrokerStateError as error:
         pytest.skip(error.error.message)
 
 
 @pytest.fixture
-def kafka_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+def kafka_broker(request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker | ExternalCluster]:
     """A Kafka cluster of its own for this test: an EmbeddedBroker, with the arguments of `@pytest.mark.kafka_broker`."""
     with _open(request, _marked(request)) as broker:
         request.node.stash.setdefault(_brokers, []).append(broker)
@@ -150,7 +147,7 @@ def kafka_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="session")
-def kafka_broker_session(request: pytest.FixtureRequest) -> Iterator[Broker]:
+def kafka_broker_session(request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker | ExternalCluster]:
     """One Kafka cluster for the whole run: an EmbeddedBroker. Give each test topics of its own."""
     with _open(request, {}) as broker:
         request.session.stash.setdefault(_brokers, []).append(broker)
@@ -192,7 +189,7 @@ def _unused_faults(broker: Any) -> list[str]:
 
 
 @pytest.fixture
-def kafka_producer(kafka_broker: Broker) -> Iterator[KafkaProducer]:
+def kafka_producer(kafka_broker: EmbeddedBroker | ExternalCluster) -> Iterator[KafkaProducer]:
     """A KafkaProducer of `kafka_broker`, with its defaults. After the test it is closed, and nothing of it may be left."""
     from kafka_ext import KafkaProducer
     from kafka_ext._rdkafka import live_objects

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 
@@ -347,6 +348,7 @@ def test_bad_topic_names_are_refused_everywhere(name: str) -> None:
 
 
 def test_methods_refuse_types() -> None:
+    broker: Any
     with EmbeddedBroker() as broker:
         for call, named in (
             (lambda: broker.create_topic(b"a"), "topic"),

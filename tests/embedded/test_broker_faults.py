@@ -84,7 +84,11 @@ def test_retriable_errors_are_retried(broker: EmbeddedBroker) -> None:
 
 def test_errors_may_be_codes_ints_or_kafka_errors(broker: EmbeddedBroker) -> None:
     with open_producer(broker) as producer:
-        errors = [ErrorCode.NOT_ENOUGH_REPLICAS, int(ErrorCode.NOT_ENOUGH_REPLICAS), KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS)]
+        errors: list[ErrorCode | int | KafkaError] = [
+            ErrorCode.NOT_ENOUGH_REPLICAS,
+            int(ErrorCode.NOT_ENOUGH_REPLICAS),
+            KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS),
+        ]
         broker.fail_requests(ApiKey.PRODUCE, iter(errors))
         assert broker.unused_faults() == ["fail_requests(ApiKey.PRODUCE): 3 of 3"]
         producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -292,6 +293,7 @@ def test_a_topic_larger_than_what_is_kept_can_be_read_as_it_is_written() -> None
 
 def test_reader_refuses(broker: EmbeddedBroker) -> None:
     servers = broker.bootstrap_servers
+    untyped: Any = TopicReader
     with pytest.raises(KafkaException) as caught:
         broker.reader("not-there")
     assert caught.value.error == ErrorCode.UNKNOWN_TOPIC_OR_PART
@@ -305,11 +307,11 @@ def test_reader_refuses(broker: EmbeddedBroker) -> None:
         with pytest.raises(ValueError, match="start"):
             TopicReader(servers, "orders", start=start)
     for bad, named in (
-        (lambda: TopicReader(None, "orders"), "bootstrap_servers"),
-        (lambda: TopicReader(servers, None), "topic"),
-        (lambda: TopicReader(servers, "orders", "x"), "config"),
-        (lambda: TopicReader(servers, "orders", {"a": 1}), "config"),
-        (lambda: TopicReader(servers, "orders", start=[0]), "start"),
+        (lambda: untyped(None, "orders"), "bootstrap_servers"),
+        (lambda: untyped(servers, None), "topic"),
+        (lambda: untyped(servers, "orders", "x"), "config"),
+        (lambda: untyped(servers, "orders", {"a": 1}), "config"),
+        (lambda: untyped(servers, "orders", start=[0]), "start"),
     ):
         with pytest.raises(TypeError, match=named):
             bad()  # type: ignore[no-untyped-call]
