@@ -346,6 +346,7 @@ cdef class ClusterClient:
         """
         cdef bytes name = _topic_name(topic)
         cdef int64_t deadline = _deadline(timeout)
+        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
         with self.lock:
             self.check_open()
             return self.partitions_of(name, deadline)
@@ -357,6 +358,7 @@ cdef class ClusterClient:
             KafkaTimeoutError: no answer within `timeout` seconds.
         """
         cdef int64_t deadline = _deadline(timeout)
+        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
         with self.lock:
             self.check_open()
             _, topics = self.metadata(None, deadline, "what topics there are")
@@ -369,6 +371,7 @@ cdef class ClusterClient:
             KafkaTimeoutError: no answer within `timeout` seconds.
         """
         cdef int64_t deadline = _deadline(timeout)
+        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
         with self.lock:
             self.check_open()
             brokers, _ = self.metadata(None, deadline, "what brokers there are")
@@ -385,6 +388,7 @@ cdef class ClusterClient:
         cdef list wanted = [(topic, int(partition)) for topic, partition in partitions]
         for topic, _ in wanted:
             _topic_name(topic)
+        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
         with self.lock:
             self.check_open()
             return self.offsets_of(wanted, RD_KAFKA_OFFSET_SPEC_LATEST, deadline)
@@ -407,6 +411,7 @@ cdef class ClusterClient:
         cdef char[512] errstr
         cdef bytes name = _topic_name(topic)
         cdef int64_t deadline = _deadline(timeout)
+        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
         with self.lock:
             self.check_open()
             try:

@@ -291,6 +291,7 @@ cdef class TopicReader(ClusterClient):
                 raise ValueError(f"max_messages must be 0 or more, or None, not {max_messages}")
         elif deadline < 0:
             raise ValueError("read needs max_messages or a timeout: with neither it would never end")
+        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
         with self.lock:
             self.check_open()
             return self.take(wanted, None, deadline)
@@ -312,6 +313,7 @@ cdef class TopicReader(ClusterClient):
         What it read before it raised comes with the next call, once there is one that does not.
         """
         cdef int64_t deadline = _deadline(timeout)
+        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
         with self.lock:
             self.check_open()
             ends = self.offsets_of([(self.topic, p) for p in range(self.count)], RD_KAFKA_OFFSET_SPEC_LATEST, deadline)

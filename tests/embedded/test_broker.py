@@ -6,7 +6,6 @@ import gc
 import os
 import threading
 import time
-import warnings
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -268,11 +267,10 @@ def test_closing_while_others_use_it_raises_there_and_nothing_worse() -> None:
         assert surprises == []
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking with threads is what this is about
 def test_a_forked_child_refuses_it_and_leaves_the_parents_alone() -> None:
     with EmbeddedBroker() as broker:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what this is about
-            child = os.fork()
+        child = os.fork()
         if child == 0:
             status = 1
             try:

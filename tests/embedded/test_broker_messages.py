@@ -355,6 +355,29 @@ def test_closing_a_reader_ends_the_read_of_another_thread(broker: EmbeddedBroker
     assert len(outcome) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking with threads is what this is about
+def test_a_forked_child_refuses_a_reader_at_once(broker: EmbeddedBroker) -> None:
+    with broker.reader("orders") as reader:
+        thread = threading.Thread(target=lambda: reader.read(1, timeout=2))  # holds the reader's lock while we fork
+        thread.start()
+        time.sleep(0.2)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                try:
+                    reader.read(1, timeout=60)
+                except KafkaException as error:
+                    status = 0 if "fork" in str(error) else 2
+                assert reader.positions == {}
+                reader.close()
+            finally:
+                os._exit(status)
+        _, wait_status = os.waitpid(child, 0)
+        thread.join()
+    assert os.waitstatus_to_exitcode(wait_status) == 0
+
+
 def test_a_reader_dropped_unclosed_warns(broker: EmbeddedBroker) -> None:
     before = live_testing_objects()
     reader = broker.reader("orders")

@@ -304,6 +304,7 @@ def test_it_is_found_from_any_working_directory(tmp_path: Path, monkeypatch: pyt
     EmbeddedBroker(isolation="process").close()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking with threads is what this is about
 def test_a_forked_child_refuses_it_and_leaves_the_process_alone(broker: EmbeddedBroker) -> None:
     child = os.fork()
     if child == 0:
