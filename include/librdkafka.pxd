@@ -46,6 +46,7 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__TRANSPORT
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__INTR
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__WAIT_CACHE
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION

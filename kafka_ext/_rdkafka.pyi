@@ -7,9 +7,8 @@ from typing import Any, Protocol, SupportsIndex, TypeAlias, final
 
 from typing_extensions import Self, disjoint_base
 
+# Anything with the buffer protocol (PEP 688; CPython gives C exporters `__buffer__` from 3.12 on, type checkers always).
 class _Buffer(Protocol):
-    """Anything with the buffer protocol (PEP 688; CPython gives C exporters `__buffer__` from 3.12 on, type checkers always)."""
-
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class _DLPack(Protocol):
@@ -206,7 +205,7 @@ class PersistedStatus(IntEnum):
     DONE = 2
 
 class TimestampType(str, Enum):
-    def __new__(cls, value: str) -> TimestampType: ...
+    def __new__(cls, value: str) -> Self: ...
     NOT_AVAILABLE = "NotAvailable"
     CREATE_TIME = "CreateTime"
     LOG_APPEND_TIME = "LogAppendTime"

@@ -57,13 +57,13 @@ def from_tuples(raw: tuple[Any, ...]) -> BrokerMetadata:
     return BrokerMetadata(
         cluster_id,
         controller,
-        {id: BrokerNode(id, host, port) for id, host, port in brokers},
+        {broker_id: BrokerNode(broker_id, host, port) for broker_id, host, port in brokers},
         {
             name: TopicMetadata(
                 name,
                 {
-                    id: PartitionMetadata(id, None if leader < 0 else leader, replicas, in_sync, _error(err))
-                    for id, leader, replicas, in_sync, err in partitions
+                    number: PartitionMetadata(number, None if leader < 0 else leader, replicas, in_sync, _error(err))
+                    for number, leader, replicas, in_sync, err in partitions
                 },
                 _error(error),
             )

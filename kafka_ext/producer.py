@@ -9,9 +9,10 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from itertools import pairwise
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _rdkafka, events
 from ._rdkafka import (
@@ -32,6 +33,9 @@ from .metadata import BrokerMetadata, from_tuples
 from .metrics import ProducerMetrics
 from .properties import OWN_NAMES, Properties, invalid, resolve
 from .transactions import group_of, offset_rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
 
@@ -339,11 +343,13 @@ class KafkaProducer(Producer):
             self._closing.release()
         _raise_all(handle.take_raised())
 
-    def __enter__(self) -> KafkaProducer:
+    def __enter__(self) -> Self:
         self.handle.check_usable()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        if exc is not None and self.handle.forked:
+            return      # a child leaving by the block it was forked in (sys.exit, say): that is what its parent shall see
         self.close()
 
     def __del__(self) -> None:
@@ -351,7 +357,7 @@ class KafkaProducer(Producer):
         if handle is None or handle.forked or handle.closing:
             return
         try:
-            warnings.warn(f"{self!r} was not closed; what it was given is still being delivered", ResourceWarning, source=self)
+            warnings.warn(f"{self!r} was not closed; what it was given is still being delivered", ResourceWarning, stacklevel=2, source=self)
         finally:
             events.abandon(handle)      # also where warnings are errors
 
@@ -464,10 +470,10 @@ class KafkaProducer(Producer):
         # wait for reports that nobody serves.
         self.handle.check_usable()
         self.handle.check_not_in_callback(call)
-        if self.handle.manual:
-            # What callbacks raise is kept for the end: the transaction is to be committed or aborted nevertheless.
-            if not self.handle.flush(deadline.left()):
-                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{call}: records are still outstanding", is_retriable=True))
+        # What callbacks raise is kept for the end: the transaction is to be committed or aborted nevertheless.
+        if self.handle.manual and not self.handle.flush(deadline.left()):
+            error = KafkaError(ErrorCode["TIMED_OUT"], f"{call}: records are still outstanding", is_retriable=True)
+            raise KafkaTimeoutError(error)
 
     # ------------------------------------------------------------------ what is known
 
@@ -498,6 +504,8 @@ class KafkaProducer(Producer):
     @property
     def properties(self) -> Properties:
         """The properties as given, as a copy; secrets are masked in its `repr`."""
+        if self.handle.forked:
+            self.handle.check_usable()
         return self._properties.copy()
 
     def get_property(self, name: str) -> str | None:
@@ -567,6 +575,6 @@ def _raise_all(raised: list[BaseException]) -> None:
         raise raised[0]
     if sys.version_info >= (3, 11):
         raise BaseExceptionGroup("delivery and event callbacks raised", raised)
-    for first, second in zip(raised, raised[1:]):
+    for first, second in pairwise(raised):
         first.__context__ = second
     raise raised[0]

@@ -211,7 +211,8 @@ def resolve(properties: Properties) -> Settings:
         else:
             values[name] = value
     if not any(name in values for name in ("bootstrap.servers", "metadata.broker.list", "test.mock.num.brokers")):
-        raise invalid("bootstrap.servers", "property 'bootstrap.servers' is missing: it says where the cluster is, such as 'localhost:9092'")
+        missing = "property 'bootstrap.servers' is missing: it says where the cluster is, such as 'localhost:9092'"
+        raise invalid("bootstrap.servers", missing)
     for name in ("bootstrap.servers", "metadata.broker.list"):
         if name in values:
             _check_bootstrap(name, values[name])

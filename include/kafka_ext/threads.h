@@ -38,6 +38,16 @@ static void kx_after_fork_in_child(void) { kx_fork_generation++; }
 
 static inline int kx_watch_forks(void) { return pthread_atfork(NULL, NULL, kx_after_fork_in_child); }
 
+/* ------------------------------------------------------------------ callbacks */
+
+/* How many calls deep this thread is in callbacks, of any producer: there nothing waits for room in a queue, since what makes the room may
+ * be waiting for this thread. */
+static __thread int kx_callback_depth = 0;
+
+static inline void kx_enter_callbacks(void) { kx_callback_depth++; }
+static inline void kx_leave_callbacks(void) { kx_callback_depth--; }
+static inline int kx_in_callback(void) { return kx_callback_depth > 0; }
+
 /* ------------------------------------------------------------------ gate */
 
 /* Where senders wait, without the GIL, for the events thread to make room in the queue. `opened` counts the openings, so that

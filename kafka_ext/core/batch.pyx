@@ -370,7 +370,7 @@ cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t d
     """
     cdef unsigned long seen
     cdef int result
-    cdef bint in_callback = handle.serving_thread == PyThread_get_thread_ident()
+    cdef bint in_callback = kx_in_callback()
     cdef BatchDelivery batch = (<BatchPart>e.part.owner).batch
     try:
         while not batch.gave_up:
@@ -455,7 +455,9 @@ def send_batch(Producer producer, topic, values, keys, partitions, timestamps, h
         if ids is not None:
             _check_lengths(column.length, len(ids), "ids")
         if partition_numbers is None and producer._partitioner is not None:
-            partition_numbers = _chosen_partitions(producer, handle, known, key_column, column.length)
+            partition_numbers = _chosen_partitions(
+                producer, handle, known, key_column, column.length,
+                action is _BLOCK and not handle.manual and not kx_in_callback(), deadline)
         batch = _new_batch(handle, known.name, on_delivery, ids)
         try:
             if column.length:
@@ -514,7 +516,8 @@ cdef tuple _batch_headers(object headers, int64_t length):
     return None, pairs
 
 
-cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, Column keys, int64_t length):
+cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, Column keys, int64_t length, bint may_wait,
+                                 int64_t deadline):
     """Ask a partitioner written in Python for each key, before anything is enqueued."""
     import array as _array_module
 
@@ -533,21 +536,22 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
             at += 1
             if span.data != NULL:
                 key = (<const char *>span.data)[:span.size]
-        chosen.append(producer._choose_partition(handle, topic, key))
+        chosen.append(producer._choose_partition(handle, topic, key, may_wait, deadline))
     return integers_of(chosen, "partitions", 0, INT32_MAX)
 
 
-cdef int _partition_count_for(Handle handle, Topic topic, Integers partitions) except -1:
+cdef int _partition_count_for(Handle handle, Topic topic, Integers partitions, bint may_wait, int64_t deadline) except -1:
     """How many partitions the topic has, asked anew when one beyond them is named; 0 when that is not known now.
 
     rd_kafka_produce_batch() must not see a partition that does not exist (include/kafka_ext/batch.h); where the number is not known,
     each message goes through rd_kafka_produce(), which can do without.
     """
+    may_wait = may_wait and not handle.manual and not kx_in_callback()
     try:
-        count = partition_count_of(handle, topic)
+        count = partition_count_of(handle, topic, may_wait, deadline)
         if kx_integers_outside(&partitions.c, -1, count - 1) >= 0:
             topic.counted_at = 0
-            count = partition_count_of(handle, topic)
+            count = partition_count_of(handle, topic, may_wait, deadline)
         return count
     except KafkaException:
         return 0
@@ -573,7 +577,7 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
     e.part = &part.c
     e.parts = &handle.parts
     if partitions is not None and partitions.length >= 0:
-        e.partition_count = _partition_count_for(handle, topic, partitions)
+        e.partition_count = _partition_count_for(handle, topic, partitions, may_wait, deadline)
     try:
         if same_headers:
             headers = _make_headers(same_headers)
@@ -740,7 +744,8 @@ cdef int _send_chunk(Producer producer, Handle handle, Topic topic, BatchDeliver
     if partition is not None:
         partitions = _child_integers(stream, array, where[partition], f"partition ({partition})", 0, INT32_MAX)
     elif producer._partitioner is not None:
-        partitions = _chosen_partitions(producer, handle, topic, keys, values.length)
+        partitions = _chosen_partitions(
+            producer, handle, topic, keys, values.length, may_wait and not handle.manual and not kx_in_callback(), deadline)
     if timestamp is not None:
         timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
     header_columns = [_child_column(stream, array, where[name], f"headers ({name})") for name in header_names]
@@ -783,7 +788,7 @@ cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column
             e.keys = &keys.segments[0]
         if partitions is not None:
             e.partitions = &partitions.c
-            e.partition_count = _partition_count_for(handle, topic, partitions)
+            e.partition_count = _partition_count_for(handle, topic, partitions, may_wait, deadline)
         if timestamps is not None:
             e.timestamps = &timestamps.c
         _enqueue_segment(handle, &e, may_wait, deadline)

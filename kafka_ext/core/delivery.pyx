@@ -76,11 +76,13 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     finished = kx_parts_take_finished(&handle.parts)
     if handle.todo_count or others or handle.throttles != NULL or finished != NULL or KX_LOAD(handle.completed_count):
         with gil:
+            kx_enter_callbacks()
             for i in range(handle.todo_count):
                 if i + 4 < handle.todo_count:       # made by another thread, so in another core's cache
                     __builtin_prefetch(kx_message_of(handle.todo[i + 4]._private))
                 report(handle, handle.todo[i])
                 if handle.generation != kx_fork_generation:
+                    kx_leave_callbacks()
                     return 0                    # the callback has forked, and this is the child: all the rest is the parent's
             report_unheard(handle)
             if others:
@@ -91,6 +93,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
                 serve_throttles(handle)
             finish_parts(handle, finished)
             complete_batches(handle)
+            kx_leave_callbacks()
     kx_releases_publish(&handle.releases)
     for i in range(count):
         rd_kafka_event_destroy(events[i])           # now librdkafka forgets the messages and there is room for others

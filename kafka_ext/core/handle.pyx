@@ -74,6 +74,7 @@ cdef class Topic:
     cdef str name                   # owned; also the C handle's opaque pointer, borrowed there (valid: Handle.topics keeps us)
     cdef int partition_count        # cached for partitioners written in Python; 0: not known
     cdef int64_t counted_at
+    cdef bint asking                # a thread is finding that out
 
     def __cinit__(self):
         self.rkt = NULL

@@ -11,6 +11,9 @@ cdef extern from "kafka_ext/threads.h" nogil:
     const bint KX_FREE_THREADED
     int kx_fork_generation
     int kx_watch_forks() noexcept
+    void kx_enter_callbacks() noexcept
+    void kx_leave_callbacks() noexcept
+    bint kx_in_callback() noexcept
     void KX_ADD(int64_t counter, int64_t n) noexcept
     int64_t KX_LOAD(int64_t counter) noexcept
     ctypedef struct kx_gate:

@@ -51,13 +51,27 @@ def fetch_metadata(Handle handle, topic, timeout):
     return aside(handle, _fetch, handle, known, _remaining_ms(deadline, MAX_WAIT_MS))
 
 
-cdef int partition_count_of(Handle handle, Topic topic) except -1:
-    """How many partitions `topic` has, asked again as often as librdkafka itself does (topic.metadata.refresh.interval.ms)."""
+cdef int partition_count_of(Handle handle, Topic topic, bint may_wait=True, int64_t deadline=-1) except -1:
+    """How many partitions `topic` has, asked again as often as librdkafka itself does (topic.metadata.refresh.interval.ms).
+
+    Waits at most ten seconds, and not beyond `deadline`. Without `may_wait` the question is asked in the background, and until there is an
+    answer this raises a retriable KafkaException.
+    """
     cdef int64_t now = kx_now_us()
-    cdef int64_t deadline
     if topic.partition_count and now < topic.counted_at:
         return topic.partition_count
-    deadline = now + 10 * 1000000
+    if not may_wait:
+        if not topic.asking:
+            topic.asking = True
+            _threading.Thread(target=_ask_partition_count, args=(handle, topic), name="kafka_ext call", daemon=True).start()
+        if topic.partition_count:
+            return topic.partition_count        # a little old; librdkafka's own partitioners go by no newer one
+        raise KafkaException(KafkaError(
+            RD_KAFKA_RESP_ERR__WAIT_CACHE,
+            f"topic {topic.name}: its partitions are not known yet, so the partitioner cannot be asked; try again", is_retriable=True))
+    now += 10 * 1000000
+    if deadline < 0 or now < deadline:
+        deadline = now
     while True:
         _, _, _, _, topics = fetch_metadata(handle, topic.name, max(deadline - kx_now_us(), 0) / 1e6)
         for name, partitions, err in topics:
@@ -72,4 +86,18 @@ cdef int partition_count_of(Handle handle, Topic topic) except -1:
                 f"topic {topic.name}: its partitions are not known, so the partitioner cannot be asked"))
         with nogil:
             kx_gate_wait(&handle.gate, kx_gate_seen(&handle.gate), SLICE_MS)    # being created, perhaps
-        PyErr_CheckSignals()
+        handle.let_signals()
+
+
+def _ask_partition_count(Handle handle, Topic topic):
+    """Find out in the background; what goes wrong is seen by the send that cannot do without."""
+    try:
+        handle.enter()
+        try:
+            partition_count_of(handle, topic)
+        finally:
+            handle.leave()
+    except KafkaException:
+        pass
+    finally:
+        topic.asking = False

@@ -122,7 +122,8 @@ cdef class Producer:
         if kx_releases_waiting(&handle.releases):
             kx_releases_empty(&handle.releases, &handle.pool)
         if partition == NO_PARTITION and self._partitioner is not None:
-            partition = self._choose_partition(handle, topic, record.key)
+            partition = self._choose_partition(
+                handle, topic, record.key, may_wait and not handle.manual and not kx_in_callback(), deadline)
 
         # Empty, for the way out below: a try-finally costs nothing where a try-except would save the thread's exception state.
         value.owner = key.owner = NULL
@@ -170,8 +171,8 @@ cdef class Producer:
         """Wait for room, without the GIL and in slices, and try again. librdkafka's own blocking flag has no timeout and no signals."""
         cdef unsigned long seen
         cdef int err
-        if handle.serving_thread == PyThread_get_thread_ident():
-            return RD_KAFKA_RESP_ERR__QUEUE_FULL        # in a callback: waiting for room here would be waiting for itself
+        if kx_in_callback():
+            return RD_KAFKA_RESP_ERR__QUEUE_FULL        # waiting for room here would be waiting for itself, or for another in its place
         while True:
             seen = kx_gate_seen(&handle.gate)
             with nogil:
@@ -205,9 +206,9 @@ cdef class Producer:
 
     # ------------------------------------------------------------------ partitioners and interceptors written in Python
 
-    cdef int32_t _choose_partition(self, Handle handle, Topic topic, object key) except -1:
+    cdef int32_t _choose_partition(self, Handle handle, Topic topic, object key, bint may_wait, int64_t deadline) except -1:
         """Ask the caller's partitioner, here on the sending thread and before the enqueue: librdkafka's threads never run Python."""
-        partition_count = partition_count_of(handle, topic)
+        partition_count = partition_count_of(handle, topic, may_wait, deadline)
         chosen = self._partitioner(topic.name, key, partition_count)
         try:
             partition = chosen.__index__()
