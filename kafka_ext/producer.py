@@ -181,9 +181,11 @@ class KafkaProducer(Producer):
             values: a list or tuple of what a record's value can be; an Arrow column (anything with `__arrow_c_array__` or
                 `__arrow_c_stream__`) of binary, string, their large and view forms, fixed-size binary, or a dictionary of one of them,
                 nulls becoming tombstones; or a C-contiguous buffer of two dimensions, or one of records, whose rows are the messages.
-            keys: the same forms, or one key for all. Copied within the call.
-            partitions: one int, a sequence of ints or an integer buffer; without, the partitioner chooses.
-            timestamps: the same, in milliseconds since the epoch; without, now.
+            keys: the same forms, or one key for all (a str, bytes or flat buffer of bytes). Copied within the call.
+            partitions: one int, a sequence, an integer buffer or an Arrow column of integers. Without, or where one is None or null, the
+                partitioner chooses.
+            timestamps: the same, in milliseconds since the epoch, or datetimes, or an Arrow column of timestamps. Without, or where one is
+                None or null, now.
             headers: one list of pairs (or mapping) for all, or a sequence of such lists.
             ids: anything, one for each; kept as `BatchDelivery.ids`.
             on_delivery: called once, as `on_delivery(batch)`, when every message has been reported: by the thread that serves events.

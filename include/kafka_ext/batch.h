@@ -160,6 +160,22 @@ static inline void kx_part_fail(kx_part *part, int64_t index, int32_t code)
     pthread_mutex_unlock(&part->lock);
 }
 
+/* A copy of what has failed so far, the caller's to free (NULL: none, or no memory); how many. */
+static inline size_t kx_part_failures(kx_part *part, kx_failure **failures)
+{
+    size_t count;
+    *failures = NULL;
+    pthread_mutex_lock(&part->lock);
+    count = part->failure_count;
+    if (count) {
+        *failures = malloc(count * sizeof(**failures));
+        if (*failures)
+            memcpy(*failures, part->failures, count * sizeof(**failures));
+    }
+    pthread_mutex_unlock(&part->lock);
+    return count;
+}
+
 /* Count `count` messages as answered; the last ones pass the part on to be finished, with the GIL, by the thread that serves. */
 static inline int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count)
 {
@@ -200,6 +216,8 @@ static inline kx_part *kx_parts_take_finished(kx_parts *parts)
 
 /* ------------------------------------------------------------------ the enqueue loop */
 
+#define KX_TURN 1024
+
 typedef struct kx_enqueue {
     /* what: one segment of values; of the others, where the values' first message is in them */
     const kx_segment *values;
@@ -212,7 +230,6 @@ typedef struct kx_enqueue {
     const kx_segment *header_columns;
     const char *const *header_names;
     size_t header_count;
-    int partition_count;                /* what is known of the topic: explicit partitions from here on are refused; 0: not known */
     int copy;
     /* where to */
     rd_kafka_t *rk;
@@ -221,18 +238,40 @@ typedef struct kx_enqueue {
     kx_parts *parts;
     int64_t base;                       /* the index, in the part, of the segment's first message */
     /* how far */
-    int64_t next;
+    int64_t next;                       /* all before it are enqueued or failed */
+    unsigned char done[KX_TURN];        /* and of those from there on, these */
+    int64_t refused;                    /* failed, and not yet counted as answered */
     int64_t accepted;
     int64_t accepted_bytes;
 } kx_enqueue;
 
-#define KX_TURN 1024
-
-static inline rd_kafka_resp_err_t kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition, kx_span value, kx_span key)
+static inline kx_span kx_enqueue_key(const kx_enqueue *e, int64_t i)
 {
+    return e->keys ? kx_segment_at(e->keys, i) : (kx_span){NULL, 0};
+}
+
+/* Message `i` has been tried. 1: the queue is full, and it comes again. */
+static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t err, size_t size)
+{
+    if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
+        return 1;
+    e->done[i - e->next] = 1;
+    if (err) {
+        kx_part_fail(e->part, e->base + i, err);
+        e->refused++;
+    } else {
+        e->accepted++;
+        e->accepted_bytes += (int64_t)size;
+    }
+    return 0;
+}
+
+static inline int kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition)
+{
+    const kx_span value = kx_segment_at(e->values, i), key = kx_enqueue_key(e, i);
+    const kx_bytes v = {value.data, value.size, NULL, NULL}, k = {key.data, key.size, NULL, NULL};
+    const int64_t timestamp = e->timestamps ? kx_integer_at(e->timestamps, i, 0) : 0;
     rd_kafka_headers_t *headers = NULL;
-    kx_bytes v = {value.data, value.size, NULL, NULL}, k = {key.data, key.size, NULL, NULL};
-    int64_t timestamp = e->timestamps ? kx_integer_at(e->timestamps, i, 0) : 0;
     rd_kafka_resp_err_t err;
     if (e->each_headers) {
         headers = e->each_headers[i];
@@ -250,97 +289,116 @@ static inline rd_kafka_resp_err_t kx_enqueue_one(kx_enqueue *e, int64_t i, int32
         e->each_headers[i] = NULL;
     else if (err && headers && !e->each_headers)
         rd_kafka_headers_destroy(headers);
-    return err;
+    return kx_enqueue_tried(e, i, err, value.size);
 }
 
-/* Enqueue from e->next on until all are through (0), the queue is full (QUEUE_FULL; `next` is the first that found no room), or some
- * turns are done (-1: go on; the caller looks after signals in between). A message that is refused for itself is noted as failed. */
+/* Of the turn's messages from `n` on, those that `following` chains to it (NULL: each that comes behind it): to one partition, or to
+ * whichever the partitioner chooses. 1: the queue is full.
+ *
+ * Never with RD_KAFKA_MSG_F_PARTITION and a partition for each: that way rd_kafka_produce_batch() loses a message whose partition does
+ * not exist (any more), and its place in the queue with it, so that no flush ever ends. With one partition for all it looks first. */
+static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int count, const int16_t *following)
+{
+    rd_kafka_message_t messages[KX_TURN];
+    int used = 0;
+    for (; n >= 0 && n < count; n = following ? following[n] : n + 1) {
+        rd_kafka_message_t *m = &messages[used];
+        kx_span value, key;
+        if (e->done[n])
+            continue;
+        value = kx_segment_at(e->values, e->next + n);
+        key = kx_enqueue_key(e, e->next + n);
+        m->err = 0;
+        m->payload = (void *)value.data;
+        m->len = value.size;
+        m->key = (void *)key.data;
+        m->key_len = key.size;
+        m->_private = kx_part_opaque(e->part, e->base + e->next + n);
+        used++;
+    }
+    if (used) {
+        kafka_ext_clock_stop();     /* a turn is a fraction of a millisecond; the call itself takes one time for all */
+        rd_kafka_produce_batch(e->topic, partition, e->copy ? RD_KAFKA_MSG_F_COPY : 0, messages, used);
+        kafka_ext_clock_go();
+    }
+    for (n = 0; n < used; n++) {
+        rd_kafka_message_t *m = &messages[n];
+        if (kx_enqueue_tried(e, kx_opaque_index(m->_private) - e->base, m->err, m->len))
+            return 1;       /* it and all behind it */
+    }
+    return 0;
+}
+
+/* A turn of messages with a partition for each: group by group, a partition each, so that each keeps its order. */
+static inline int kx_enqueue_partitioned(kx_enqueue *e, int count)
+{
+    enum { BUCKETS = 2 * KX_TURN };
+    int32_t partitions[KX_TURN];
+    int16_t following[KX_TURN], last[KX_TURN], firsts[KX_TURN], buckets[BUCKETS];
+    int groups = 0, chosen = 0;
+    for (int n = 0; n < count; n++) {
+        partitions[n] = (int32_t)kx_integer_at(e->partitions, e->next + n, RD_KAFKA_PARTITION_UA);
+        chosen += partitions[n] == RD_KAFKA_PARTITION_UA;
+    }
+    if (chosen && chosen < count) {
+        /* Some are the partitioner's choice, and it may choose one that others name: one by one keeps their order. */
+        for (int n = 0; n < count; n++)
+            if (!e->done[n] && kx_enqueue_one(e, e->next + n, partitions[n]))
+                return 1;
+        return 0;
+    }
+    memset(buckets, 0xff, sizeof(buckets));
+    for (int n = 0; n < count; n++) {
+        uint32_t bucket = (uint32_t)partitions[n] * 2654435761u % BUCKETS;
+        while (buckets[bucket] >= 0 && partitions[buckets[bucket]] != partitions[n])
+            bucket = (bucket + 1) % BUCKETS;
+        following[n] = -1;
+        if (buckets[bucket] < 0) {
+            buckets[bucket] = firsts[groups++] = (int16_t)n;
+        } else {
+            following[last[buckets[bucket]]] = (int16_t)n;
+        }
+        last[buckets[bucket]] = (int16_t)n;
+    }
+    for (int g = 0; g < groups; g++)
+        if (kx_enqueue_group(e, partitions[firsts[g]], firsts[g], count, following))
+            return 1;
+    return 0;
+}
+
+/* The next `count` messages. 1: the queue is full. */
+static inline int kx_enqueue_turn(kx_enqueue *e, int count)
+{
+    const int32_t all = e->partitions && !e->partitions->data ? (int32_t)e->partitions->one : RD_KAFKA_PARTITION_UA;
+    if (!e->timestamps && !e->headers && !e->each_headers && !e->header_count)
+        return e->partitions && e->partitions->data ? kx_enqueue_partitioned(e, count) : kx_enqueue_group(e, all, 0, count, NULL);
+    /* rd_kafka_produce_batch() knows neither timestamps nor headers. */
+    for (int n = 0; n < count; n++) {
+        const int64_t i = e->next + n;
+        const int32_t partition = e->partitions && e->partitions->data ? (int32_t)kx_integer_at(e->partitions, i, all) : all;
+        if (!e->done[n] && kx_enqueue_one(e, i, partition))
+            return 1;
+    }
+    return 0;
+}
+
+/* Enqueue from e->next on until all are through (0), the queue is full (QUEUE_FULL), or some turns are done (-1: go on; the caller looks
+ * after signals in between). A message that is refused for itself is noted as failed. */
 static int kx_enqueue_some(kx_enqueue *e)
 {
     const int64_t length = kx_segment_length(e->values);
-    const int plain = !e->timestamps && !e->headers && !e->each_headers && !e->header_count
-                      && (!e->partitions || !e->partitions->data || e->partition_count);
-    const int flags = (e->copy ? RD_KAFKA_MSG_F_COPY : 0);
     for (int turn = 0; turn < 64; turn++) {
-        const int64_t first = e->next;
-        const int count = length - first < KX_TURN ? (int)(length - first) : KX_TURN;
-        rd_kafka_message_t messages[KX_TURN];
-        int64_t refused = 0;
-        int used = 0, full = 0, turn_length = count;
+        const int count = length - e->next < KX_TURN ? (int)(length - e->next) : KX_TURN;
+        int full;
         if (!count)
             return 0;
-        for (int n = 0; n < count; n++) {
-            const int64_t i = first + n;
-            const kx_span value = kx_segment_at(e->values, i);
-            const kx_span key = e->keys ? kx_segment_at(e->keys, i) : (kx_span){NULL, 0};
-            const int32_t partition = e->partitions ? (int32_t)kx_integer_at(e->partitions, i, RD_KAFKA_PARTITION_UA) : RD_KAFKA_PARTITION_UA;
-            if (plain) {
-                rd_kafka_message_t *m = &messages[used];
-                /* rd_kafka_produce_batch() loses a message (and its place in the queue) whose partition does not exist in a topic it
-                 * knows, so such a one must not reach it. */
-                if (partition >= 0 && e->partitions->data && partition >= e->partition_count) {
-                    if (used) {
-                        turn_length = n;    /* first those before it: when they find the queue full, this one comes again */
-                        break;
-                    }
-                    kx_part_fail(e->part, e->base + i, RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION);
-                    refused++;
-                    continue;
-                }
-                m->err = 0;
-                m->payload = (void *)value.data;
-                m->len = value.size;
-                m->key = (void *)key.data;
-                m->key_len = key.size;
-                m->partition = partition;
-                m->_private = kx_part_opaque(e->part, e->base + i);
-                used++;
-            } else {
-                rd_kafka_resp_err_t err = kx_enqueue_one(e, i, partition, value, key);
-                if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL) {
-                    full = 1;
-                    e->next = i;
-                    break;
-                }
-                if (err) {
-                    kx_part_fail(e->part, e->base + i, err);
-                    refused++;
-                } else {
-                    e->accepted++;
-                    e->accepted_bytes += (int64_t)value.size;
-                }
-                e->next = i + 1;
-            }
-        }
-        if (plain) {
-            const int fixed = e->partitions && !e->partitions->data;
-            e->next = first + turn_length;
-            if (used) {
-                kafka_ext_clock_stop();     /* a turn is a fraction of a millisecond; the call itself takes one time for all */
-                rd_kafka_produce_batch(e->topic, fixed ? (int32_t)e->partitions->one : RD_KAFKA_PARTITION_UA,
-                                       flags | (e->partitions && !fixed ? RD_KAFKA_MSG_F_PARTITION : 0), messages, used);
-                kafka_ext_clock_go();
-                for (int n = 0; n < used; n++) {
-                    rd_kafka_message_t *m = &messages[n];
-                    const int64_t i = kx_opaque_index(m->_private) - e->base;
-                    if (!m->err) {
-                        e->accepted++;
-                        e->accepted_bytes += (int64_t)m->len;
-                    } else if (m->err == RD_KAFKA_RESP_ERR__QUEUE_FULL) {
-                        /* This one and all behind it: they come again, but those refused for themselves in between must not. */
-                        full = 1;
-                        e->next = i;
-                        break;
-                    } else {
-                        kx_part_fail(e->part, e->base + i, m->err);
-                        refused++;
-                    }
-                }
-            }
-        }
-        kx_part_answered(e->parts, e->part, refused);
+        full = kx_enqueue_turn(e, count);
+        kx_part_answered(e->parts, e->part, e->refused);
+        e->refused = 0;
         if (full)
             return RD_KAFKA_RESP_ERR__QUEUE_FULL;
+        memset(e->done, 0, (size_t)count);
+        e->next += count;
     }
     return e->next < length ? -1 : 0;
 }
@@ -349,9 +407,14 @@ static int kx_enqueue_some(kx_enqueue *e)
 static void kx_enqueue_abandon(kx_enqueue *e, int32_t code)
 {
     const int64_t length = kx_segment_length(e->values);
-    const int64_t left = length - e->next;
-    for (int64_t i = e->next; i < length; i++)
+    int64_t left = 0;
+    for (int64_t i = e->next; i < length; i++) {
+        if (i - e->next < KX_TURN && e->done[i - e->next])
+            continue;
         kx_part_fail(e->part, e->base + i, code);
+        left++;
+    }
+    memset(e->done, 0, sizeof(e->done));
     e->next = length;
     kx_part_answered(e->parts, e->part, left);
 }

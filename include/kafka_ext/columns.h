@@ -7,6 +7,7 @@
 #define KAFKA_EXT_COLUMNS_H
 
 #include <Python.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@ typedef enum kx_layout {
     KX_NULLS,       /* no memory: every one is null */
     KX_ONE,         /* the same bytes for all */
     KX_OBJECTS,     /* PyObject *[]: exact `bytes`, immutable, so that they can be read without the GIL */
-    KX_POINTERS,    /* kx_span[]: pointer and length of each; a NULL pointer is null */
+    KX_POINTERS,    /* structs of `width` bytes that begin with a kx_span; a NULL pointer is null */
     KX_ROWS,        /* rows of equal size, one behind another */
     KX_BINARY32,    /* Arrow binary and string: int32 offsets into one buffer */
     KX_BINARY64,    /* their large forms */
@@ -40,9 +41,9 @@ typedef struct kx_segment {
     const void *index;          /* offsets, views, objects or spans */
     const void *data;           /* bytes */
     const void *const *buffers; /* the data buffers of views */
-    const int64_t *sizes;       /* and their sizes */
+    const void *sizes;          /* and their sizes: int64 */
     int64_t buffer_count;
-    size_t width;               /* KX_ROWS, KX_ONE */
+    size_t width;               /* KX_ROWS, KX_ONE, KX_POINTERS */
     /* a dictionary-encoded column reads its values through these indices */
     const void *codes;
     int code_width;             /* bytes; negative: signed */
@@ -61,18 +62,35 @@ typedef struct kx_view16 {
 
 static inline int kx_bit(const uint8_t *bitmap, int64_t i) { return !bitmap || (bitmap[i >> 3] >> (i & 7) & 1); }
 
+/* Element `i` of numbers that may lie at any address: Arrow recommends alignment and does not require it, a buffer promises none. */
+#define KX_AT(type)                                                             \
+    static inline type kx_at_##type(const void *numbers, int64_t i)             \
+    {                                                                           \
+        type number;                                                            \
+        memcpy(&number, (const char *)numbers + (size_t)i * sizeof(type), sizeof(type)); \
+        return number;                                                          \
+    }
+KX_AT(int16_t)
+KX_AT(uint16_t)
+KX_AT(int32_t)
+KX_AT(uint32_t)
+KX_AT(int64_t)
+KX_AT(uint64_t)
+KX_AT(kx_view16)
+#undef KX_AT
+
 static inline int64_t kx_code(const void *codes, int width, int64_t i)
 {
     switch (width) {
     case -1: return ((const int8_t *)codes)[i];
     case 1: return ((const uint8_t *)codes)[i];
-    case -2: return ((const int16_t *)codes)[i];
-    case 2: return ((const uint16_t *)codes)[i];
-    case -4: return ((const int32_t *)codes)[i];
-    case 4: return ((const uint32_t *)codes)[i];
-    case -8: return ((const int64_t *)codes)[i];
+    case -2: return kx_at_int16_t(codes, i);
+    case 2: return kx_at_uint16_t(codes, i);
+    case -4: return kx_at_int32_t(codes, i);
+    case 4: return kx_at_uint32_t(codes, i);
+    case -8: return kx_at_int64_t(codes, i);
     default: {
-        uint64_t code = ((const uint64_t *)codes)[i];
+        uint64_t code = kx_at_uint64_t(codes, i);
         return code > INT64_MAX ? -1 : (int64_t)code;
     }
     }
@@ -107,30 +125,31 @@ static inline kx_span kx_segment_at(const kx_segment *s, int64_t i)
         return span;
     }
     case KX_POINTERS:
-        return ((const kx_span *)s->index)[i];
+        memcpy(&span, (const char *)s->index + (size_t)i * s->width, sizeof(span));
+        return span;
     case KX_ROWS:
         span.data = s->width ? (const char *)s->data + (size_t)i * s->width : empty;
         span.size = s->width;
         return span;
     case KX_BINARY32: {
-        const int32_t *offsets = s->index;
-        span.size = (size_t)(offsets[i + 1] - offsets[i]);
-        span.data = span.size ? (const char *)s->data + offsets[i] : empty;
+        const int32_t start = kx_at_int32_t(s->index, i);
+        span.size = (size_t)(kx_at_int32_t(s->index, i + 1) - start);
+        span.data = span.size ? (const char *)s->data + start : empty;
         return span;
     }
     case KX_BINARY64: {
-        const int64_t *offsets = s->index;
-        span.size = (size_t)(offsets[i + 1] - offsets[i]);
-        span.data = span.size ? (const char *)s->data + offsets[i] : empty;
+        const int64_t start = kx_at_int64_t(s->index, i);
+        span.size = (size_t)(kx_at_int64_t(s->index, i + 1) - start);
+        span.data = span.size ? (const char *)s->data + start : empty;
         return span;
     }
     case KX_VIEWS: {
-        const kx_view16 *view = (const kx_view16 *)s->index + i;
-        span.size = (size_t)view->size;
-        if (view->size <= 12)
-            span.data = view->u.inlined;
+        const kx_view16 view = kx_at_kx_view16(s->index, i);
+        span.size = (size_t)view.size;
+        if (view.size <= 12)
+            span.data = (const char *)s->index + (size_t)i * sizeof(view) + offsetof(kx_view16, u);
         else
-            span.data = (const char *)s->buffers[view->u.elsewhere.buffer] + view->u.elsewhere.offset;
+            span.data = (const char *)s->buffers[view.u.elsewhere.buffer] + view.u.elsewhere.offset;
         return span;
     }
     }
@@ -141,11 +160,12 @@ static inline kx_span kx_segment_at(const kx_segment *s, int64_t i)
  * enqueued; reads each offset once. */
 static const char *kx_segment_check(const kx_segment *s)
 {
-    int64_t last = s->codes ? s->code_length : s->length;
     if (s->length < 0 || s->offset < 0 || s->code_length < 0 || s->code_offset < 0)
         return "a negative length or offset";
+    if (s->code_length > INT64_MAX - s->code_offset)
+        return "a length beyond all memory";
     if (s->codes)
-        for (int64_t i = 0; i < last; i++)
+        for (int64_t i = 0; i < s->code_length; i++)
             if (kx_bit(s->code_validity, i + s->code_offset)) {
                 int64_t code = kx_code(s->codes, s->code_width, i + s->code_offset);
                 if (code < 0 || code >= s->length)
@@ -153,45 +173,70 @@ static const char *kx_segment_check(const kx_segment *s)
             }
     if (!s->length)
         return NULL;
+    if (s->length > INT64_MAX - s->offset)
+        return "a length beyond all memory";
     switch (s->layout) {
     case KX_BINARY32: {
-        const int32_t *offsets = (const int32_t *)s->index + s->offset;
-        if (offsets[0] < 0)
+        int32_t last_offset = kx_at_int32_t(s->index, s->offset);
+        const int32_t first = last_offset;
+        if (first < 0)
             return "a negative offset";
-        for (int64_t i = 0; i < s->length; i++)
-            if (offsets[i + 1] < offsets[i])
+        for (int64_t i = 1; i <= s->length; i++) {
+            const int32_t offset = kx_at_int32_t(s->index, s->offset + i);
+            if (offset < last_offset)
                 return "offsets that go backwards";
-        return s->data || offsets[s->length] == offsets[0] ? NULL : "no data buffer";
+            last_offset = offset;
+        }
+        return s->data || last_offset == first ? NULL : "no data buffer";
     }
     case KX_BINARY64: {
-        const int64_t *offsets = (const int64_t *)s->index + s->offset;
-        if (offsets[0] < 0)
+        int64_t last_offset = kx_at_int64_t(s->index, s->offset);
+        const int64_t first = last_offset;
+        if (first < 0)
             return "a negative offset";
-        for (int64_t i = 0; i < s->length; i++)
-            if (offsets[i + 1] < offsets[i])
+        for (int64_t i = 1; i <= s->length; i++) {
+            const int64_t offset = kx_at_int64_t(s->index, s->offset + i);
+            if (offset < last_offset)
                 return "offsets that go backwards";
-        return s->data || offsets[s->length] == offsets[0] ? NULL : "no data buffer";
+            last_offset = offset;
+        }
+        return s->data || last_offset == first ? NULL : "no data buffer";
     }
-    case KX_VIEWS: {
-        const kx_view16 *views = (const kx_view16 *)s->index + s->offset;
+    case KX_VIEWS:
         for (int64_t i = 0; i < s->length; i++) {
-            const kx_view16 *v = &views[i];
-            if (s->validity && !kx_bit(s->validity, i + s->offset))
+            const kx_view16 v = kx_at_kx_view16(s->index, s->offset + i);
+            if (s->validity && !kx_bit(s->validity, s->offset + i))
                 continue;
-            if (v->size < 0)
+            if (v.size < 0)
                 return "a view of negative size";
-            if (v->size > 12 && (v->u.elsewhere.buffer < 0 || v->u.elsewhere.buffer >= s->buffer_count || v->u.elsewhere.offset < 0
-                                 || (int64_t)v->u.elsewhere.offset + v->size > s->sizes[v->u.elsewhere.buffer]))
+            if (v.size <= 12)
+                continue;
+            if (v.u.elsewhere.buffer < 0 || v.u.elsewhere.buffer >= s->buffer_count || v.u.elsewhere.offset < 0
+                || !s->buffers[v.u.elsewhere.buffer]
+                || (int64_t)v.u.elsewhere.offset + v.size > kx_at_int64_t(s->sizes, v.u.elsewhere.buffer))
                 return "a view outside its buffers";
         }
         return NULL;
-    }
     default:
         return NULL;
     }
 }
 
 static inline int64_t kx_segment_length(const kx_segment *s) { return s->codes ? s->code_length : s->length; }
+
+/* Its messages from `start` on, `length` of them; the caller sees to it that they are there. */
+static inline kx_segment kx_segment_slice(const kx_segment *s, int64_t start, int64_t length)
+{
+    kx_segment slice = *s;
+    if (slice.codes) {
+        slice.code_offset += start;
+        slice.code_length = length;
+    } else {
+        slice.offset += start;
+        slice.length = length;
+    }
+    return slice;
+}
 
 /* ------------------------------------------------------------------ integers */
 
@@ -203,6 +248,7 @@ typedef struct kx_integers {
     const uint8_t *validity;
     int64_t one;
     int64_t multiply, divide;   /* to milliseconds */
+    int blanks;                 /* INT64_MIN is null too: numbers made here, which have no bitmap */
 } kx_integers;
 
 /* Element `i`, or `absent` where it is null. */
@@ -215,6 +261,8 @@ static inline int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t abs
     if (c->validity && !kx_bit(c->validity, i))
         return absent;
     value = kx_code(c->data, c->width, i);
+    if (c->blanks && value == INT64_MIN)
+        return absent;
     if (c->divide > 1)
         return value / c->divide;
     if (c->multiply > 1)
@@ -235,39 +283,53 @@ static int64_t kx_integers_outside(const kx_integers *c, int64_t least, int64_t 
 
 /* ------------------------------------------------------------------ from Arrow */
 
+/* Whether the structure of an Arrow array can be looked into: NULL, or what is wrong with it. */
+static inline const char *kx_arrow_check(const kx_arrow_schema *schema, const kx_arrow_array *array, int64_t buffers)
+{
+    if (!schema->format || !array->release)
+        return "it was released before";
+    if (array->length < 0 || array->offset < 0)
+        return "a negative length or offset";
+    if (array->length > INT64_MAX - array->offset)
+        return "a length beyond all memory";
+    if (array->n_buffers < buffers || (buffers && !array->buffers))
+        return "too few buffers";
+    if (buffers && array->null_count > 0 && !array->buffers[0])
+        return "nulls without a validity bitmap";
+    return NULL;
+}
+
 /* A segment over one Arrow array of bytes. NULL, or what is wrong with it (in `text` where it needs more words). Neither takes nor
  * releases anything: the array must outlive the segment. */
 static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text, size_t size)
 {
     const char *format = schema->format;
+    const char *wrong = kx_arrow_check(schema, array, 0);
     memset(s, 0, sizeof(*s));
-    if (!format || !array->release)
-        return "it was released before";
-    if (array->length < 0 || array->offset < 0)
-        return "a negative length or offset";
+    if (wrong)
+        return wrong;
     if (schema->dictionary) {
         static const char codes[] = "cCsSiIlL";
         static const int widths[] = {-1, 1, -2, 2, -4, 4, -8, 8};
+        static const int64_t none[1] = {0};
         const char *found = format[0] && !format[1] ? strchr(codes, format[0]) : NULL;
-        const char *wrong;
-        if (!found || !array->dictionary || array->n_buffers < 2)
+        if (!found || !array->dictionary)
             return "a dictionary without indices or values";
+        if (schema->dictionary->dictionary)
+            return "a dictionary of dictionaries";
+        wrong = kx_arrow_check(schema, array, 2);
+        if (wrong)
+            return wrong;
         wrong = kx_segment_from_arrow(schema->dictionary, array->dictionary, s, text, size);
         if (wrong)
             return wrong;
-        if (s->codes)
-            return "a dictionary of dictionaries";
-        s->codes = array->buffers[1];
+        if (array->length && !array->buffers[1])
+            return "no index buffer";
+        s->codes = array->buffers[1] ? array->buffers[1] : none;
         s->code_width = widths[found - codes];
         s->code_validity = array->null_count ? array->buffers[0] : NULL;
         s->code_offset = array->offset;
         s->code_length = array->length;
-        if (!s->codes) {
-            static const int64_t none[1] = {0};
-            if (array->length)
-                return "no index buffer";
-            s->codes = none;
-        }
         return NULL;
     }
     s->length = array->length;
@@ -276,21 +338,22 @@ static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx
         s->layout = KX_NULLS;
         return NULL;
     }
-    if (array->n_buffers < 1 || !array->buffers)
-        return "no buffers";
-    s->validity = array->null_count ? array->buffers[0] : NULL;
     if (!strcmp(format, "z") || !strcmp(format, "u") || !strcmp(format, "Z") || !strcmp(format, "U")) {
+        wrong = kx_arrow_check(schema, array, 3);
+        if (wrong)
+            return wrong;
         s->layout = format[0] == 'z' || format[0] == 'u' ? KX_BINARY32 : KX_BINARY64;
-        if (array->n_buffers < 3)
-            return "too few buffers";
+        s->validity = array->null_count ? array->buffers[0] : NULL;
         s->index = array->buffers[1];
         s->data = array->buffers[2];
         return s->index || !s->length ? NULL : "no offsets buffer";
     }
     if (!strcmp(format, "vz") || !strcmp(format, "vu")) {
+        wrong = kx_arrow_check(schema, array, 3);
+        if (wrong)
+            return wrong;
         s->layout = KX_VIEWS;
-        if (array->n_buffers < 3)
-            return "too few buffers";
+        s->validity = array->null_count ? array->buffers[0] : NULL;
         s->index = array->buffers[1];
         s->buffers = (const void *const *)array->buffers + 2;
         s->buffer_count = array->n_buffers - 3;
@@ -302,9 +365,13 @@ static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx
     if (!strncmp(format, "w:", 2)) {
         char *end;
         long width = strtol(format + 2, &end, 10);
-        if (*end || width < 0 || array->n_buffers < 2)
+        wrong = kx_arrow_check(schema, array, 2);
+        if (wrong)
+            return wrong;
+        if (end == format + 2 || *end || width < 0 || width > INT32_MAX)
             return "a malformed fixed size";
         s->layout = KX_ROWS;
+        s->validity = array->null_count ? array->buffers[0] : NULL;
         s->width = (size_t)width;
         s->data = array->buffers[1];
         return s->data || !s->length || !width ? NULL : "no data buffer";
@@ -321,11 +388,10 @@ static const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const k
     static const int widths[] = {-1, 1, -2, 2, -4, 4, -8, 8};
     const char *format = schema->format;
     const char *found;
+    const char *wrong = kx_arrow_check(schema, array, 0);
     memset(c, 0, sizeof(*c));
-    if (!format || !array->release)
-        return "it was released before";
-    if (array->length < 0 || array->offset < 0)
-        return "a negative length or offset";
+    if (wrong)
+        return wrong;
     found = format[0] && !format[1] ? strchr(codes, format[0]) : NULL;
     c->multiply = c->divide = 1;
     if (found && !schema->dictionary) {
@@ -343,13 +409,40 @@ static const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const k
         snprintf(text, size, "Arrow type %.60s", format);
         return text;
     }
-    if (array->n_buffers < 2 || (array->length && !array->buffers[1]))
+    wrong = kx_arrow_check(schema, array, 2);
+    if (wrong)
+        return wrong;
+    if (array->length && !array->buffers[1])
         return "no data buffer";
     c->length = array->length;
     c->offset = array->offset;
     c->validity = array->null_count ? array->buffers[0] : NULL;
     c->data = array->buffers[1] ? array->buffers[1] : (const void *)"";
     return NULL;
+}
+
+/* Whether a struct array's columns can be looked at: NULL, or what is wrong. */
+static const char *kx_table_check(const kx_arrow_schema *schema, const kx_arrow_array *array)
+{
+    const char *wrong = kx_arrow_check(schema, array, 0);
+    if (wrong)
+        return wrong;
+    if (array->n_children != schema->n_children || (array->n_children && !array->children))
+        return "not as its schema says";
+    for (int64_t i = 0; i < array->n_children; i++)
+        if (!array->children[i])
+            return "a column is missing";
+    return NULL;
+}
+
+/* Whether a struct array that has been checked has rows that are null as a whole. */
+static int kx_table_has_nulls(const kx_arrow_array *array)
+{
+    if (array->null_count && array->n_buffers > 0 && array->buffers && array->buffers[0])
+        for (int64_t i = 0; i < array->length; i++)
+            if (!kx_bit(array->buffers[0], array->offset + i))
+                return 1;
+    return 0;
 }
 
 #endif

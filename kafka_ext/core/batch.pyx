@@ -130,6 +130,8 @@ cdef class BatchDelivery:
             return True
         self.handle.check_not_in_callback("wait")
         while not self.finished.is_set():
+            if self.handle.forked:
+                self.handle.refuse()            # its reports come to the parent
             if self.handle.manual and not self.handle.closing:
                 self.handle.enter()
                 try:
@@ -148,21 +150,25 @@ cdef class BatchDelivery:
     def errors(self):
         """What failed, so far: `(index, KafkaError)` in the order of the index."""
         cdef BatchPart part
-        cdef size_t i
+        cdef kx_failure *failures               # owned
+        cdef size_t i, count
         found = []
         made = {}
         for item in self.parts:
             part = item
-            pthread_mutex_lock(&part.c.lock)
+            # A copy: Python objects are made without the lock, which others take while they hold the GIL.
+            count = kx_part_failures(&part.c, &failures)
+            if count and failures == NULL:
+                raise MemoryError()
             try:
-                for i in range(part.c.failure_count):
-                    code = int(part.c.failures[i].code)
+                for i in range(count):
+                    code = int(failures[i].code)
                     error = made.get(code)
                     if error is None:
                         error = made[code] = self.error_of(code)
-                    found.append((part.start + part.c.failures[i].index, error))
+                    found.append((part.start + failures[i].index, error))
             finally:
-                pthread_mutex_unlock(&part.c.lock)
+                free(failures)
         found.sort(key=_index_of)
         return found
 
@@ -265,7 +271,10 @@ cdef class _Resolve:
         self.future = future
 
     def __call__(self, batch):
-        self.loop.call_soon_threadsafe(self.resolve, batch)
+        try:
+            self.loop.call_soon_threadsafe(self.resolve, batch)
+        except RuntimeError:            # the loop is closed, and whoever waited is gone with it
+            pass
 
     def resolve(self, batch):
         if not self.future.done():
@@ -286,12 +295,14 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
             owner.batch.close_part()
         except BaseException as exc:
             unraisable(exc, owner.batch)
+        owner.batch = None              # no cycle: the batch's memory goes with the last reference to it
         part = next
     return 0
 
 
-cdef int complete_batches(Handle handle) noexcept:
-    """Complete the batches whose sender was the last to have something to do with them."""
+cdef int64_t complete_batches(Handle handle) noexcept:
+    """Complete the batches whose sender was the last to have something to do with them; how many."""
+    cdef int64_t count = 0
     while handle.completed:
         batch = handle.completed.pop(0)
         KX_ADD(handle.completed_count, -1)
@@ -299,7 +310,8 @@ cdef int complete_batches(Handle handle) noexcept:
             (<BatchDelivery>batch).complete()
         except BaseException as exc:
             unraisable(exc, batch)
-    return 0
+        count += 1
+    return count
 
 
 # ------------------------------------------------------------------ sending
@@ -323,19 +335,20 @@ cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
 
     Only from here on does close() wait for the batch: before, it waits for the call that sends it.
     """
+    cdef int64_t open_parts
     if handle.state == CLOSED:          # by a signal handler, in the midst of sending: nobody serves any more
         finish_parts(handle, kx_parts_take_finished(&handle.parts))
     with batch.lock:
         KX_ADD(handle.open_batches, 1)
         batch.open_parts -= 1
-        if batch.open_parts:
-            return 0
+        open_parts = batch.open_parts
+    if not open_parts:
+        handle.completed.append(batch)
+        KX_ADD(handle.completed_count, 1)
     if handle.state == CLOSED:
-        batch.complete()
-        return 0
-    handle.completed.append(batch)
-    KX_ADD(handle.completed_count, 1)
-    rd_kafka_queue_yield(handle.queue)
+        complete_batches(handle)
+    else:
+        rd_kafka_queue_yield(handle.queue)      # where the last messages were refused, no report wakes who serves
     return 0
 
 
@@ -369,11 +382,16 @@ cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t d
     Each message ends up enqueued or failed, also when this raises.
     """
     cdef unsigned long seen
-    cdef int result
+    cdef int result, milliseconds
+    cdef int64_t started
     cdef bint in_callback = kx_in_callback()
     cdef BatchDelivery batch = (<BatchPart>e.part.owner).batch
     try:
         while not batch.gave_up:
+            if handle.state != OPEN:            # another thread closes
+                batch.gave_up = RD_KAFKA_RESP_ERR__STATE
+                break
+            handle.let_signals()
             seen = kx_gate_seen(&handle.gate)
             with nogil:
                 result = kx_enqueue_some(e)
@@ -384,16 +402,21 @@ cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t d
                 return 0
             if kx_releases_waiting(&handle.releases):
                 kx_releases_empty(&handle.releases, &handle.pool)
-            if handle.state != OPEN:
-                batch.gave_up = RD_KAFKA_RESP_ERR__STATE
-            elif result != RD_KAFKA_RESP_ERR__QUEUE_FULL:
-                handle.let_signals()
-            elif not may_wait or handle.manual or in_callback:
+            if result != RD_KAFKA_RESP_ERR__QUEUE_FULL:
+                continue
+            if not may_wait or handle.manual or in_callback:
                 batch.gave_up = RD_KAFKA_RESP_ERR__QUEUE_FULL
             elif _expired(deadline):
                 batch.gave_up = RD_KAFKA_RESP_ERR__TIMED_OUT
             else:
-                handle.wait_for_room(seen, deadline)
+                started = kx_now_us()
+                milliseconds = _remaining_ms(deadline, SLICE_MS)
+                with nogil:
+                    kx_gate_wait(&handle.gate, seen, milliseconds)
+                KX_ADD(handle.blocked_us, kx_now_us() - started)
+    except ProducerClosedError:                 # by a signal handler
+        batch.gave_up = RD_KAFKA_RESP_ERR__STATE
+        raise
     except BaseException:
         batch.gave_up = RD_KAFKA_RESP_ERR__INTR
         raise
@@ -406,17 +429,6 @@ cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t d
 
 cdef extern from "Python.h":
     void Py_INCREF(object o) noexcept
-
-
-cdef kx_segment _slice(const kx_segment *segment, int64_t start, int64_t length) noexcept:
-    cdef kx_segment part = segment[0]
-    if part.codes != NULL:
-        part.code_offset += start
-        part.code_length = length
-    else:
-        part.offset += start
-        part.length = length
-    return part
 
 
 cdef int _check_lengths(int64_t length, int64_t other, str what) except -1:
@@ -496,36 +508,39 @@ cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, a
         raise TypeError(f"action must be an ActionWhileQueueIsFull, not {_shorten(action)}")
     if producer._interceptors is not None:
         raise KafkaException(KafkaError(
-            ErrorCode["NOT_IMPLEMENTED"], "interceptors see records one by one, and a batch has none: send() them, or use a producer without"))
+            ErrorCode["NOT_IMPLEMENTED"],
+            "interceptors see records one by one, and a batch has none: send() them, or use a producer without"))
     return 0
 
 
 cdef tuple _batch_headers(object headers, int64_t length):
     """`(the same for all, None)` or `(None, one for each)`."""
     if isinstance(headers, _Mapping):
-        return _header_pairs(headers), None
+        return _checked_headers(headers), None
     if isinstance(headers, (str, bytes, bytearray)):
         raise TypeError(f"headers must be (name, value) pairs or a sequence of such lists, not {type(headers).__name__}")
     rows = list(headers)
     if all([isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str) for row in rows]):
-        return _header_pairs(rows), None
+        return _checked_headers(rows), None
     _check_lengths(length, len(rows), "headers")
-    pairs = [() if row is None else _header_pairs(row) for row in rows]
-    for row in pairs:
-        rd_kafka_headers_destroy(_make_headers(row))    # wrong ones are found before anything is enqueued
-    return None, pairs
+    return None, [() if row is None else _checked_headers(row) for row in rows]
+
+
+cdef tuple _checked_headers(object headers):
+    """Wrong ones are found before anything is enqueued."""
+    cdef tuple pairs = _header_pairs(headers)
+    rd_kafka_headers_destroy(_make_headers(pairs))
+    return pairs
 
 
 cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, Column keys, int64_t length, bint may_wait,
                                  int64_t deadline):
     """Ask a partitioner written in Python for each key, before anything is enqueued."""
-    import array as _array_module
-
     cdef kx_span span
     cdef int64_t i
     cdef size_t segment = 0
     cdef int64_t at = 0
-    chosen = _array_module.array("i")
+    chosen = _array("i")
     for i in range(length):
         key = None
         if keys is not None:
@@ -538,23 +553,6 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
                 key = (<const char *>span.data)[:span.size]
         chosen.append(producer._choose_partition(handle, topic, key, may_wait, deadline))
     return integers_of(chosen, "partitions", 0, INT32_MAX)
-
-
-cdef int _partition_count_for(Handle handle, Topic topic, Integers partitions, bint may_wait, int64_t deadline) except -1:
-    """How many partitions the topic has, asked anew when one beyond them is named; 0 when that is not known now.
-
-    rd_kafka_produce_batch() must not see a partition that does not exist (include/kafka_ext/batch.h); where the number is not known,
-    each message goes through rd_kafka_produce(), which can do without.
-    """
-    may_wait = may_wait and not handle.manual and not kx_in_callback()
-    try:
-        count = partition_count_of(handle, topic, may_wait, deadline)
-        if kx_integers_outside(&partitions.c, -1, count - 1) >= 0:
-            topic.counted_at = 0
-            count = partition_count_of(handle, topic, may_wait, deadline)
-        return count
-    except KafkaException:
-        return 0
 
 
 cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column values, Column keys, Integers partitions,
@@ -576,8 +574,6 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
     e.topic = topic.rkt
     e.part = &part.c
     e.parts = &handle.parts
-    if partitions is not None and partitions.length >= 0:
-        e.partition_count = _partition_count_for(handle, topic, partitions, may_wait, deadline)
     try:
         if same_headers:
             headers = _make_headers(same_headers)
@@ -598,7 +594,7 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
                     key_at = 0
                 if keys.length >= 0:
                     run = min(run, kx_segment_length(&keys.segments[key_segment]) - key_at)
-                key_run = _slice(&keys.segments[key_segment], key_at if keys.length >= 0 else 0, run)
+                key_run = kx_segment_slice(&keys.segments[key_segment], key_at if keys.length >= 0 else 0, run)
                 e.keys = &key_run
             if each_headers is not None:
                 run = min(run, HEADER_WINDOW)
@@ -606,7 +602,7 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
                 for i in range(run):
                     window[i] = _make_headers(each_headers[e.base + i]) if each_headers[e.base + i] else NULL
                     windowed += 1
-            value_run = _slice(&values.segments[value_segment], value_at, run)
+            value_run = kx_segment_slice(&values.segments[value_segment], value_at, run)
             e.values = &value_run
             if partitions is not None:
                 partition_run = partitions.c
@@ -653,12 +649,12 @@ def send_table(Producer producer, table, topic, value, key, partition, timestamp
     cdef bint copy = option is _COPY
     cdef int64_t deadline = _deadline(timeout)
     cdef _Stream stream = _Stream()
-    cdef kx_arrow_array *array
     cdef BatchDelivery batch
     cdef Topic known
     _check_batch_arguments(producer, topic, on_delivery, option, action)
     if not _is_arrow(table):
-        raise TypeError(f"table must have __arrow_c_stream__ or __arrow_c_array__ (pyarrow, Polars, DuckDB, pandas), not {type(table).__name__}")
+        raise TypeError(
+            f"table must have __arrow_c_stream__ or __arrow_c_array__ (pyarrow, Polars, DuckDB, pandas), not {type(table).__name__}")
     if isinstance(headers, str):
         raise TypeError("headers must be a sequence of column names, not a str")
     names = list(headers)
@@ -668,7 +664,7 @@ def send_table(Producer producer, table, topic, value, key, partition, timestamp
         stream.open(table, "table")
         if stream.schema.format.decode() != "+s":
             raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
-        columns = [stream.schema.children[i].name.decode() for i in range(stream.schema.n_children)]
+        columns = [_column_name(stream, i) for i in range(stream.schema.n_children)]
         where = {}
         for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp),
                            *(("headers", header) for header in names)):
@@ -680,6 +676,8 @@ def send_table(Producer producer, table, topic, value, key, partition, timestamp
                 raise TypeError(f"{role} must be the name of a column, not {type(name).__name__}")
             if name not in columns:
                 raise ValueError(f"{role}: the table has no column {name!r}; it has {', '.join(columns)}")
+            if columns.count(name) > 1:
+                raise ValueError(f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all but one")
             where[name] = columns.index(name)
         batch = _new_batch(handle, known.name, on_delivery, None)
         try:
@@ -687,6 +685,7 @@ def send_table(Producer producer, table, topic, value, key, partition, timestamp
                 holder = stream.next()
                 if holder is None:
                     break
+                handle.let_signals()
                 _send_chunk(producer, handle, known, batch, stream, holder, where, value, key, partition, timestamp, names, copy,
                             action is _BLOCK, deadline)
         except BaseException as exc:
@@ -699,16 +698,18 @@ def send_table(Producer producer, table, topic, value, key, partition, timestamp
         handle.leave()
 
 
+cdef str _column_name(_Stream stream, int64_t i):
+    if stream.schema.children == NULL or stream.schema.children[i] == NULL:
+        raise ValueError("table: malformed Arrow schema: a column is missing")
+    if stream.schema.children[i].name == NULL:
+        return ""
+    return stream.schema.children[i].name.decode("utf-8", "replace")
+
+
 cdef Column _child_column(_Stream stream, kx_arrow_array *array, int child, str what):
     """Column `child` of a chunk, sliced as the chunk is."""
     cdef Column column = Column()
-    cdef kx_segment *segment
-    column.add_arrow(stream.schema.children[child], array.children[child], what)
-    segment = &column.segments[0]
-    if array.offset + array.length > kx_segment_length(segment):
-        raise ValueError(f"{what}: malformed Arrow array: a column shorter than its table")
-    segment[0] = _slice(segment, array.offset, array.length)
-    column.length = array.length
+    column.add_arrow(stream.schema.children[child], array.children[child], what, array)
     return column
 
 
@@ -718,7 +719,7 @@ cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, 
     cdef const char *problem = kx_integers_from_arrow(
         stream.schema.children[child], array.children[child], least > 0, &integers.c, text, sizeof(text))
     _arrow_problem(problem, text, what, "int32 or int64" if least == 0 else "int64 or a timestamp")
-    if array.offset + array.length > integers.c.length:
+    if array.length > integers.c.length - array.offset:
         raise ValueError(f"{what}: malformed Arrow array: a column shorter than its table")
     integers.c.offset += array.offset
     integers.c.length = integers.length = array.length
@@ -729,14 +730,13 @@ cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, 
 cdef int _send_chunk(Producer producer, Handle handle, Topic topic, BatchDelivery batch, _Stream stream, holder, dict where, value, key,
                      partition, timestamp, list header_names, bint copy, bint may_wait, int64_t deadline) except -1:
     cdef kx_arrow_array *array = _array_of(holder)
-    cdef Column values, keys = None, header_column
+    cdef Column values, keys = None
     cdef Integers partitions = None, timestamps = None
     cdef BatchPart part
-    if array.release == NULL:
-        raise ValueError("table: malformed Arrow array: it was released before")
-    if array.n_children != stream.schema.n_children or array.length < 0 or array.offset < 0:
-        raise ValueError("table: malformed Arrow array: not as its schema says")
-    if array.null_count > 0 and array.n_buffers and array.buffers[0] != NULL:
+    cdef const char *problem = kx_table_check(stream.schema, array)
+    if problem != NULL:
+        raise ValueError(f"table: malformed Arrow array: {problem.decode()}")
+    if kx_table_has_nulls(array):
         raise ValueError("table: a struct array with null rows cannot be sent; drop them first")
     values = _child_column(stream, array, where[value], f"value ({value})")
     if key is not None:
@@ -788,16 +788,15 @@ cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column
             e.keys = &keys.segments[0]
         if partitions is not None:
             e.partitions = &partitions.c
-            e.partition_count = _partition_count_for(handle, topic, partitions, may_wait, deadline)
         if timestamps is not None:
             e.timestamps = &timestamps.c
         _enqueue_segment(handle, &e, may_wait, deadline)
     except BaseException:
-        if e.values == NULL:                # before the first of them was tried
-            e.part = &part.c
-            e.parts = &handle.parts
-            e.values = &values.segments[0]
-            kx_enqueue_abandon(&e, RD_KAFKA_RESP_ERR__INTR)
+        # After _enqueue_segment there is nothing left; where something else failed, not one of them was tried.
+        e.part = &part.c
+        e.parts = &handle.parts
+        e.values = &values.segments[0]
+        kx_enqueue_abandon(&e, RD_KAFKA_RESP_ERR__INTR)
         raise
     finally:
         free(segments)

@@ -1,10 +1,13 @@
 # From what Python people hold columns in (lists, buffers, Arrow) to what the enqueue loop reads: segments and integers, see
 # include/kafka_ext/columns.h. Whatever keeps the memory in place goes into a Column's `pins`.
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_ND, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer
+import re as _re
+from array import array as _array
+from collections.abc import Sequence as _Sequence
+
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer
 from cpython.bytes cimport PyBytes_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
-from cpython.tuple cimport PyTuple_GET_ITEM
 
 cdef extern from "Python.h":
     int PyObject_GetBuffer(object exporter, Py_buffer *view, int flags) except -1
@@ -62,22 +65,20 @@ cdef extern from "kafka_ext/columns.h" nogil:
         int64_t one
         int64_t multiply
         int64_t divide
+        bint blanks
     kx_span kx_segment_at(const kx_segment *s, int64_t i) noexcept
     const char *kx_segment_check(const kx_segment *s) noexcept
     int64_t kx_segment_length(const kx_segment *s) noexcept
+    kx_segment kx_segment_slice(const kx_segment *s, int64_t start, int64_t length) noexcept
     const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text,
                                       size_t size) noexcept
     const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, bint timestamp, kx_integers *c,
                                        char *text, size_t size) noexcept
     int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t absent) noexcept
+    const char *kx_table_check(const kx_arrow_schema *schema, const kx_arrow_array *array) noexcept
+    bint kx_table_has_nulls(const kx_arrow_array *array) noexcept
     int64_t kx_integers_outside(const kx_integers *c, int64_t least, int64_t most) noexcept
 
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
-    int pthread_mutex_lock(pthread_mutex_t *mutex) noexcept
-    int pthread_mutex_unlock(pthread_mutex_t *mutex) noexcept
 
 cdef extern from "kafka_ext/batch.h" nogil:
     const int64_t KX_MAX_BATCH
@@ -91,10 +92,6 @@ cdef extern from "kafka_ext/batch.h" nogil:
         int64_t failed
         int64_t *offsets
         int32_t *partitions
-        kx_failure *failures
-        size_t failure_count
-        int lost_failures
-        pthread_mutex_t lock
         void *owner             # one reference, while in flight
         kx_part *next
     ctypedef struct kx_parts:
@@ -108,6 +105,7 @@ cdef extern from "kafka_ext/batch.h" nogil:
     bint kx_opaque_is_part(const void *opaque) noexcept
     kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t *message) noexcept
     int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count) noexcept
+    size_t kx_part_failures(kx_part *part, kx_failure **failures) noexcept
     kx_part *kx_parts_take_finished(kx_parts *parts) noexcept
     ctypedef struct kx_enqueue:
         const kx_segment *values
@@ -119,7 +117,6 @@ cdef extern from "kafka_ext/batch.h" nogil:
         const kx_segment *header_columns
         const char **header_names
         size_t header_count
-        int partition_count
         bint copy
         rd_kafka_t *rk
         rd_kafka_topic_t *topic
@@ -164,28 +161,24 @@ cdef _Export _export(object exporter, str what):
 cdef class _Spans:
     """Pointer and length of each item of a sequence that holds more than exact `bytes`, and what keeps each in place."""
 
-    cdef kx_bytes *items        # owned
-    cdef kx_span *spans         # owned
+    cdef kx_bytes *items        # owned; each begins as a kx_span does, so that the enqueue loop reads them as KX_POINTERS
     cdef Py_ssize_t count
 
     def __cinit__(self):
         self.items = NULL
-        self.spans = NULL
 
     def __dealloc__(self):
         cdef Py_ssize_t i
         for i in range(self.count):
             kx_bytes_drop(&self.items[i])
         free(self.items)
-        free(self.spans)
 
 
 cdef _Spans _spans(tuple objects, bytes what):
     cdef _Spans spans = _Spans()
     cdef Py_ssize_t i, n = len(objects)
     spans.items = <kx_bytes *>malloc(max(n, 1) * sizeof(kx_bytes))
-    spans.spans = <kx_span *>malloc(max(n, 1) * sizeof(kx_span))
-    if spans.items == NULL or spans.spans == NULL:
+    if spans.items == NULL:
         raise MemoryError()
     for i in range(n):
         try:
@@ -193,8 +186,6 @@ cdef _Spans _spans(tuple objects, bytes what):
         except (TypeError, ValueError, BufferError) as exc:
             raise type(exc)(f"item {i} of {exc}") if type(exc) is not UnicodeEncodeError else exc
         spans.count = i + 1
-        spans.spans[i].data = spans.items[i].data
-        spans.spans[i].size = spans.items[i].size
     return spans
 
 
@@ -239,6 +230,7 @@ cdef class _Stream:
     cdef str what
 
     cdef int open(self, object source, str what) except -1:
+        cdef int code
         self.what = what
         if hasattr(source, "__arrow_c_array__") and not hasattr(source, "__arrow_c_stream__"):
             self.schema_capsule, self.array_capsule = source.__arrow_c_array__()
@@ -254,7 +246,9 @@ cdef class _Stream:
                 raise ValueError(f"{what}: the Arrow stream was consumed before")
             self.own_schema = _Schema()
             self.schema = &self.own_schema.c
-            self.succeeded(self.stream.get_schema(self.stream, self.schema))
+            with nogil:         # whoever makes the stream may have to run a query first, and that one Python in other threads
+                code = self.stream.get_schema(self.stream, self.schema)
+            self.succeeded(code)
         if self.schema.release == NULL or self.schema.format == NULL:
             raise ValueError(f"{what}: the Arrow schema was released before")
         return 0
@@ -343,11 +337,16 @@ cdef class Column:
         self.count += 1
         return &larger[self.count - 1]
 
-    cdef int add_arrow(self, kx_arrow_schema *schema, kx_arrow_array *array, str what) except -1:
+    cdef int add_arrow(self, kx_arrow_schema *schema, kx_arrow_array *array, str what, kx_arrow_array *parent) except -1:
+        """Add an Arrow array; of a struct array's child only what `parent` (or NULL) says of it."""
         cdef char[128] text
         cdef kx_segment *segment = self.add()
         cdef const char *problem = kx_segment_from_arrow(schema, array, segment, text, sizeof(text))
         _arrow_problem(problem, text, what, "binary or string")
+        if parent != NULL:
+            if parent.length > kx_segment_length(segment) - parent.offset:
+                raise ValueError(f"{what}: malformed Arrow array: a column shorter than its table")
+            segment[0] = kx_segment_slice(segment, parent.offset, parent.length)
         with nogil:
             problem = kx_segment_check(segment)
         _arrow_problem(problem, text, what, "")
@@ -368,7 +367,7 @@ cdef Column column_of(object source, str what, bint one_allowed):
     cdef tuple objects
     cdef Py_ssize_t i, n
     cdef bint plain = True
-    if isinstance(source, (str, bytes, bytearray)) or (one_allowed and source is not None and _is_one_key(source)):
+    if isinstance(source, (str, bytes, bytearray)):
         if not one_allowed:
             raise TypeError(f"{what} must be many values; a lone {type(source).__name__} is one: put it in a list")
         objects = (source,)
@@ -376,8 +375,8 @@ cdef Column column_of(object source, str what, bint one_allowed):
         column.pins.append(spans)
         segment = column.add()
         segment.layout = KX_ONE
-        segment.data = (<_Spans>spans).spans[0].data
-        segment.width = (<_Spans>spans).spans[0].size
+        segment.data = (<_Spans>spans).items[0].data
+        segment.width = (<_Spans>spans).items[0].size
         column.length = -1
         return column
     if isinstance(source, (list, tuple)):
@@ -397,7 +396,8 @@ cdef Column column_of(object source, str what, bint one_allowed):
         else:
             segment.layout = KX_POINTERS
             spans = _spans(objects, what.encode())
-            segment.index = (<_Spans>spans).spans
+            segment.index = (<_Spans>spans).items
+            segment.width = sizeof(kx_bytes)
             column.pins.append(spans)
         column.length = n
         return column
@@ -410,28 +410,32 @@ cdef Column column_of(object source, str what, bint one_allowed):
             if holder is None:
                 return column
             column.pins.append(holder)
-            column.add_arrow(stream.schema, _array_of(holder), what)
+            column.add_arrow(stream.schema, _array_of(holder), what, NULL)
     if PyObject_CheckBuffer(source):
         export = _export(source, what)
-        _add_rows(column, export, what)
         column.pins.append(export)
+        if one_allowed and export.view.ndim == 1 and export.view.itemsize == 1:
+            segment = column.add()
+            segment.layout = KX_ONE
+            segment.data = <const char *>b""
+            if export.view.buf != NULL:
+                segment.data = export.view.buf
+            segment.width = export.view.len
+            column.length = -1
+            return column
+        _add_rows(column, export, what)
         return column
     raise TypeError(
         f"{what} must be a list or tuple, an Arrow column (__arrow_c_array__ or __arrow_c_stream__) or a buffer of rows, "
         f"not {type(source).__name__}")
 
 
-cdef bint _is_one_key(object source):
-    """A flat buffer of single bytes, such as a memoryview of bytes."""
-    if not isinstance(source, memoryview):
-        return False
-    return source.ndim == 1 and source.itemsize == 1
-
-
 cdef int _add_rows(Column column, _Export export, str what) except -1:
     cdef Py_buffer *view = &export.view
     cdef kx_segment *segment
     cdef str format = view.format.decode() if view.format != NULL else "B"
+    if any([code in _NAMES.sub("", format) for code in "OP&X"]):
+        raise TypeError(f"{what} must be a buffer of plain data; this one holds pointers (format {format!r})")
     if view.ndim == 2:
         width = view.shape[1] * view.itemsize
     elif view.ndim == 1 and (format.startswith("T{") or (view.itemsize > 1 and format.endswith(("s", "x", "p")))):
@@ -449,6 +453,10 @@ cdef int _add_rows(Column column, _Export export, str what) except -1:
     segment.width = width
     column.length = view.shape[0]
     return 0
+
+
+# The fields' names within a buffer's format, such as `T{i:number:5s:code:}`.
+cdef object _NAMES = _re.compile(r":[^:]*:")
 
 
 # ------------------------------------------------------------------ integers
@@ -473,43 +481,22 @@ cdef dict _WIDTHS = {"b": -1, "B": 1, "h": -2, "H": 2, "i": -4, "I": 4, "q": -8,
 
 cdef Integers integers_of(object source, str what, int64_t least, int64_t most):
     """`source` as Integers, each from `least` to `most`."""
-    import array as _array_module
-
     cdef Integers integers = Integers()
     cdef _Export export
-    cdef _Stream stream
-    cdef char[128] text
-    cdef const char *problem
-    if isinstance(source, (list, tuple)):
-        try:
-            source = _array_module.array("q", [item.__index__() for item in source])
-        except AttributeError:
-            raise TypeError(f"{what} must be ints") from None
-        except OverflowError:
-            raise _invalid_record(f"{what} must be from {least} to {most}") from None
-    if hasattr(source, "__index__") and not PyObject_CheckBuffer(source):
-        value = source.__index__()
-        if not least <= value <= most:
-            raise _invalid_record(f"{what} must be from {least} to {most}, not {value}")
-        integers.c.one = value
+    number = _one_number(source, what, least > 0)
+    if number is not None:
+        if not least <= number <= most:
+            raise _invalid_record(f"{what} must be from {least} to {most}, not {number}")
+        integers.c.one = number
         return integers
-    if _is_arrow(source):
-        stream = _Stream()
-        stream.open(source, what)
-        holder = stream.next()
-        if holder is None:
-            source = _array_module.array("q")
-        elif stream.next() is not None:
-            raise TypeError(f"{what}: an Arrow column of several chunks; combine_chunks() makes it one")
-        else:
-            problem = kx_integers_from_arrow(stream.schema, _array_of(holder), least > 0, &integers.c, text, sizeof(text))
-            _arrow_problem(problem, text, what, "int32 or int64")
-            integers.pins = (stream, holder)
-            integers.length = integers.c.length
-            _check_integers(integers, what, least, most)
-            return integers
-    if not PyObject_CheckBuffer(source) or isinstance(source, (bytes, bytearray)):
+    if isinstance(source, (bytes, bytearray, str)):
         raise TypeError(f"{what} must be an int, a sequence of ints or an integer buffer, not {type(source).__name__}")
+    if _is_arrow(source):
+        return _arrow_integers(integers, source, what, least, most)
+    if not PyObject_CheckBuffer(source):
+        if not isinstance(source, _Sequence):
+            raise TypeError(f"{what} must be an int, a sequence of ints or an integer buffer, not {type(source).__name__}")
+        source, integers.c.blanks = _numbers_of(source, what, least, most)
     export = _export(source, what)
     format = export.view.format.decode() if export.view.format != NULL else "B"
     width = _WIDTHS.get(format.lstrip("@=<"))
@@ -520,7 +507,72 @@ cdef Integers integers_of(object source, str what, int64_t least, int64_t most):
     integers.c.length = integers.length = export.view.shape[0]
     integers.pins = export
     if integers.c.data == NULL:
-        integers.c.data = b""
+        integers.c.data = <const char *>b""
+    _check_integers(integers, what, least, most)
+    return integers
+
+
+cdef object _one_number(object source, str what, bint timestamp):
+    """`source` as one int, or None when it is more than one (a NumPy array has `__index__`, too, and refuses)."""
+    if timestamp and isinstance(source, _datetime.datetime):
+        return _timestamp(source)
+    if not hasattr(source, "__index__"):
+        return None
+    try:
+        return source.__index__()
+    except TypeError:
+        return None
+
+
+cdef tuple _numbers_of(object sequence, str what, int64_t least, int64_t most):
+    """A sequence of ints (or None; or datetimes, as timestamps) as an array of int64, and whether INT64_MIN is None there."""
+    try:
+        return _array("q", sequence), False
+    except (TypeError, OverflowError):
+        pass
+    numbers = _array("q")
+    for i, item in enumerate(sequence):
+        if item is None:
+            numbers.append(INT64_MIN)
+            continue
+        number = _one_number(item, what, least > 0)
+        if number is None:
+            raise TypeError(f"{what} must be ints; item {i} is {_shorten(item)}")
+        if not least <= number <= most:
+            raise _invalid_record(f"{what} must be from {least} to {most}; item {i} is {number}")
+        numbers.append(number)
+    return numbers, True
+
+
+cdef Integers _arrow_integers(Integers integers, object source, str what, int64_t least, int64_t most):
+    cdef _Stream stream = _Stream()
+    cdef char[128] text
+    cdef const char *problem
+    cdef kx_integers chunk
+    cdef int64_t i
+    stream.open(source, what)
+    first = stream.next()
+    second = stream.next() if first is not None else None
+    if first is not None and second is None:
+        problem = kx_integers_from_arrow(stream.schema, _array_of(first), least > 0, &integers.c, text, sizeof(text))
+        _arrow_problem(problem, text, what, "int32 or int64")
+        integers.pins = (stream, first)
+        integers.length = integers.c.length
+        _check_integers(integers, what, least, most)
+        return integers
+    # None, or several: one array of them all.
+    numbers = _array("q")
+    holders = [] if first is None else [first, second]
+    while holders:
+        for holder in holders:
+            problem = kx_integers_from_arrow(stream.schema, _array_of(holder), least > 0, &chunk, text, sizeof(text))
+            _arrow_problem(problem, text, what, "int32 or int64")
+            for i in range(chunk.length):
+                numbers.append(kx_integer_at(&chunk, i, INT64_MIN))
+        holder = stream.next()
+        holders = [] if holder is None else [holder]
+    integers = integers_of(numbers, what, INT64_MIN, INT64_MAX)
+    integers.c.blanks = True
     _check_integers(integers, what, least, most)
     return integers
 

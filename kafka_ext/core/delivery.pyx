@@ -56,7 +56,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     cdef (rd_kafka_event_t *)[MAX_EVENTS] events      # owned here, until destroyed below
     cdef rd_kafka_event_t *event
     cdef size_t count = 0, others = 0, messages = 0, i
-    cdef int64_t quiet = 0
+    cdef int64_t quiet = 0, ended = 0       # 1: batches have, which is an event too where no report came with it
     cdef kx_part *finished
 
     handle.todo_count = 0
@@ -92,7 +92,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
             if handle.throttles != NULL:
                 serve_throttles(handle)
             finish_parts(handle, finished)
-            complete_batches(handle)
+            if complete_batches(handle) or finished != NULL:
+                ended = 1
             kx_leave_callbacks()
     kx_releases_publish(&handle.releases)
     for i in range(count):
@@ -102,7 +103,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
         KX_ADD(handle.delivered, quiet)
         KX_ADD(handle.reported, <int64_t>messages)
         kx_gate_open(&handle.gate)
-    return <int64_t>(messages + others)
+    return max(<int64_t>(messages + others), ended)
 
 
 cdef int64_t sort_reports(Handle handle, rd_kafka_event_t *event) noexcept nogil:

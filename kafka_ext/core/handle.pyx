@@ -425,6 +425,8 @@ cdef class Handle:
         while serve_here(self, 0):
             pass                # the last logs and errors; all reports have been served (rule 8)
         self.state = CLOSED
+        finish_parts(self, kx_parts_take_finished(&self.parts))     # of a send_batch that another thread's close() has just stopped
+        complete_batches(self)
         self.let_go()
 
     cdef int let_go(self) except -1:
