@@ -13,6 +13,11 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 # A line of each one's output that only comes when all of it worked.
 EXPECTED = {
     "batches.py": "10000 events, the last at offset 9999",
+    "columns_duckdb.py": "100000 rows sent, 0 failed",
+    "columns_numpy.py": "[25, 25] images in each partition",
+    "columns_pandas.py": "2 rows of 16 bytes sent, 0 failed",
+    "columns_polars.py": "4 words sent, 0 failed",
+    "columns_pyarrow.py": "100000 lines sent, 0 failed",
     "callbacks.py": "% The last one is at offset",
     "custom_partitioner.py": "ada: 5 orders in 1 partition",
     "futures.py": "10 of 10 delivered",
@@ -39,6 +44,8 @@ def test_every_example_has_an_expectation():
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_example_with_a_broker_of_its_own(name):
+    if name.startswith("columns_"):  # named after the library it needs
+        pytest.importorskip(name.removeprefix("columns_").removesuffix(".py"))
     assert EXPECTED[name] in run(str(EXAMPLES / name))
 
 
