@@ -66,6 +66,38 @@ CASES = (
         at_least=0.8,
     ),
     Case(
+        name="batch-100",
+        title="batches of 1000, 100 B",
+        ours=Job("kafka_ext", "batch", 2_000_000, 100),
+        against=Job("C", "batch", 2_000_000, 100),
+        figure="rate",
+        at_least=0.95,
+    ),
+    Case(
+        name="batch-1k",
+        title="batches of 1000, 1 kB",
+        ours=Job("kafka_ext", "batch", 1_000_000, 1000),
+        against=Job("C", "batch", 1_000_000, 1000),
+        figure="rate",
+        at_least=0.95,
+    ),
+    Case(
+        name="batch-10k",
+        title="batches of 1000, 10 kB",
+        ours=Job("kafka_ext", "batch", 200_000, 10_000),
+        against=Job("C", "batch", 200_000, 10_000),
+        figure="rate",
+        at_least=0.95,
+    ),
+    Case(
+        name="batch-100-confluent",
+        title="batches of 1000, 100 B",
+        ours=Job("kafka_ext", "batch", 2_000_000, 100),
+        against=Job("confluent-kafka", "batch", 2_000_000, 100),
+        figure="rate",
+        at_least=2.5,
+    ),
+    Case(
         name="memory-10k",
         title="10 kB not copied",
         # A hundred values sent in turn, so that it is the queue that is seen and not the values.

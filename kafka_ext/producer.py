@@ -359,7 +359,8 @@ class KafkaProducer(Producer):
         if handle is None or handle.forked or handle.closing:
             return
         try:
-            warnings.warn(f"{self!r} was not closed; what it was given is still being delivered", ResourceWarning, stacklevel=2, source=self)
+            message = f"{self!r} was not closed; what it was given is still being delivered"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
             events.abandon(handle)      # also where warnings are errors
 

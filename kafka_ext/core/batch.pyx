@@ -2,6 +2,8 @@
 
 import asyncio as _asyncio
 
+from cpython.buffer cimport PyBUF_WRITABLE
+
 # With one list of headers for each message, so many are made at a time.
 cdef enum:
     HEADER_WINDOW = 16384
@@ -537,11 +539,11 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
                                  int64_t deadline):
     """Ask a partitioner written in Python for each key, before anything is enqueued."""
     cdef kx_span span
-    cdef int64_t i
+    cdef int64_t _i
     cdef size_t segment = 0
     cdef int64_t at = 0
     chosen = _array("i")
-    for i in range(length):
+    for _i in range(length):
         key = None
         if keys is not None:
             while keys.length >= 0 and at == kx_segment_length(&keys.segments[segment]):

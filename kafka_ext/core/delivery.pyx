@@ -5,7 +5,6 @@
 
 import json as _json
 import logging as _logging
-import sys as _sys
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from libc.stdlib cimport realloc

@@ -3,7 +3,6 @@
 
 from enum import IntEnum as _IntEnum
 
-from cpython.mem cimport PyMem_Malloc, PyMem_Free
 from librdkafka cimport *
 
 

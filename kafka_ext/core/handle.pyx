@@ -4,7 +4,7 @@ import re as _re
 import threading as _threading
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 cdef extern from "pythread.h" nogil:

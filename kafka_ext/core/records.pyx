@@ -4,7 +4,7 @@ import datetime as _datetime
 from enum import IntEnum as _IntEnum, Enum as _Enum
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t, INT32_MAX, INT64_MAX, INT64_MIN
+from libc.stdint cimport int32_t, int64_t, INT32_MAX, INT64_MAX
 
 
 class SendOption(_IntEnum):

@@ -345,7 +345,7 @@ class TestRaising:
         for number in range(3):
             producer.send(ProducerRecord("t", b"", partition=0, id=number), raising)
         producer.send(ProducerRecord("t", b"", partition=0), reports)
-        with pytest.raises(ExceptionGroup) as caught:  # noqa: F821 - only run where there is one
+        with pytest.raises(ExceptionGroup) as caught:
             producer.flush(10)
         assert [exc.args[0] for exc in caught.value.exceptions] == [0, 1, 2]
         assert reports.errors == [None]
