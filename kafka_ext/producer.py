@@ -399,8 +399,7 @@ class KafkaProducer(Producer):
         """
         deadline = _Deadline(timeout)
         self._flush_for_transaction("commit_transaction", deadline)
-        _rdkafka.commit_transaction(self.handle, deadline.left())
-        _raise_all(self.handle.take_raised())
+        self._end_transaction(_rdkafka.commit_transaction, deadline)
 
     def abort_transaction(self, timeout: float | None = None) -> None:
         """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Raises as `commit_transaction`.
@@ -409,11 +408,21 @@ class KafkaProducer(Producer):
         """
         deadline = _Deadline(timeout)
         self.handle.check_not_in_callback("abort_transaction")
-        if self.handle.manual:
-            self.handle.purge(True, True)
-            self._flush_for_transaction("abort_transaction", deadline)
-        _rdkafka.abort_transaction(self.handle, deadline.left())
-        _raise_all(self.handle.take_raised())
+        self._end_transaction(_rdkafka.abort_transaction, deadline)
+
+    def _end_transaction(self, call: Callable[[Handle, float | None], object], deadline: _Deadline) -> None:
+        # librdkafka waits in here for the reports of what is in flight, but serves none: without an events thread it takes turns with
+        # serving. (Purging what is in flight instead would leave a hole in the sequence numbers and fail the next transaction.)
+        handle = self.handle
+        while True:
+            try:
+                call(handle, min(deadline.remaining(), 0.02) if handle.manual else deadline.left())
+                break
+            except KafkaTimeoutError as exc:
+                if not handle.manual or not exc.error.is_retriable or deadline.expired():
+                    raise
+                handle.poll(0.0)    # what callbacks raise is kept for the end
+        _raise_all(handle.take_raised())
 
     def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
         """Commit a consumer's offsets with the transaction.

@@ -1,8 +1,12 @@
 """Transactions on the mock cluster (API.md, section 1)."""
 
-import pytest
+import time
 
-from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, ProducerRecord, TopicPartition
+import pytest
+from faultlib import Outcomes, within
+
+from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, KafkaTimeoutError, ProducerRecord, TopicPartition
+from kafka_ext.testing import EmbeddedBroker
 
 
 @pytest.fixture(params=[False, True], ids=["thread", "manual"])
@@ -37,6 +41,53 @@ def test_begin_and_abort(make_producer, reports, transactional):
     transactional.commit_transaction(30)
     assert len(reports) == 2
     assert reports.errors[1] is None
+
+
+@pytest.mark.parametrize("manual", [False, True])
+@pytest.mark.parametrize("delay", [0.0, 0.3])
+def test_a_transaction_begun_after_an_abort_of_records_in_flight_can_be_committed(make_producer, manual, delay):
+    """Purging what is in flight would leave a hole in the sequence numbers, of which the broker complains in the next one."""
+    with EmbeddedBroker(topics={"orders": 1}) as broker:
+        producer = make_producer(
+            broker.config(transactional_id="one", **{"enable.manual.events.poll": manual})
+            | {"test.mock.num.brokers": ..., "enable.idempotence": ...}
+        )
+        producer.init_transactions(30)
+        for _ in range(3):
+            outcomes = Outcomes()
+            producer.begin_transaction()
+            broker.round_trip_time(delay)
+            for number in range(10):
+                producer.send(ProducerRecord("orders", b"aborted"), outcomes.expect(number))
+                time.sleep(0.01)
+            producer.abort_transaction(30)
+            outcomes.check(range(10))
+            broker.round_trip_time(0)
+            with producer.transaction(30):
+                producer.send(ProducerRecord("orders", b"committed"), outcomes.expect("committed"))
+            assert outcomes.reports["committed"][1] is None
+
+
+def test_an_abort_keeps_to_its_time_and_can_be_taken_up_again(make_producer, reports):
+    with EmbeddedBroker(topics={"orders": 1}) as broker:
+        producer = make_producer(
+            broker.config(transactional_id="one", **{"enable.manual.events.poll": True})
+            | {"test.mock.num.brokers": ..., "enable.idempotence": ...}
+        )
+        producer.init_transactions(30)
+        with producer.transaction(30):
+            producer.send(ProducerRecord("orders", b"first"))
+        producer.begin_transaction()
+        broker.round_trip_time(1.5)
+        producer.send(ProducerRecord("orders", b"aborted"), reports)
+        time.sleep(0.2)
+        with within(0.2), pytest.raises(KafkaTimeoutError):
+            producer.abort_transaction(0.2)
+        broker.round_trip_time(0)
+        producer.abort_transaction(30)
+        assert len(reports) == 1
+        with producer.transaction(30):
+            pass
 
 
 def test_the_context_manager_commits(transactional, reports):
