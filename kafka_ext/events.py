@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+import warnings
 import weakref
 
 from ._rdkafka import Handle
@@ -67,4 +68,18 @@ def _close_all() -> None:
         close(handle, left)
 
 
-atexit.register(_close_all)
+def _at_exit() -> None:
+    left_open = sum(1 for handle in list(_open) if not (handle.forked or handle.closing or handle.abandoned))
+    try:
+        if left_open:
+            plural = "producers were" if left_open > 1 else "producer was"
+            warnings.warn(
+                f"at the interpreter's exit {left_open} {plural} not closed; what was given to them is still delivered",
+                ResourceWarning,
+                stacklevel=1,
+            )
+    finally:
+        _close_all()    # also where warnings are errors
+
+
+atexit.register(_at_exit)
