@@ -62,7 +62,7 @@ def _close_all() -> None:
         thread = _threads.get(handle)
         if handle.abandoned and thread is not None:
             thread.join(left)
-            handle.hurry = True     # what it still has fails now
+            handle.hurry = True  # what it still has fails now
             thread.join()
             continue
         close(handle, left)
@@ -79,7 +79,7 @@ def _at_exit() -> None:
                 stacklevel=1,
             )
     finally:
-        _close_all()    # also where warnings are errors
+        _close_all()  # also where warnings are errors
 
 
 atexit.register(_at_exit)

@@ -61,7 +61,7 @@ class KafkaProducer(Producer):
     Close it, or use it as a context manager. One that is only dropped still delivers what it was given, and warns (ResourceWarning).
     """
 
-    _properties = Properties()      # of an instance whose constructor was never through: it can still be printed
+    _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
 
     def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         self._properties = Properties(properties, **keywords)
@@ -107,7 +107,7 @@ class KafkaProducer(Producer):
                 try:
                     self._poll(min(deadline.remaining(), 0.1))
                 except ProducerClosedError:
-                    pass    # another thread closes it, and serves this report as well
+                    pass  # another thread closes it, and serves this report as well
             else:
                 answered.acquire(timeout=min(deadline.remaining(), 1.0))
             if not report and deadline.expired():
@@ -120,7 +120,7 @@ class KafkaProducer(Producer):
         try:
             released.get(timeout=1.0)
         except Empty:
-            pass    # somebody else, an interceptor or a subclass, keeps the callback
+            pass  # somebody else, an interceptor or a subclass, keeps the callback
         del gone
         metadata, error = report[0]
         if error is not None:
@@ -209,9 +209,7 @@ class KafkaProducer(Producer):
 
         Source: rd_kafka_produce_batch(); with timestamps or headers, which that call drops, rd_kafka_produceva().
         """
-        return _rdkafka.send_batch(
-            self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout
-        )
+        return _rdkafka.send_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout)
 
     def send_table(
         self,
@@ -248,9 +246,7 @@ class KafkaProducer(Producer):
         It returns and raises what `send_batch` does; ValueError also for a column that the table does not have. When a chunk turns out
         unusable, or the stream fails, what was enqueued before is in the exception's `batch` attribute.
         """
-        return _rdkafka.send_table(
-            self, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout
-        )
+        return _rdkafka.send_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout)
 
     # ------------------------------------------------------------------ events
 
@@ -337,7 +333,7 @@ class KafkaProducer(Producer):
         deadline = _Deadline(timeout)
         while not self._closing.acquire(timeout=min(deadline.remaining(), 0.1)):
             if deadline.expired():
-                handle.hurry = True     # another thread closes, and may have more time than this one
+                handle.hurry = True  # another thread closes, and may have more time than this one
         try:
             if not handle.closed:
                 events.close(handle, deadline.left())
@@ -351,7 +347,7 @@ class KafkaProducer(Producer):
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
         if exc is not None and self.handle.forked:
-            return      # a child leaving by the block it was forked in (sys.exit, say): that is what its parent shall see
+            return  # a child leaving by the block it was forked in (sys.exit, say): that is what its parent shall see
         self.close()
 
     def __del__(self) -> None:
@@ -362,7 +358,7 @@ class KafkaProducer(Producer):
             message = f"{self!r} was not closed; what it was given is still being delivered"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
-            events.abandon(handle)      # also where warnings are errors
+            events.abandon(handle)  # also where warnings are errors
 
     # ------------------------------------------------------------------ transactions
 
@@ -421,7 +417,7 @@ class KafkaProducer(Producer):
             except KafkaTimeoutError as exc:
                 if not handle.manual or not exc.error.is_retriable or deadline.expired():
                     raise
-                handle.poll(0.0)    # what callbacks raise is kept for the end
+                handle.poll(0.0)  # what callbacks raise is kept for the end
         _raise_all(handle.take_raised())
 
     def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:

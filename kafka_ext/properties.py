@@ -128,9 +128,7 @@ class Properties(MutableMapping[str, Any]):
         return Properties(self._values)
 
     def __repr__(self) -> str:
-        shown = {
-            name: "***" if _SECRET.search(name) and not _SECRET_EXCEPT.search(name) else value for name, value in self._values.items()
-        }
+        shown = {name: "***" if _SECRET.search(name) and not _SECRET_EXCEPT.search(name) else value for name, value in self._values.items()}
         return f"Properties({shown})"
 
 
@@ -171,7 +169,7 @@ def _with_safe_defaults(values: dict[str, str]) -> dict[str, str]:
         return values
     allows = all(fits(values[name].lower()) for name, fits in _IDEMPOTENCE_NEEDS.items() if name in values)
     if allows or "transactional.id" in values:
-        values["enable.idempotence"] = "true"       # and with it acks=all, in librdkafka
+        values["enable.idempotence"] = "true"  # and with it acks=all, in librdkafka
     if "acks" not in values and "request.required.acks" not in values:
         values["acks"] = "all"
     return values

@@ -18,7 +18,7 @@ def _left_behind():
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """Every message was released and every handle and topic destroyed, once the test and its fixtures are through."""
-    before = _left_behind()     # empty, but where an earlier test has failed here: that is not this one's fault
+    before = _left_behind()  # empty, but where an earlier test has failed here: that is not this one's fault
     yield
     gc.collect()
     deadline = time.monotonic() + PATIENCE

@@ -66,7 +66,20 @@ def _all_ways_to_send(producer):
 
 
 WRONG_VALUES = [
-    5, 1.5, True, object(), [], ["a"], {}, {"a": 1}, {1}, ..., Unbuffered(), decimal.Decimal(1), datetime.timedelta(1), b"".join,
+    5,
+    1.5,
+    True,
+    object(),
+    [],
+    ["a"],
+    {},
+    {"a": 1},
+    {1},
+    ...,
+    Unbuffered(),
+    decimal.Decimal(1),
+    datetime.timedelta(1),
+    b"".join,
 ]
 
 
@@ -139,7 +152,18 @@ class TestTypes:
     def test_headers_that_are_not_pairs(self, checked):
         value = bytearray(b"not pinned")
         wrong = [
-            5, "ab", b"ab", bytearray(b"ab"), [5], ["ab"], [b"ab"], [("a",)], [("a", b"1", b"2")], [None], [{"a": b"1"}], object(),
+            5,
+            "ab",
+            b"ab",
+            bytearray(b"ab"),
+            [5],
+            ["ab"],
+            [b"ab"],
+            [("a",)],
+            [("a", b"1", b"2")],
+            [None],
+            [{"a": b"1"}],
+            object(),
             ("a", b"1"),
         ]
         for send, headers in itertools.product(_all_ways_to_send(checked), wrong):
@@ -204,8 +228,12 @@ class TestMemory:
     @pytest.mark.parametrize(
         "strided",
         [
-            memoryview(b"abcdef")[::2], memoryview(b"abcdef")[::-1], np.arange(12).reshape(3, 4)[:, 1], np.arange(12).reshape(3, 4).T,
-            np.asfortranarray(np.arange(12).reshape(3, 4)), memoryview(array.array("i", range(9)))[::3],
+            memoryview(b"abcdef")[::2],
+            memoryview(b"abcdef")[::-1],
+            np.arange(12).reshape(3, 4)[:, 1],
+            np.arange(12).reshape(3, 4).T,
+            np.asfortranarray(np.arange(12).reshape(3, 4)),
+            memoryview(array.array("i", range(9)))[::3],
         ],
         ids=["every second byte", "backwards", "a column", "transposed", "Fortran order", "every third int"],
     )

@@ -262,7 +262,7 @@ class TestWhatItIsTold:
         idents = []
         manual.send(ProducerRecord("t", b"", partition=0), lambda *_: idents.append(threading.get_ident()))
         time.sleep(0.3)
-        assert idents == []     # nobody else serves
+        assert idents == []  # nobody else serves
         if serve == "poll_events":
             manual.poll_events(10)
         elif serve == "sync_send":
@@ -324,7 +324,7 @@ class TestRaising:
             raise failure
 
         def serve_all():
-            for _ in range(100 if serve == "poll_events" else 1):       # a call may have served logs alone
+            for _ in range(100 if serve == "poll_events" else 1):  # a call may have served logs alone
                 getattr(manual, serve)(10)
 
         manual.send(ProducerRecord("t", b"", partition=0), raising)
@@ -350,7 +350,7 @@ class TestRaising:
         assert [exc.args[0] for exc in caught.value.exceptions] == [0, 1, 2]
         assert reports.errors == [None]
         assert producer.metrics().callback_errors == 3
-        producer.flush(10)      # they are raised once
+        producer.flush(10)  # they are raised once
 
     def test_manual_polling_sync_send_raises_it_too(self, manual):
         def raising(metadata, error):
@@ -490,7 +490,7 @@ class TestCallsInside:
                 producer.send(ProducerRecord("t", b"", id=metadata.record_id + 1), on_delivery)
 
         producer.send(ProducerRecord("t", b"", id=0), on_delivery)
-        producer.flush(30)      # waits for what callbacks send as well
+        producer.flush(30)  # waits for what callbacks send as well
         assert seen == list(range(51))
 
     @BOTH_MODES

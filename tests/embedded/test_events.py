@@ -104,8 +104,9 @@ class TestStatistics:
     @pytest.mark.parametrize("manual", [False, True])
     def test_stats_cb(self, make_producer, manual):
         stats = []
-        producer = make_producer({"statistics.interval.ms": 100, "client.id": "counted"}, stats_cb=stats.append,
-                                 **{"enable.manual.events.poll": manual})
+        producer = make_producer(
+            {"statistics.interval.ms": 100, "client.id": "counted"}, stats_cb=stats.append, **{"enable.manual.events.poll": manual}
+        )
         wait_for(lambda: stats, producer if manual else None)
         assert isinstance(stats[0], dict)
         assert stats[0]["client_id"] == "counted"
@@ -260,7 +261,7 @@ class Throttling:
                 return
             broker = socket.create_connection(("127.0.0.1", self.broker_port))
             self.sockets += [client, broker]
-            requests = {}       # correlation id -> (api key, version)
+            requests = {}  # correlation id -> (api key, version)
             self.start(self.forward, client, broker, lambda frame, seen=requests: self.request(frame, seen))
             self.start(self.forward, broker, client, lambda frame, seen=requests: self.response(frame, seen))
 
@@ -279,9 +280,9 @@ class Throttling:
 
     def response(self, frame, requests):
         key, version = requests.pop(struct.unpack_from(">i", frame)[0])
-        if key == 3:        # Metadata: the broker is here
+        if key == 3:  # Metadata: the broker is here
             return frame.replace(struct.pack(">i", self.broker_port), struct.pack(">i", self.port))
-        if key == 0:        # Produce: the throttle time is last, but for the tags from version 9 on
+        if key == 0:  # Produce: the throttle time is last, but for the tags from version 9 on
             tags = b"\0" if version >= 9 else b""
             assert frame.endswith(bytes(4) + tags)
             return frame[: len(frame) - 4 - len(tags)] + struct.pack(">i", self.milliseconds) + tags

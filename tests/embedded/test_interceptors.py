@@ -29,7 +29,11 @@ def test_each_is_called_in_order_and_before_the_records_own_callback(make_produc
     producer.send(ProducerRecord("t", b"v"), lambda metadata, error: log.append("callback"))
     producer.flush(10)
     assert log == [
-        ("first", "send", b"v"), ("second", "send", b"v"), ("first", "acknowledged", None), ("second", "acknowledged", None), "callback",
+        ("first", "send", b"v"),
+        ("second", "send", b"v"),
+        ("first", "acknowledged", None),
+        ("second", "acknowledged", None),
+        "callback",
     ]
 
 
@@ -87,7 +91,10 @@ def test_a_refused_send_is_acknowledged_too(make_producer, log):
     with pytest.raises(ValueError):
         producer.send(ProducerRecord("no topic", b"", id=10))
     assert [(metadata.record_id, error.code) for metadata, error in seen] == [
-        (7, ErrorCode.QUEUE_FULL), (8, ErrorCode.QUEUE_FULL), (9, ErrorCode.INVALID_ARG), (10, ErrorCode.TOPIC_EXCEPTION),
+        (7, ErrorCode.QUEUE_FULL),
+        (8, ErrorCode.QUEUE_FULL),
+        (9, ErrorCode.INVALID_ARG),
+        (10, ErrorCode.TOPIC_EXCEPTION),
     ]
     assert all(metadata.offset is None and metadata.persisted_status is PersistedStatus.NOT for metadata, _ in seen)
     value.append(1)

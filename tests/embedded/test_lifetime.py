@@ -24,7 +24,11 @@ def mode(manual):
 def run(code, timeout=60):
     """Run `code` in an interpreter of its own; its standard output, as lines."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=timeout, check=False,
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr
@@ -54,7 +58,7 @@ class TestClose:
         producer = make_producer({"test.mock.broker.rtt": 1500})
         producer.fetch_broker_metadata("t")
         producer.send(ProducerRecord("t", b"v"), reports)
-        time.sleep(1.0)     # the request is out by now
+        time.sleep(1.0)  # the request is out by now
         producer.close(0)
         assert reports.errors in ([ErrorCode.PURGE_INFLIGHT], [ErrorCode.PURGE_QUEUE])
         assert len(reports) == 1

@@ -4,7 +4,7 @@ import pytest
 
 from kafka_ext import ErrorCode, InvalidRecordError, KafkaException, ProducerRecord, _rdkafka
 
-PARTITIONS = 4      # what the mock cluster gives a topic it creates
+PARTITIONS = 4  # what the mock cluster gives a topic it creates
 
 
 def murmur2(data):

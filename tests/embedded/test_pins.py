@@ -175,7 +175,7 @@ class TestExactlyOnce:
     @pytest.mark.parametrize("listening", [True, False])
     def test_references_come_back_to_what_they_were(self, make_producer, reports, value, listening):
         producer = make_producer({"linger.ms": 1000})
-        value = value[:-1]      # a new object, not a constant
+        value = value[:-1]  # a new object, not a constant
         before = sys.getrefcount(value)
         for _ in range(50):
             producer.send(ProducerRecord("t", value), reports if listening else None)
@@ -303,7 +303,7 @@ class TestExporters:
     def test_bytes_subclass(self, producer):
         class Octets(bytes):
             def __len__(self):
-                return 1000     # what it says is not what it is
+                return 1000  # what it says is not what it is
 
         assert producer.sync_send(ProducerRecord("t", Octets(b"abc")), timeout=10).value_size == 3
 

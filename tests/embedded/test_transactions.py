@@ -95,7 +95,7 @@ def test_the_context_manager_commits(transactional, reports):
         assert producer is transactional
         producer.send(ProducerRecord("t", b"v"), reports)
     assert reports.errors == [None]
-    with pytest.raises(KafkaException):     # it has ended
+    with pytest.raises(KafkaException):  # it has ended
         transactional.commit_transaction(10)
 
 
@@ -105,7 +105,7 @@ def test_the_context_manager_aborts_when_the_block_raises(transactional, reports
         raise ZeroDivisionError
     transactional.flush(10)
     assert len(reports) == 1
-    with transactional.transaction():       # the next one can begin
+    with transactional.transaction():  # the next one can begin
         pass
 
 
@@ -138,7 +138,7 @@ def test_a_callback_that_raises_ends_no_transaction_half(transactional, unraisab
     ],
 )
 def test_send_offsets(transactional, offsets, group):
-    transactional.fetch_broker_metadata("in")       # which creates it: offsets of a topic that is not there are tried until time is up
+    transactional.fetch_broker_metadata("in")  # which creates it: offsets of a topic that is not there are tried until time is up
     with transactional.transaction():
         transactional.send(ProducerRecord("t", b"v"))
         transactional.send_offsets_to_transaction(offsets, group, timeout=30)

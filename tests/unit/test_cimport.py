@@ -25,7 +25,8 @@ def test_an_extension_that_cimports_it_compiles(tmp_path):
     Cython = pytest.importorskip("Cython")  # noqa: N806 - a module's name
     assert Cython
     source = tmp_path / "user.pyx"
-    source.write_text(textwrap.dedent("""
+    source.write_text(
+        textwrap.dedent("""
         # cython: language_level=3
         from librdkafka cimport RD_KAFKA_RESP_ERR__QUEUE_FULL, rd_kafka_err2str, rd_kafka_resp_err_t
 
@@ -33,7 +34,8 @@ def test_an_extension_that_cimports_it_compiles(tmp_path):
             return rd_kafka_err2str(<rd_kafka_resp_err_t>code).decode()
 
         queue_full = <int>RD_KAFKA_RESP_ERR__QUEUE_FULL
-    """))
+    """)
+    )
     subprocess.run([sys.executable, "-m", "cython", "-3", "-I", kafka_ext.get_include(), source], check=True, timeout=120)
     compiler = sysconfig.get_config_var("CC").split()
     headers = [f"-I{sysconfig.get_path('include')}", f"-I{kafka_ext.get_include()}", f"-I{LIBRDKAFKA}"]

@@ -45,7 +45,7 @@ class TestErrorCode:
     def test_is_made_of_what_librdkafka_lists(self):
         of_header = _codes_of_the_header()
         for name, number in of_header.items():
-            if name in ("_BEGIN", "_END", "END_ALL"):      # marks the ends of the local codes: not errors
+            if name in ("_BEGIN", "_END", "END_ALL"):  # marks the ends of the local codes: not errors
                 continue
             assert ErrorCode[name.removeprefix("_")] == number
 

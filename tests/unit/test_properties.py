@@ -97,8 +97,14 @@ class TestSafeDefaults:
     @pytest.mark.parametrize(
         "own",
         [
-            {"acks": "1"}, {"acks": 0}, {"request.required.acks": "1"}, {"max.in.flight": 10}, {"max.in.flight.requests.per.connection": 6},
-            {"retries": 0}, {"message.send.max.retries": 0}, {"queuing.strategy": "lifo"},
+            {"acks": "1"},
+            {"acks": 0},
+            {"request.required.acks": "1"},
+            {"max.in.flight": 10},
+            {"max.in.flight.requests.per.connection": 6},
+            {"retries": 0},
+            {"message.send.max.retries": 0},
+            {"queuing.strategy": "lifo"},
         ],
         ids=str,
     )
@@ -171,7 +177,7 @@ class TestProducersProperties:
 
     def test_get_property_gives_the_value_in_force(self, producer):
         assert producer.get_property("linger.ms") == "0"
-        assert producer.get_property("queue.buffering.max.ms") == "0"      # its other name
+        assert producer.get_property("queue.buffering.max.ms") == "0"  # its other name
         assert producer.get_property("sasl.username") in (None, "")
         assert producer.get_property("enable.manual.events.poll") == "false"
 
@@ -195,11 +201,24 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("linger.ms", "soon"), ("linger.ms", -1), ("linger.ms", 10**12), ("acks", "most"), ("enable.idempotence", "perhaps"),
-            ("compression.codec", "zip"), ("message.timeout.ms", 2**40), ("queue.buffering.max.messages", -5),
-            ("enable.manual.events.poll", "perhaps"), ("partitioner", "by moon"), ("client.id", "a\0b"), ("log.queue", False),
-            ("delivery.report.only.error", True), ("bootstrap.servers", ""), ("bootstrap.servers", "localhost:port"),
-            ("bootstrap.servers", ":9092"), ("bootstrap.servers", "localhost:70000"), ("security.protocol", "telnet"),
+            ("linger.ms", "soon"),
+            ("linger.ms", -1),
+            ("linger.ms", 10**12),
+            ("acks", "most"),
+            ("enable.idempotence", "perhaps"),
+            ("compression.codec", "zip"),
+            ("message.timeout.ms", 2**40),
+            ("queue.buffering.max.messages", -5),
+            ("enable.manual.events.poll", "perhaps"),
+            ("partitioner", "by moon"),
+            ("client.id", "a\0b"),
+            ("log.queue", False),
+            ("delivery.report.only.error", True),
+            ("bootstrap.servers", ""),
+            ("bootstrap.servers", "localhost:port"),
+            ("bootstrap.servers", ":9092"),
+            ("bootstrap.servers", "localhost:70000"),
+            ("security.protocol", "telnet"),
             ("group.protocol.nonsense", "x"),
         ],
     )
@@ -213,8 +232,12 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("typo", "meant"),
         [
-            ("linger.mss", "linger.ms"), ("bootstrap.server", "bootstrap.servers"), ("enable.idempotance", "enable.idempotence"),
-            ("error_cbb", "error_cb"), ("intercepters", "interceptors"), ("partitoner", "partitioner"),
+            ("linger.mss", "linger.ms"),
+            ("bootstrap.server", "bootstrap.servers"),
+            ("enable.idempotance", "enable.idempotence"),
+            ("error_cbb", "error_cb"),
+            ("intercepters", "interceptors"),
+            ("partitoner", "partitioner"),
             ("enable.manual.event.poll", "enable.manual.events.poll"),
         ],
     )

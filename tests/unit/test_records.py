@@ -28,7 +28,13 @@ def test_every_attribute_can_be_set_again():
     record.topic, record.value, record.key, record.partition = "u", None, b"k", None
     record.headers, record.timestamp, record.id = {}, None, 7
     assert (record.topic, record.value, record.key, record.partition, record.headers, record.timestamp, record.id) == (
-        "u", None, b"k", None, {}, None, 7,
+        "u",
+        None,
+        b"k",
+        None,
+        {},
+        None,
+        7,
     )
 
 
@@ -41,7 +47,7 @@ def test_a_datetime_is_milliseconds_since_the_epoch():
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set")
 def test_a_naive_datetime_is_local_time(monkeypatch):
-    monkeypatch.setenv("TZ", "XXX-2")       # two hours ahead of UTC
+    monkeypatch.setenv("TZ", "XXX-2")  # two hours ahead of UTC
     time.tzset()
     try:
         assert ProducerRecord("t", timestamp=datetime.datetime(2026, 1, 1, 2)).timestamp == 1767225600000
@@ -65,7 +71,13 @@ def test_repr_shortens_what_is_long():
 def test_pickles():
     record = pickle.loads(pickle.dumps(ProducerRecord("t", b"v", key=b"k", partition=1, headers=[("a", None)], timestamp=5, id=6)))
     assert (record.topic, record.value, record.key, record.partition, record.headers, record.timestamp, record.id) == (
-        "t", b"v", b"k", 1, [("a", None)], 5, 6,
+        "t",
+        b"v",
+        b"k",
+        1,
+        [("a", None)],
+        5,
+        6,
     )
 
 
