@@ -1,6 +1,7 @@
 """What every test of this package has: nothing it made is left behind, and it can name the librdkafka it needs."""
 
 import gc
+import signal
 import time
 
 import pytest
@@ -13,6 +14,18 @@ PATIENCE = 10.0
 
 def _left_behind():
     return {name: count for name, count in _rdkafka.live_objects().items() if name in ("handles", "topics", "messages") and count}
+
+
+def pytest_configure():
+    # A shell starts what it runs in the background with SIGINT ignored; Python then leaves it so, and so do the children of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_they_were():
+    """Whatever a test did with signals, the next one's Ctrl-C is a KeyboardInterrupt."""
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.fixture(autouse=True)
