@@ -65,7 +65,7 @@ if kx_watch_forks() != 0:
 cdef tuple _header_pairs(object headers):
     """`headers` as given, as a tuple of `(name, value)` pairs in their order."""
     if isinstance(headers, _Mapping):
-        return tuple(headers.items())
+        headers = headers.items()
     if isinstance(headers, (str, bytes, bytearray)):
         raise TypeError(f"headers must be (name, value) pairs or a mapping, not {type(headers).__name__}")
     try:

@@ -16,9 +16,7 @@ cdef int _in_slices(Handle handle, TransactionCall call, str name, object timeou
         if rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT or not rd_kafka_error_is_retriable(error) or _expired(deadline):
             check_error(error, name)
         rd_kafka_error_destroy(error)
-        PyErr_CheckSignals()
-        if handle.state != OPEN:
-            handle.refuse()
+        handle.let_signals()    # a signal handler may close the producer, and close() waits for the calls under way
 
 
 def init_transactions(Handle handle, timeout):

@@ -313,9 +313,10 @@ def test_keys_and_headers_are_always_those_of_the_moment_of_send(broker, lingeri
     assert (message.key, message.headers) == (b"the key", [("first", b"the header")])
 
 
-def test_the_report_has_the_headers_of_the_moment_of_send(lingering, reports):
+@pytest.mark.parametrize("form", [list, dict])
+def test_the_report_has_the_headers_of_the_moment_of_send(lingering, reports, form):
     header = bytearray(b"the header")
-    headers = [("first", header)]
+    headers = form([("first", header)])
     lingering.send(ProducerRecord("one", b"v", headers=headers), reports)
     header[:] = b"overwritten, and longer"
     headers.clear()

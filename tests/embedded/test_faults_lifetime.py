@@ -614,6 +614,18 @@ def test_fault_30_exit_with_daemon_threads_that_send():
 # ---------------------------------------------------------------------- batches
 
 
+@pytest.mark.parametrize("manual", [False, True])
+def test_fault_31_a_signal_handler_may_close_the_producer_under_a_transactions_call(manual):
+    producer = unreachable(**{"transactional.id": "one", "enable.idempotence": True, "enable.manual.events.poll": manual})
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: producer.close(0.1))
+    try:
+        interrupt_after(0.2, signal.SIGTERM)
+        with within(0.3), pytest.raises(ProducerClosedError):
+            producer.init_transactions(20)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def test_fault_31_a_signal_handler_may_close_the_producer_under_a_batch():
     producer = unreachable(**{"queue.buffering.max.messages": 10})
     completed = []
