@@ -271,7 +271,7 @@ cdef int unheard(Handle handle, const rd_kafka_message_t *message) noexcept:
             seen = handle.unheard[key] = [0, delivery_error(handle, message)]
         seen[0] += 1
     except BaseException as exc:
-        unraisable(exc, None)
+        not_lost(handle, exc)
     return 0
 
 
@@ -284,7 +284,7 @@ cdef int report_unheard(Handle handle) noexcept:
         for (topic, _), [count, error] in failures.items():
             _log.warning("%d record%s to %s not delivered, and no callback to tell: %s", count, "" if count == 1 else "s", topic, error)
     except BaseException as exc:
-        unraisable(exc, _log)
+        not_lost(handle, exc)
     return 0
 
 
@@ -303,6 +303,15 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
         elif kind == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
             serve_token_refresh(handle, event)
     except BaseException as exc:
+        not_lost(handle, exc)
+    return 0
+
+
+cdef int not_lost(Handle handle, object exc) noexcept:
+    """What came up between callbacks: a signal handler's, as a rule. Whoever serves raises it, as what a callback raises; Ctrl-C works."""
+    if handle.manual and not handle.abandoned:
+        handle.raised.append(exc)
+    else:
         unraisable(exc, None)
     return 0
 
