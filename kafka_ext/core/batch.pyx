@@ -471,7 +471,7 @@ def send_batch(Producer producer, topic, values, keys, partitions, timestamps, h
         if partition_numbers is None and producer._partitioner is not None:
             partition_numbers = _chosen_partitions(
                 producer, handle, known, key_column, column.length,
-                action is _BLOCK and not handle.manual and not kx_in_callback(), deadline)
+                action is _BLOCK, deadline)
         batch = _new_batch(handle, known.name, on_delivery, ids)
         try:
             if column.length:
@@ -747,7 +747,7 @@ cdef int _send_chunk(Producer producer, Handle handle, Topic topic, BatchDeliver
         partitions = _child_integers(stream, array, where[partition], f"partition ({partition})", 0, INT32_MAX)
     elif producer._partitioner is not None:
         partitions = _chosen_partitions(
-            producer, handle, topic, keys, values.length, may_wait and not handle.manual and not kx_in_callback(), deadline)
+            producer, handle, topic, keys, values.length, may_wait, deadline)
     if timestamp is not None:
         timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
     header_columns = [_child_column(stream, array, where[name], f"headers ({name})") for name in header_names]

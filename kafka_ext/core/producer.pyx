@@ -123,7 +123,7 @@ cdef class Producer:
             kx_releases_empty(&handle.releases, &handle.pool)
         if partition == NO_PARTITION and self._partitioner is not None:
             partition = self._choose_partition(
-                handle, topic, record.key, may_wait and not handle.manual and not kx_in_callback(), deadline)
+                handle, topic, record.key, may_wait, deadline)
 
         # Empty, for the way out below: a try-finally costs nothing where a try-except would save the thread's exception state.
         value.owner = key.owner = NULL
