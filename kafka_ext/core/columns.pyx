@@ -6,17 +6,14 @@ from array import array as _array
 from collections.abc import Sequence as _Sequence
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer
-from cpython.bytes cimport PyBytes_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stdint cimport INT64_MIN
 from libc.stdlib cimport malloc
 
 cdef extern from "Python.h":
     int PyObject_GetBuffer(object exporter, Py_buffer *view, int flags) except -1
-
-cdef extern from *:
-    ctypedef struct PyTupleObject:
-        PyObject **ob_item
+    Py_ssize_t PySequence_Fast_GET_SIZE(object sequence) noexcept
+    PyObject **PySequence_Fast_ITEMS(object sequence) noexcept
 
 cdef extern from "kafka_ext/columns.h" nogil:
     ctypedef struct kx_arrow_schema:
@@ -79,6 +76,8 @@ cdef extern from "kafka_ext/columns.h" nogil:
     int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t absent) noexcept
     const char *kx_table_check(const kx_arrow_schema *schema, const kx_arrow_array *array) noexcept
     bint kx_table_has_nulls(const kx_arrow_array *array) noexcept
+    Py_ssize_t kx_objects_hold(PyObject *const *objects, Py_ssize_t count, PyObject **held) noexcept
+    void kx_objects_drop(PyObject **held, Py_ssize_t count) noexcept
     int64_t kx_integers_outside(const kx_integers *c, int64_t least, int64_t most) noexcept
 
 
@@ -157,6 +156,34 @@ cdef _Export _export(object exporter, str what):
         raise BufferError(f"{what}: {type(exporter).__name__} gives no C-contiguous buffer ({exc})") from None
     export.held = True
     return export
+
+
+@cython.final
+cdef class _Objects:
+    """References to exact `bytes` and None. What a tuple would do, but it walks through memory without waiting for each object."""
+
+    cdef PyObject **items       # owned, with a reference to each
+    cdef Py_ssize_t count
+
+    def __cinit__(self):
+        self.items = NULL
+
+    def __dealloc__(self):
+        kx_objects_drop(self.items, self.count)
+        free(self.items)
+
+
+cdef _Objects _objects(object sequence):
+    """The items of a list or tuple, or None where there are others than exact `bytes` and None."""
+    cdef _Objects objects = _Objects()
+    cdef Py_ssize_t n
+    with cython.critical_section(sequence):     # a list is as long as it was, and has what it had, until all are held
+        n = PySequence_Fast_GET_SIZE(sequence)
+        objects.items = <PyObject **>malloc(max(n, 1) * sizeof(PyObject *))
+        if objects.items == NULL:
+            raise MemoryError()
+        objects.count = kx_objects_hold(PySequence_Fast_ITEMS(sequence), n, objects.items)
+    return objects if objects.count == n else None
 
 
 @cython.final
@@ -366,14 +393,12 @@ cdef Column column_of(object source, str what, bint one_allowed):
     cdef kx_segment *segment
     cdef _Stream stream
     cdef _Export export
-    cdef tuple objects
-    cdef Py_ssize_t i, n
-    cdef bint plain = True
+    cdef tuple items
+    cdef _Objects objects
     if isinstance(source, (str, bytes, bytearray)):
         if not one_allowed:
             raise TypeError(f"{what} must be many values; a lone {type(source).__name__} is one: put it in a list")
-        objects = (source,)
-        spans = _spans(objects, what.encode())
+        spans = _spans((source,), what.encode())
         column.pins.append(spans)
         segment = column.add()
         segment.layout = KX_ONE
@@ -382,26 +407,24 @@ cdef Column column_of(object source, str what, bint one_allowed):
         column.length = -1
         return column
     if isinstance(source, (list, tuple)):
-        objects = tuple(source)         # a snapshot: the caller may change the list
-        n = len(objects)
-        for i in range(n):
-            item = objects[i]
-            if not PyBytes_CheckExact(item) and item is not None:
-                plain = False
-                break
+        # Snapshots: the caller may change the list.
+        items = None if type(source) in (list, tuple) else tuple(source)
+        objects = _objects(source if items is None else items)
         segment = column.add()
-        segment.length = n
-        if plain:
+        if objects is not None:
             segment.layout = KX_OBJECTS
-            segment.index = <void *>&(<PyTupleObject *><PyObject *>objects).ob_item[0]
+            segment.index = objects.items
+            segment.length = objects.count
             column.pins.append(objects)
         else:
+            items = tuple(source) if items is None else items
+            spans = _spans(items, what.encode())
             segment.layout = KX_POINTERS
-            spans = _spans(objects, what.encode())
             segment.index = (<_Spans>spans).items
+            segment.length = len(items)
             segment.width = sizeof(kx_bytes)
             column.pins.append(spans)
-        column.length = n
+        column.length = segment.length
         return column
     if _is_arrow(source):
         stream = _Stream()
