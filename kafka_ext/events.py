@@ -28,7 +28,11 @@ def _start_thread(handle: Handle) -> None:
     # A daemon: what it must do before the interpreter ends is seen to by `_close_all`, which can be bounded; joining it could not.
     thread = threading.Thread(target=handle.run, name="kafka_ext events", daemon=True)
     _threads[handle] = thread
-    thread.start()
+    try:
+        thread.start()
+    except BaseException:
+        del _threads[handle]  # as a rule there is none; one that does run yet ends at once when the handle is closed
+        raise
 
 
 def close(handle: Handle, timeout: float | None) -> bool:
@@ -39,6 +43,8 @@ def close(handle: Handle, timeout: float | None) -> bool:
     thread = _threads.get(handle)
     if thread is not None:
         thread.join()
+    while handle.running:
+        time.sleep(0.001)
     handle.destroy()
     return delivered
 

@@ -16,6 +16,8 @@ cdef extern from "kafka_ext/threads.h" nogil:
     bint kx_in_callback() noexcept
     void KX_ADD(int64_t counter, int64_t n) noexcept
     int64_t KX_LOAD(int64_t counter) noexcept
+    bint KX_TRY(int flag) noexcept
+    void KX_LET(int flag) noexcept
     ctypedef struct kx_gate:
         pass
     int kx_gate_init(kx_gate *gate) noexcept
