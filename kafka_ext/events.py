@@ -28,11 +28,7 @@ def _start_thread(handle: Handle) -> None:
     # A daemon: what it must do before the interpreter ends is seen to by `_close_all`, which can be bounded; joining it could not.
     thread = threading.Thread(target=handle.run, name="kafka_ext events", daemon=True)
     _threads[handle] = thread
-    try:
-        thread.start()
-    except BaseException:
-        del _threads[handle]  # as a rule there is none; one that does run yet ends at once when the handle is closed
-        raise
+    thread.start()
 
 
 def close(handle: Handle, timeout: float | None) -> bool:
@@ -41,9 +37,9 @@ def close(handle: Handle, timeout: float | None) -> bool:
     delivered = handle.finish_close(timeout)
     handle.stop_events()
     thread = _threads.get(handle)
-    if thread is not None:
+    if thread is not None and thread.is_alive():
         thread.join()
-    while handle.running:
+    while handle.running:  # start() was interrupted; a thread that gets there from now on ends at once
         time.sleep(0.001)
     handle.destroy()
     return delivered
@@ -66,7 +62,7 @@ def _close_all() -> None:
         if handle.forked or handle.closed:
             continue
         thread = _threads.get(handle)
-        if handle.abandoned and thread is not None:
+        if handle.abandoned and thread is not None and thread.is_alive():
             thread.join(left)
             handle.hurry = True  # what it still has fails now
             thread.join()

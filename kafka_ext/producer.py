@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -569,8 +570,13 @@ class _Outcome:
             self._future.set_exception(_rdkafka.exception_for(error))
 
     def __del__(self) -> None:
-        if not self._future.done():
-            self._future.set_exception(MemoryError("there was no memory for the record's report"))
+        for _ in range(20):
+            try:
+                if not self._future.done():
+                    self._future.set_exception(MemoryError("there was no memory for the record's report"))
+                return
+            except MemoryError:
+                time.sleep(0.01)  # somebody waits for it, and nobody else will end that
 
 
 class _Deadline:

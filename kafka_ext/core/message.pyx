@@ -66,7 +66,10 @@ if kx_watch_forks() != 0:
 
 cdef tuple _header_pairs(object headers):
     """`headers` as given, as a tuple of `(name, value)` pairs in their order."""
-    if isinstance(headers, _Mapping):
+    if type(headers) is dict:
+        # Not by an iterator over its items: CPython up to 3.12 crashes where there is no memory for that (dictiter_new).
+        headers = [(name, value) for name, value in (<dict>headers).items()]
+    elif isinstance(headers, _Mapping):
         headers = headers.items()
     if isinstance(headers, (str, bytes, bytearray)):
         raise TypeError(f"headers must be (name, value) pairs or a mapping, not {type(headers).__name__}")
