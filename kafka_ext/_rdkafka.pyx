@@ -4,12 +4,13 @@
 
 A file an object, put together into one translation unit so that the hot path is never a call through a border:
 
-    errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
+    memory -> errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
     metadata, transactions                                                        what else a producer asks of a cluster
     admin, consumer, mock                                                         what kafka_ext.testing is made of
     info                                                                          how all this was built
 """
 
+include "core/memory.pyx"
 include "core/errors.pyx"
 include "core/config.pyx"
 include "core/records.pyx"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,8 +69,12 @@ class KafkaProducer(Producer):
         self._closing = threading.RLock()
         settings = resolve(self._properties)
         handle = Handle(settings.librdkafka, settings.callbacks, settings.manual, OWN_NAMES)
+        try:
+            events.start(handle)
+        except BaseException:  # "can't start new thread", for one
+            events.close(handle, 0.0)
+            raise
         self._open(handle, settings.partitioner, settings.interceptors or None)
-        events.start(handle)
 
     # ------------------------------------------------------------------ sending
 
@@ -89,12 +94,12 @@ class KafkaProducer(Producer):
         handle.check_usable()
         handle.check_not_in_callback("sync_send")
         deadline = _Deadline(timeout)
-        report: list[tuple[RecordMetadata, KafkaError | None]] = []
+        report: list[Any] = [None, None]  # room made beforehand: taking a report must not need memory
         answered = threading.Lock()
         answered.acquire()
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            report.append((metadata, error))
+            report[0], report[1] = metadata, error
             answered.release()
 
         # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
@@ -102,7 +107,9 @@ class KafkaProducer(Producer):
         gone = weakref.ref(on_delivery, released.put)
         self.send(record, on_delivery, timeout=timeout)
         del on_delivery
-        while not report:
+        while report[0] is None:
+            if gone() is None and report[0] is None:
+                raise MemoryError("there was no memory for the record's report")
             if handle.manual and not handle.closing:
                 try:
                     self._poll(min(deadline.remaining(), 0.1))
@@ -110,7 +117,7 @@ class KafkaProducer(Producer):
                     pass  # another thread closes it, and serves this report as well
             else:
                 answered.acquire(timeout=min(deadline.remaining(), 1.0))
-            if not report and deadline.expired():
+            if report[0] is None and deadline.expired():
                 raise KafkaTimeoutError(
                     KafkaError(
                         ErrorCode["TIMED_OUT"],
@@ -122,10 +129,10 @@ class KafkaProducer(Producer):
         except Empty:
             pass  # somebody else, an interceptor or a subclass, keeps the callback
         del gone
-        metadata, error = report[0]
+        metadata, error = report
         if error is not None:
             raise _rdkafka.exception_for(error)
-        return metadata
+        return metadata  # type: ignore[no-any-return]
 
     def send_future(
         self,
@@ -145,14 +152,7 @@ class KafkaProducer(Producer):
         """
         future: Future[RecordMetadata] = Future()
         future.set_running_or_notify_cancel()
-
-        def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            if error is None:
-                future.set_result(metadata)
-            else:
-                future.set_exception(_rdkafka.exception_for(error))
-
-        self.send(record, on_delivery, option=option, action=action, timeout=timeout)
+        self.send(record, _Outcome(future), option=option, action=action, timeout=timeout)
         return future
 
     # ------------------------------------------------------------------ batches and columns
@@ -553,6 +553,30 @@ class KafkaProducer(Producer):
 
     def __reduce__(self) -> Any:
         raise TypeError("a KafkaProducer cannot be pickled: it is threads and connections. Make one in each process, from its properties")
+
+
+class _Outcome:
+    """The delivery callback of `send_future`: the future is done once this goes, also where there was no memory to call it."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[RecordMetadata]) -> None:
+        self._future = future
+
+    def __call__(self, metadata: RecordMetadata, error: KafkaError | None) -> None:
+        if error is None:
+            self._future.set_result(metadata)
+        else:
+            self._future.set_exception(_rdkafka.exception_for(error))
+
+    def __del__(self) -> None:
+        for _ in range(20):
+            try:
+                if not self._future.done():
+                    self._future.set_exception(MemoryError("there was no memory for the record's report"))
+                return
+            except MemoryError:
+                time.sleep(0.01)  # somebody waits for it, and nobody else will end that
 
 
 class _Deadline:

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "kafka_ext/columns.h"
+#include "kafka_ext/memory.h"
 #include "kafka_ext/produce.h"
 #include "kafka_ext/threads.h"
 
@@ -30,6 +31,10 @@ typedef struct kx_failure {
     int32_t code;
 } kx_failure;
 
+/* In the place of an offset: that of a message which failed with `code`, and which could not be listed. No offset is this small. */
+#define KX_FAILED_WITH(code) (INT64_MIN / 2 + (code))
+#define KX_IS_FAILURE(offset) ((offset) < INT64_MIN / 4)
+
 /* One column of messages of known length: a whole batch, or one chunk of a stream. */
 typedef struct kx_part {
     int64_t length;
@@ -40,7 +45,12 @@ typedef struct kx_part {
     kx_failure *failures;       /* owned; guarded by `lock` */
     size_t failure_count;
     size_t failure_size;
-    int lost_failures;          /* no memory to note one: its code is then the last one noted */
+    int64_t unlisted;           /* failures there was no memory to list: their codes are in `offsets`, by KX_FAILED_WITH */
+    int64_t pinned_messages;    /* what the part adds to the producer's counts of the same names, until it is finished */
+    int64_t pinned_bytes;
+#ifdef KAFKA_EXT_DEBUG
+    unsigned char *answered;    /* owned: which messages have been */
+#endif
     pthread_mutex_t lock;
     uint32_t slot;
     void *owner;                /* the BatchPart, a Python object; one reference is held while in flight */
@@ -63,6 +73,7 @@ static inline int kx_parts_init(kx_parts *parts)
 
 static inline void kx_parts_destroy(kx_parts *parts)
 {
+    KX_INVARIANT(parts->count == 0 && !parts->finished, "a producer goes with batches in flight");
     free(parts->slots);
     pthread_mutex_destroy(&parts->lock);
 }
@@ -73,7 +84,7 @@ static inline int kx_parts_add(kx_parts *parts, kx_part *part)
     int result = -2;
     pthread_mutex_lock(&parts->lock);
     if (!parts->slots)
-        parts->slots = calloc(KX_SLOTS, sizeof(*parts->slots));
+        parts->slots = kx_calloc(KX_SLOTS, sizeof(*parts->slots));
     if (!parts->slots) {
         result = -1;
     } else if (parts->count < KX_SLOTS) {
@@ -95,6 +106,8 @@ static inline int kx_parts_add(kx_parts *parts, kx_part *part)
 static inline void kx_parts_remove(kx_parts *parts, kx_part *part)
 {
     pthread_mutex_lock(&parts->lock);
+    KX_INVARIANT(parts->slots[part->slot] == part && parts->count > 0, "a batch removed twice");
+    KX_INVARIANT(KX_LOAD(part->pending) == 0, "a batch finished with messages unanswered");
     parts->slots[part->slot] = NULL;
     parts->count--;
     __atomic_fetch_sub(&kx_live_batches, 1, __ATOMIC_RELAXED);
@@ -114,8 +127,8 @@ static inline int kx_part_init(kx_part *part, int64_t length)
 {
     memset(part, 0, sizeof(*part));
     part->length = part->pending = length;
-    part->offsets = malloc((size_t)(length ? length : 1) * sizeof(*part->offsets));
-    part->partitions = malloc((size_t)(length ? length : 1) * sizeof(*part->partitions));
+    part->offsets = kx_malloc((size_t)(length ? length : 1) * sizeof(*part->offsets));
+    part->partitions = kx_malloc((size_t)(length ? length : 1) * sizeof(*part->partitions));
     if (!part->offsets || !part->partitions || pthread_mutex_init(&part->lock, NULL)) {
         free(part->offsets);
         free(part->partitions);
@@ -123,6 +136,9 @@ static inline int kx_part_init(kx_part *part, int64_t length)
         part->partitions = NULL;
         return -1;
     }
+#ifdef KAFKA_EXT_DEBUG
+    part->answered = calloc((size_t)(length ? length : 1), 1);
+#endif
     memset(part->offsets, 0xff, (size_t)length * sizeof(*part->offsets));
     memset(part->partitions, 0xff, (size_t)length * sizeof(*part->partitions));
     return 0;
@@ -135,17 +151,33 @@ static inline void kx_part_destroy(kx_part *part)
     free(part->offsets);
     free(part->partitions);
     free(part->failures);
+#ifdef KAFKA_EXT_DEBUG
+    free(part->answered);
+#endif
     pthread_mutex_destroy(&part->lock);
     part->offsets = NULL;
 }
 
+/* Rule 1 for a batch: each of its messages is answered once. */
+static inline void kx_part_once(kx_part *part, int64_t index)
+{
+    KX_INVARIANT(index >= 0 && index < part->length, "an answer for a message that its batch does not have");
+#ifdef KAFKA_EXT_DEBUG
+    KX_INVARIANT(__atomic_exchange_n(&part->answered[index], 1, __ATOMIC_RELAXED) == 0, "a message of a batch answered twice");
+#else
+    (void)part;
+    (void)index;
+#endif
+}
+
 static inline void kx_part_fail(kx_part *part, int64_t index, int32_t code)
 {
+    kx_part_once(part, index);
     pthread_mutex_lock(&part->lock);
     part->failed++;
     if (part->failure_count == part->failure_size) {
         size_t size = part->failure_size ? part->failure_size * 2 : 64;
-        kx_failure *larger = realloc(part->failures, size * sizeof(*larger));
+        kx_failure *larger = kx_realloc(part->failures, size * sizeof(*larger));
         if (larger) {
             part->failures = larger;
             part->failure_size = size;
@@ -155,7 +187,8 @@ static inline void kx_part_fail(kx_part *part, int64_t index, int32_t code)
         part->failures[part->failure_count].index = index;
         part->failures[part->failure_count++].code = code;
     } else {
-        part->lost_failures++;
+        part->offsets[index] = KX_FAILED_WITH(code);
+        part->unlisted++;
     }
     pthread_mutex_unlock(&part->lock);
 }
@@ -166,11 +199,19 @@ static inline size_t kx_part_failures(kx_part *part, kx_failure **failures)
     size_t count;
     *failures = NULL;
     pthread_mutex_lock(&part->lock);
-    count = part->failure_count;
+    count = part->failure_count + (size_t)part->unlisted;
     if (count) {
-        *failures = malloc(count * sizeof(**failures));
-        if (*failures)
-            memcpy(*failures, part->failures, count * sizeof(**failures));
+        *failures = kx_malloc(count * sizeof(**failures));
+        if (*failures) {
+            size_t n = part->failure_count;
+            if (n)
+                memcpy(*failures, part->failures, n * sizeof(**failures));
+            for (int64_t i = 0; n < count; i++)
+                if (KX_IS_FAILURE(part->offsets[i])) {
+                    (*failures)[n].index = i;
+                    (*failures)[n++].code = (int32_t)(part->offsets[i] - KX_FAILED_WITH(0));
+                }
+        }
     }
     pthread_mutex_unlock(&part->lock);
     return count;
@@ -179,7 +220,12 @@ static inline size_t kx_part_failures(kx_part *part, kx_failure **failures)
 /* Count `count` messages as answered; the last ones pass the part on to be finished, with the GIL, by the thread that serves. */
 static inline int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count)
 {
-    if (!count || __atomic_sub_fetch(&part->pending, count, __ATOMIC_ACQ_REL) != 0)
+    int64_t pending;
+    if (!count)
+        return 0;
+    pending = __atomic_sub_fetch(&part->pending, count, __ATOMIC_ACQ_REL);
+    KX_INVARIANT(pending >= 0, "more answers than a batch has messages");
+    if (pending)
         return 0;
     pthread_mutex_lock(&parts->lock);
     part->next = parts->finished;
@@ -194,11 +240,14 @@ static inline kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t 
     const uint64_t opaque = (uint64_t)(uintptr_t)message->_private;
     kx_part *part = __atomic_load_n(&parts->slots[(opaque >> 2) & (KX_SLOTS - 1)], __ATOMIC_ACQUIRE);
     const int64_t index = kx_opaque_index(message->_private);
+    KX_INVARIANT(part, "a report for a batch that is finished");
     part->partitions[index] = message->partition;
-    if (message->err)
+    if (message->err) {
         kx_part_fail(part, index, message->err);
-    else
+    } else {
+        kx_part_once(part, index);
         part->offsets[index] = message->offset;
+    }
     return part;
 }
 

@@ -81,8 +81,9 @@ cdef class BatchDelivery:
     cdef int64_t open_parts         # those without all reports, and one more while the enqueueing goes on
     cdef object on_delivery
     cdef list callbacks             # add_done_callback's; None once done
-    cdef object finished            # threading.Event
-    cdef object lock
+    cdef object finished            # threading.Event: wakes who waits
+    cdef bint ended                 # every message has been reported, and on_delivery has returned
+    cdef BatchDelivery next         # in Handle.completed
     cdef Handle handle
     cdef int gave_up                # the code all that is not enqueued yet fails with; 0: none
     cdef object __weakref__
@@ -116,7 +117,7 @@ cdef class BatchDelivery:
 
     def done(self):
         """Whether every message has been reported, and `on_delivery` has returned."""
-        return self.finished.is_set()
+        return self.ended
 
     def wait(self, timeout=None):
         """Wait until every message has been reported; True.
@@ -128,10 +129,10 @@ cdef class BatchDelivery:
             KafkaException: called inside a callback of the same producer.
         """
         cdef int64_t deadline = _deadline(timeout)
-        if self.finished.is_set():
+        if self.ended:
             return True
         self.handle.check_not_in_callback("wait")
-        while not self.finished.is_set():
+        while not self.ended:
             if self.handle.forked:
                 self.handle.refuse()            # its reports come to the parent
             if self.handle.manual and not self.handle.closing:
@@ -144,7 +145,7 @@ cdef class BatchDelivery:
                 PyErr_CheckSignals()
             else:
                 self.finished.wait(_remaining_ms(deadline, 1000) / 1000.0)
-            if not self.finished.is_set() and _expired(deadline):
+            if not self.ended and _expired(deadline):
                 raise KafkaTimeoutError(KafkaError(
                     RD_KAFKA_RESP_ERR__TIMED_OUT, f"{self.pending} of {self.length} records have no report after {timeout} s"))
         return True
@@ -209,11 +210,13 @@ cdef class BatchDelivery:
         """Have `callback(batch)` called once every message has been reported: by the thread that serves the events, or at once here."""
         if not PyCallable_Check(callback):
             raise TypeError(f"callback must be callable, not {type(callback).__name__}")
-        with self.lock:
+        cdef bint later = False
+        with cython.critical_section(self):
             if self.callbacks is not None:
                 self.callbacks.append(callback)
-                return
-        callback(self)
+                later = True
+        if not later:
+            callback(self)
 
     def __await__(self):
         loop = _asyncio.get_running_loop()
@@ -226,27 +229,43 @@ cdef class BatchDelivery:
 
     cdef int close_part(self) except -1:
         """One part fewer to wait for; the last one completes the batch."""
-        with self.lock:
+        cdef int64_t left
+        with cython.critical_section(self):
             self.open_parts -= 1
-            if self.open_parts:
-                return 0
-        self.complete()
+            left = self.open_parts
+        if not left:
+            self.complete()
         return 0
 
-    cdef int complete(self) except -1:
+    cdef int complete(self) noexcept:
+        """Tell who is to be told. It always comes to its end: whatever raises on the way, and where there is no memory either."""
         cdef Handle handle = self.handle
-        if self.on_delivery is not None:
-            call(handle, self.on_delivery, (self,))
-        elif self.failed:
-            _log.warning("%d of %d records of a batch to %s not delivered, and no callback to tell: %s", self.failed, self.length,
-                         self.topic, self.errors()[0][1])
-        with self.lock:
+        cdef list callbacks
+        cdef Py_ssize_t i
+        try:
+            if self.on_delivery is not None:
+                call(handle, self.on_delivery, (self,))
+            elif self.failed:
+                _log.warning("%d of %d records of a batch to %s not delivered, and no callback to tell: %s", self.failed, self.length,
+                             self.topic, self.errors()[0][1])
+        except BaseException as exc:
+            KX_ADD(handle.callback_errors, self.on_delivery is not None)
+            not_lost(handle, exc)
+        with cython.critical_section(self):
             callbacks = self.callbacks
             self.callbacks = None
             self.on_delivery = None
-        self.finished.set()
-        for callback in callbacks:
-            call(handle, callback, (self,))
+            self.ended = True
+        try:
+            self.finished.set()
+        except BaseException as exc:            # who waits looks at `ended` every second
+            not_lost(handle, exc)
+        for i in range(len(callbacks)):
+            try:
+                call(handle, callbacks[i], (self,))
+            except BaseException as exc:
+                KX_ADD(handle.callback_errors, 1)
+                not_lost(handle, exc)
         KX_ADD(handle.open_batches, -1)
         return 0
 
@@ -290,13 +309,12 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
     while part != NULL:
         next = part.next
         kx_parts_remove(&handle.parts, part)
+        KX_ADD(handle.pool.pinned_messages, -part.pinned_messages)
+        KX_ADD(handle.pool.pinned_bytes, -part.pinned_bytes)
         owner = <BatchPart>part.owner
         Py_DECREF(owner)                # the reference that `_start_part` took
         owner.pins = None
-        try:
-            owner.batch.close_part()
-        except BaseException as exc:
-            unraisable(exc, owner.batch)
+        owner.batch.close_part()
         owner.batch = None              # no cycle: the batch's memory goes with the last reference to it
         part = next
     return 0
@@ -305,13 +323,21 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
 cdef int64_t complete_batches(Handle handle) noexcept:
     """Complete the batches whose sender was the last to have something to do with them; how many."""
     cdef int64_t count = 0
-    while handle.completed:
-        batch = handle.completed.pop(0)
+    cdef BatchDelivery batch, first = None, following
+    with cython.critical_section(handle):
+        batch = handle.completed
+        handle.completed = None
+    while batch is not None:            # turned round: the oldest goes first
+        following = batch.next
+        batch.next = first
+        first = batch
+        batch = following
+    while first is not None:
+        batch = first
+        first = batch.next
+        batch.next = None
         KX_ADD(handle.completed_count, -1)
-        try:
-            (<BatchDelivery>batch).complete()
-        except BaseException as exc:
-            unraisable(exc, batch)
+        batch.complete()
         count += 1
     return count
 
@@ -328,7 +354,6 @@ cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids):
     batch.callbacks = []
     batch.open_parts = 1
     batch.finished = _threading.Event()
-    batch.lock = _threading.Lock()
     return batch
 
 
@@ -340,12 +365,14 @@ cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
     cdef int64_t open_parts
     if handle.state == CLOSED:          # by a signal handler, in the midst of sending: nobody serves any more
         finish_parts(handle, kx_parts_take_finished(&handle.parts))
-    with batch.lock:
+    with cython.critical_section(batch):
         KX_ADD(handle.open_batches, 1)
         batch.open_parts -= 1
         open_parts = batch.open_parts
     if not open_parts:
-        handle.completed.append(batch)
+        with cython.critical_section(handle):
+            batch.next = handle.completed
+            handle.completed = batch
         KX_ADD(handle.completed_count, 1)
     if handle.state == CLOSED:
         complete_batches(handle)
@@ -354,27 +381,38 @@ cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
     return 0
 
 
-cdef BatchPart _start_part(Handle handle, BatchDelivery batch, int64_t length, pins):
+cdef BatchPart _start_part(Handle handle, BatchDelivery batch, Column values, pins):
+    """A part for `values`, which `pins` keeps in place (None: they are copied). Either all of it is done or nothing."""
     cdef BatchPart part = BatchPart()
+    cdef int64_t length = values.length
+    cdef size_t i
     cdef int result
     if length > KX_MAX_BATCH:
         raise ValueError(f"a batch holds at most {KX_MAX_BATCH} messages, not {length}")
     if kx_part_init(&part.c, length) != 0:
         raise MemoryError()
-    result = kx_parts_add(&handle.parts, &part.c)
-    if result == -1:
-        raise MemoryError()
-    if result != 0:
-        raise QueueFullError(KafkaError(RD_KAFKA_RESP_ERR__QUEUE_FULL, "too many batches are in flight; wait for some of them"))
-    part.c.owner = <void *>part
-    Py_INCREF(part)                     # released by finish_parts, after the last report
     part.pins = pins
     part.batch = batch
     part.start = batch.length
+    part.c.owner = <void *>part
+    if pins is not None:
+        for i in range(values.count):
+            kx_segment_measure(&values.segments[i], &part.c.pinned_messages, &part.c.pinned_bytes)
     batch.parts.append(part)
+    result = kx_parts_add(&handle.parts, &part.c)
+    if result != 0:
+        batch.parts.pop()
+        part.batch = None
+        if result == -1:
+            raise MemoryError()
+        raise QueueFullError(KafkaError(RD_KAFKA_RESP_ERR__QUEUE_FULL, "too many batches are in flight; wait for some of them"))
+    # From here on nothing may fail: the part is known, and ends by its reports only.
+    Py_INCREF(part)                     # released by finish_parts, after the last report
     batch.length += length
-    with batch.lock:
+    with cython.critical_section(batch):
         batch.open_parts += 1
+    KX_ADD(handle.pool.pinned_messages, part.c.pinned_messages)
+    KX_ADD(handle.pool.pinned_bytes, part.c.pinned_bytes)
     return part
 
 
@@ -475,7 +513,7 @@ def send_batch(Producer producer, topic, values, keys, partitions, timestamps, h
         batch = _new_batch(handle, known.name, on_delivery, ids)
         try:
             if column.length:
-                part = _start_part(handle, batch, column.length, None if copy else column.pins)
+                part = _start_part(handle, batch, column, None if copy else column.pins)
                 _enqueue_column(handle, known, part, column, key_column, partition_numbers, timestamp_numbers,
                                 same_headers, each_headers, copy, action is _BLOCK, deadline)
         except BaseException as exc:
@@ -753,7 +791,7 @@ cdef int _send_chunk(Producer producer, Handle handle, Topic topic, BatchDeliver
     header_columns = [_child_column(stream, array, where[name], f"headers ({name})") for name in header_names]
     if values.length == 0:
         return 0
-    part = _start_part(handle, batch, values.length, None if copy else holder)
+    part = _start_part(handle, batch, values, None if copy else holder)
     _enqueue_table_chunk(handle, topic, part, values, keys, partitions, timestamps, header_names, header_columns, copy,
                          may_wait, deadline)
     return 0
@@ -767,8 +805,8 @@ cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column
     cdef kx_segment *segments = NULL        # owned
     cdef const char **names = NULL          # owned; what it points at is kept by `encoded`
     memset(&e, 0, sizeof(e))
-    encoded = [name.encode() for name in header_names]
     try:
+        encoded = [name.encode() for name in header_names]
         if count:
             segments = <kx_segment *>malloc(count * sizeof(kx_segment))
             names = <const char **>malloc(count * sizeof(char *))

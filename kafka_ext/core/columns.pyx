@@ -8,7 +8,6 @@ from collections.abc import Sequence as _Sequence
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stdint cimport INT64_MIN
-from libc.stdlib cimport malloc
 
 cdef extern from "Python.h":
     int PyObject_GetBuffer(object exporter, Py_buffer *view, int flags) except -1
@@ -68,6 +67,7 @@ cdef extern from "kafka_ext/columns.h" nogil:
     kx_span kx_segment_at(const kx_segment *s, int64_t i) noexcept
     const char *kx_segment_check(const kx_segment *s) noexcept
     int64_t kx_segment_length(const kx_segment *s) noexcept
+    void kx_segment_measure(const kx_segment *s, int64_t *messages, int64_t *bytes) noexcept
     kx_segment kx_segment_slice(const kx_segment *s, int64_t start, int64_t length) noexcept
     const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text,
                                       size_t size) noexcept
@@ -91,6 +91,8 @@ cdef extern from "kafka_ext/batch.h" nogil:
         int64_t length
         int64_t pending
         int64_t failed
+        int64_t pinned_messages
+        int64_t pinned_bytes
         int64_t *offsets
         int32_t *partitions
         void *owner             # one reference, while in flight

@@ -7,7 +7,6 @@ import json as _json
 import logging as _logging
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
-from libc.stdlib cimport realloc
 from libc.string cimport strncpy
 
 cdef extern from "Python.h":
@@ -15,6 +14,11 @@ cdef extern from "Python.h":
     # As a pointer, so that a failure is looked at here: a try-except would save the thread's exception state for each record.
     PyObject *PyObject_Vectorcall(object callable, PyObject **arguments, size_t count, void *names) noexcept
     void Py_DECREF(object o) noexcept
+    void PyErr_Clear() noexcept
+    ctypedef struct PyTypeObject:
+        PyObject *(*tp_new)(PyTypeObject *kind, PyObject *arguments, PyObject *keywords) noexcept
+
+cdef tuple _NOTHING = ()
 
 cdef extern from *:
     void __builtin_prefetch(const void *address) noexcept nogil
@@ -37,7 +41,7 @@ cdef int64_t serve_here(Handle handle, int timeout_ms) except -1:
         with nogil:                         # the events thread itself, or its successor
             return serve(handle, timeout_ms)
     cdef unsigned long seen = kx_gate_seen(&handle.gate)
-    if not handle.serving.acquire(False):
+    if not KX_TRY(handle.serving):
         with nogil:                         # another thread serves
             kx_gate_wait(&handle.gate, seen, timeout_ms)
         return 0
@@ -48,7 +52,7 @@ cdef int64_t serve_here(Handle handle, int timeout_ms) except -1:
         return served
     finally:
         handle.serving_thread = 0
-        handle.serving.release()
+        KX_LET(handle.serving)
 
 
 cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
@@ -150,7 +154,9 @@ cdef int note(Handle handle, const rd_kafka_message_t *message) noexcept nogil:
         larger = <const rd_kafka_message_t **>realloc(<void *>handle.todo, size * sizeof(void *))
         if larger == NULL:
             with gil:
+                kx_enter_callbacks()
                 report(handle, message)             # out of memory: not later, then, but now
+                kx_leave_callbacks()
             return 0
         handle.todo = larger
         handle.todo_size = size
@@ -173,7 +179,7 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
             unheard(handle, message)
             kx_message_release(&handle.pool, message._private)
             return 0
-        error = delivery_error(handle, message)
+        error = error_of(handle, message)
     else:
         KX_ADD(handle.delivered, 1)
         if kept == NULL or kept.on_delivery == NULL:
@@ -182,7 +188,11 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
     on_delivery = <object>kept.on_delivery
     metadata = handle.spare
     if metadata is None:
-        metadata = RecordMetadata.__new__(RecordMetadata)
+        metadata = new_metadata(handle)
+        if metadata is None:
+            call_failed(handle, on_delivery)
+            kx_message_release(&handle.pool, message._private)
+            return 0
     else:
         handle.spare = None
     metadata.message = message
@@ -207,6 +217,38 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
         metadata.settle()
     kx_message_release(&handle.pool, message._private)
     return 0
+
+
+cdef RecordMetadata new_metadata(Handle handle):
+    """One to be filled; the one in reserve where there is no memory; None, with the error set, where that is gone as well.
+
+    By type's own slot, and what comes of it looked at here: a try-except would save the thread's exception state for each record.
+    """
+    cdef PyObject *made = (<PyTypeObject *>RecordMetadata).tp_new(<PyTypeObject *>RecordMetadata, <PyObject *>_NOTHING, NULL)   # owned
+    cdef RecordMetadata metadata
+    if made != NULL:
+        metadata = <RecordMetadata>made
+        Py_DECREF(metadata)
+        if handle.reserve is None:
+            handle.reserve, metadata = metadata, None
+            return new_metadata(handle)
+        return metadata
+    metadata = handle.reserve
+    if metadata is not None:
+        handle.reserve = None
+        PyErr_Clear()
+    return metadata
+
+
+cdef object error_of(Handle handle, const rd_kafka_message_t *message):
+    """The error of a failed record, in any case: without memory for its text, or with a signal handler that raises meanwhile."""
+    try:
+        return delivery_error(handle, message)
+    except MemoryError:
+        pass
+    except BaseException as exc:
+        not_lost(handle, exc)
+    return _prepared_error(message.err)
 
 
 cdef int call_failed(Handle handle, object callback) noexcept:
@@ -366,7 +408,10 @@ cdef int serve_token_refresh(Handle handle, rd_kafka_event_t *event) except -1:
         if rd_kafka_oauthbearer_set_token(handle.rk, value, lifetime, principal, extensions, len(encoded), errstr, sizeof(errstr)):
             raise ValueError((<bytes>errstr).decode("utf-8", "replace"))
     except BaseException as exc:
-        reason = f"{type(exc).__name__}: {exc}".encode()
+        try:
+            reason = f"{type(exc).__name__}: {exc}".encode()
+        except MemoryError:
+            reason = b"MemoryError"             # without an answer, librdkafka would never ask again
         rd_kafka_oauthbearer_set_token_failure(handle.rk, reason)
         KX_ADD(handle.callback_errors, 1)
         callback_raised(handle, callback, exc)
@@ -391,14 +436,16 @@ cdef void _on_throttle(rd_kafka_t *rk, const char *broker_name, int32_t broker_i
     end[0] = throttle
 
 
-cdef int serve_throttles(Handle handle) except -1:
+cdef int serve_throttles(Handle handle) noexcept:
     cdef Throttle *throttle
-    callback = handle.callbacks.get("throttle_cb")
     while handle.throttles != NULL:
         throttle = handle.throttles
         handle.throttles = throttle.next
-        arguments = (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000.0)
+        try:
+            callback = handle.callbacks.get("throttle_cb")
+            if callback is not None:
+                call(handle, callback, (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000.0))
+        except BaseException as exc:
+            not_lost(handle, exc)
         free(throttle)
-        if callback is not None:
-            call(handle, callback, arguments)
     return 0

@@ -28,9 +28,12 @@ def init_transactions(Handle handle, timeout):
 
 
 def begin_transaction(Handle handle):
+    cdef rd_kafka_error_t *error
     handle.enter()
     try:
-        check_error(rd_kafka_begin_transaction(handle.rk), "rd_kafka_begin_transaction")
+        with nogil:         # it asks librdkafka's main thread and waits for the answer
+            error = rd_kafka_begin_transaction(handle.rk)
+        check_error(error, "rd_kafka_begin_transaction")
     finally:
         handle.leave()
 
