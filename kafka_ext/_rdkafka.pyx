@@ -6,6 +6,7 @@ A file an object, put together into one translation unit so that the hot path is
 
     memory -> errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
     metadata, transactions                                                        what else a producer asks of a cluster
+    aio                                                                           the same, served by an event loop
     admin, consumer, mock                                                         what kafka_ext.testing is made of
     info                                                                          how all this was built
 """
@@ -22,6 +23,7 @@ include "core/batch.pyx"
 include "core/delivery.pyx"
 include "core/metadata.pyx"
 include "core/transactions.pyx"
+include "core/aio.pyx"
 include "core/admin.pyx"
 include "core/consumer.pyx"
 include "core/mock.pyx"

@@ -497,17 +497,10 @@ class KafkaProducer(Producer):
         if topic is not None and not isinstance(topic, str):
             raise TypeError(f"topic must be a str or None, not {type(topic).__name__}")
         try:
-            metadata = from_tuples(_rdkafka.fetch_metadata(self.handle, topic, timeout))
+            found = _rdkafka.fetch_metadata(self.handle, topic, timeout)
         except KafkaException as exc:
-            if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
-                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s")) from exc
-            raise
-        if topic is not None:
-            found = metadata.topics.get(topic)
-            if found is None or found.error is not None:
-                error = found.error if found is not None else None
-                raise _rdkafka.exception_for(error or KafkaError(ErrorCode["UNKNOWN_TOPIC"]))
-        return metadata
+            raise metadata_failure(exc, timeout) from exc
+        return checked_metadata(found, topic)
 
     @property
     def properties(self) -> Properties:
@@ -522,16 +515,7 @@ class KafkaProducer(Producer):
         Raises:
             InvalidConfigError: there is no property of this name.
         """
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str, not {type(name).__name__}")
-        if name in OWN_NAMES and not (name == "partitioner" and isinstance(self._properties.get(name, ""), str)):
-            value = self._properties.get(name, "false" if name == "enable.manual.events.poll" else None)
-            return value if value is None or isinstance(value, str) else repr(value)
-        try:
-            value = self.handle.get_property(name)
-        except _rdkafka.InvalidConfigError as exc:
-            raise invalid(name, exc.error.message) from None
-        return value if value is None else str(value)
+        return property_in_force(self.handle, self._properties, name)
 
     def metrics(self) -> ProducerMetrics:
         """The producer's counters now. Cheap, and any thread may call it, also after `close`."""
@@ -553,6 +537,34 @@ class KafkaProducer(Producer):
 
     def __reduce__(self) -> Any:
         raise TypeError("a KafkaProducer cannot be pickled: it is threads and connections. Make one in each process, from its properties")
+
+
+def property_in_force(handle: Handle, given: Properties, name: str) -> str | None:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+    if name in OWN_NAMES and not (name == "partitioner" and isinstance(given.get(name, ""), str)):
+        value = given.get(name, "false" if name == "enable.manual.events.poll" else None)
+        return value if value is None or isinstance(value, str) else repr(value)
+    try:
+        return handle.get_property(name)
+    except _rdkafka.InvalidConfigError as exc:
+        raise invalid(name, exc.error.message) from None
+
+
+def metadata_failure(exc: KafkaException, timeout: float | None) -> KafkaException:
+    if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
+        return KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s"))
+    return exc
+
+
+def checked_metadata(found: tuple[Any, ...], topic: str | None) -> BrokerMetadata:
+    metadata = from_tuples(found)
+    if topic is not None:
+        of_topic = metadata.topics.get(topic)
+        if of_topic is None or of_topic.error is not None:
+            error = of_topic.error if of_topic is not None else None
+            raise _rdkafka.exception_for(error or KafkaError(ErrorCode["UNKNOWN_TOPIC"]))
+    return metadata
 
 
 class _Outcome:

@@ -266,6 +266,7 @@ static inline kx_part *kx_parts_take_finished(kx_parts *parts)
 /* ------------------------------------------------------------------ the enqueue loop */
 
 #define KX_TURN 1024
+#define KX_TURNS 64
 
 typedef struct kx_enqueue {
     /* what: one segment of values; of the others, where the values' first message is in them */
@@ -280,6 +281,7 @@ typedef struct kx_enqueue {
     const char *const *header_names;
     size_t header_count;
     int copy;
+    int turns;                          /* at most, in one call; 0: KX_TURNS */
     /* where to */
     rd_kafka_t *rk;
     rd_kafka_topic_t *topic;
@@ -436,7 +438,8 @@ static inline int kx_enqueue_turn(kx_enqueue *e, int count)
 static int kx_enqueue_some(kx_enqueue *e)
 {
     const int64_t length = kx_segment_length(e->values);
-    for (int turn = 0; turn < 64; turn++) {
+    const int turns = e->turns ? e->turns : KX_TURNS;
+    for (int turn = 0; turn < turns; turn++) {
         const int count = length - e->next < KX_TURN ? (int)(length - e->next) : KX_TURN;
         int full;
         if (!count)

@@ -7,6 +7,8 @@ from cpython.buffer cimport PyBUF_WRITABLE
 # With one list of headers for each message, so many are made at a time.
 cdef enum:
     HEADER_WINDOW = 16384
+    # An event loop's other tasks get a turn after so many thousands of messages.
+    LOOP_TURNS = 4
 
 
 @cython.final
@@ -131,11 +133,14 @@ cdef class BatchDelivery:
         cdef int64_t deadline = _deadline(timeout)
         if self.ended:
             return True
+        if self.handle.loop is not None and self.handle.loop_thread == PyThread_get_thread_ident() and not self.handle.closing:
+            raise KafkaException(KafkaError(
+                RD_KAFKA_RESP_ERR__STATE, "wait() on the event loop's own thread would wait for itself; await the batch"))
         self.handle.check_not_in_callback("wait")
         while not self.ended:
             if self.handle.forked:
                 self.handle.refuse()            # its reports come to the parent
-            if self.handle.manual and not self.handle.closing:
+            if self.handle.manual and not self.handle.closing and self.handle.loop is None:
                 self.handle.enter()
                 try:
                     serve_here(self.handle, _remaining_ms(deadline, SLICE_MS))
@@ -245,7 +250,7 @@ cdef class BatchDelivery:
         try:
             if self.on_delivery is not None:
                 call(handle, self.on_delivery, (self,))
-            elif self.failed:
+            elif self.failed and not self.callbacks:
                 _log.warning("%d of %d records of a batch to %s not delivered, and no callback to tell: %s", self.failed, self.length,
                              self.topic, self.errors()[0][1])
         except BaseException as exc:
@@ -416,33 +421,49 @@ cdef BatchPart _start_part(Handle handle, BatchDelivery batch, Column values, pi
     return part
 
 
-cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t deadline) except -1:
-    """Enqueue one segment, waiting for room as `send` does: 0, or 1 when it gave up, for good, at `part.batch.gave_up`.
+# A batch is sent by a generator, so that a thread can wait for room in the queue, and a coroutine too. It first yields the BatchDelivery, then
+# True whenever the queue is full and False whenever it has only been at it for a while. Whoever drives it waits and resumes it until it ends,
+# having set `gave_up` where the rest shall fail; or closes it. Either way each message ends up enqueued or failed.
 
-    Each message ends up enqueued or failed, also when this raises.
-    """
+cdef enum:
+    GAVE_UP = 1
+
+
+cdef int _enqueue_turns(Handle handle, BatchDelivery batch, kx_enqueue *e) except -2:
+    """Enqueue some of a segment: 0 when it is through, GAVE_UP when the rest has failed, QUEUE_FULL, or -1: go on."""
+    cdef int result
+    if handle.state != OPEN and not batch.gave_up:      # another thread, or task, closes
+        batch.gave_up = RD_KAFKA_RESP_ERR__STATE
+    if batch.gave_up:
+        with nogil:
+            kx_enqueue_abandon(e, batch.gave_up)
+        return GAVE_UP
+    with nogil:
+        result = kx_enqueue_some(e)
+    KX_ADD(handle.sent, e.accepted)
+    KX_ADD(handle.sent_bytes, e.accepted_bytes)
+    e.accepted = e.accepted_bytes = 0
+    return result
+
+
+cdef BatchDelivery _send_here(Handle handle, steps, bint may_wait, int64_t deadline):
+    """Drive `steps` to the end on this thread, waiting for room as `send` does."""
     cdef unsigned long seen
-    cdef int result, milliseconds
+    cdef int milliseconds
     cdef int64_t started
     cdef bint in_callback = kx_in_callback()
-    cdef BatchDelivery batch = (<BatchPart>e.part.owner).batch
+    cdef BatchDelivery batch = next(steps)
     try:
-        while not batch.gave_up:
-            if handle.state != OPEN:            # another thread closes
-                batch.gave_up = RD_KAFKA_RESP_ERR__STATE
-                break
-            handle.let_signals()
+        while True:
+            if handle.state == OPEN:            # else another thread closes, and the rest fails
+                handle.let_signals()
             seen = kx_gate_seen(&handle.gate)
-            with nogil:
-                result = kx_enqueue_some(e)
-            KX_ADD(handle.sent, e.accepted)
-            KX_ADD(handle.sent_bytes, e.accepted_bytes)
-            e.accepted = e.accepted_bytes = 0
-            if result == 0:
-                return 0
+            full = next(steps, None)
+            if full is None:
+                return batch
             if kx_releases_waiting(&handle.releases):
                 kx_releases_empty(&handle.releases, &handle.pool)
-            if result != RD_KAFKA_RESP_ERR__QUEUE_FULL:
+            if not full:
                 continue
             if not may_wait or handle.manual or in_callback:
                 batch.gave_up = RD_KAFKA_RESP_ERR__QUEUE_FULL
@@ -454,17 +475,12 @@ cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t d
                 with nogil:
                     kx_gate_wait(&handle.gate, seen, milliseconds)
                 KX_ADD(handle.blocked_us, kx_now_us() - started)
-    except ProducerClosedError:                 # by a signal handler
-        batch.gave_up = RD_KAFKA_RESP_ERR__STATE
+    except BaseException as exc:
+        # By a signal handler, which may have closed the producer too; or the generator's own, which has ended then.
+        batch.gave_up = RD_KAFKA_RESP_ERR__STATE if isinstance(exc, ProducerClosedError) else RD_KAFKA_RESP_ERR__INTR
+        steps.close()
+        _remember_batch(exc, batch)
         raise
-    except BaseException:
-        batch.gave_up = RD_KAFKA_RESP_ERR__INTR
-        raise
-    finally:
-        if batch.gave_up:
-            with nogil:
-                kx_enqueue_abandon(e, batch.gave_up)
-    return 1
 
 
 cdef extern from "Python.h":
@@ -479,8 +495,20 @@ cdef int _check_lengths(int64_t length, int64_t other, str what) except -1:
 
 def send_batch(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout):
     cdef Handle handle = producer.handle
-    cdef bint copy = option is _COPY
     cdef int64_t deadline = _deadline(timeout)
+    _check_batch_arguments(producer, topic, on_delivery, option, action)
+    handle.enter()
+    try:
+        steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option is _COPY,
+                             action is _BLOCK, deadline)
+        return _send_here(handle, steps, action is _BLOCK, deadline)
+    finally:
+        handle.leave()
+
+
+def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, bint copy, bint may_wait,
+                 int64_t deadline):
+    cdef Handle handle = producer.handle
     cdef Column column, key_column = None
     cdef Integers partition_numbers = None, timestamp_numbers = None
     cdef tuple same_headers = None
@@ -488,42 +516,36 @@ def send_batch(Producer producer, topic, values, keys, partitions, timestamps, h
     cdef Topic known
     cdef BatchDelivery batch
     cdef BatchPart part
-    _check_batch_arguments(producer, topic, on_delivery, option, action)
-    handle.enter()
+    known = handle.topic(topic)
+    column = column_of(values, "values", False)
+    if keys is not None:
+        key_column = column_of(keys, "keys", True)
+        _check_lengths(column.length, key_column.length, "keys")
+    if partitions is not None:
+        partition_numbers = integers_of(partitions, "partitions", 0, INT32_MAX)
+        _check_lengths(column.length, partition_numbers.length, "partitions")
+    if timestamps is not None:
+        timestamp_numbers = integers_of(timestamps, "timestamps", 1, INT64_MAX)
+        _check_lengths(column.length, timestamp_numbers.length, "timestamps")
+    if headers is not None:
+        same_headers, each_headers = _batch_headers(headers, column.length)
+    if ids is not None:
+        _check_lengths(column.length, len(ids), "ids")
+    if partition_numbers is None and producer._partitioner is not None:
+        partition_numbers = _chosen_partitions(producer, handle, known, key_column, column.length, may_wait, deadline)
+    batch = _new_batch(handle, known.name, on_delivery, ids)
     try:
-        known = handle.topic(topic)
-        column = column_of(values, "values", False)
-        if keys is not None:
-            key_column = column_of(keys, "keys", True)
-            _check_lengths(column.length, key_column.length, "keys")
-        if partitions is not None:
-            partition_numbers = integers_of(partitions, "partitions", 0, INT32_MAX)
-            _check_lengths(column.length, partition_numbers.length, "partitions")
-        if timestamps is not None:
-            timestamp_numbers = integers_of(timestamps, "timestamps", 1, INT64_MAX)
-            _check_lengths(column.length, timestamp_numbers.length, "timestamps")
-        if headers is not None:
-            same_headers, each_headers = _batch_headers(headers, column.length)
-        if ids is not None:
-            _check_lengths(column.length, len(ids), "ids")
-        if partition_numbers is None and producer._partitioner is not None:
-            partition_numbers = _chosen_partitions(
-                producer, handle, known, key_column, column.length,
-                action is _BLOCK, deadline)
-        batch = _new_batch(handle, known.name, on_delivery, ids)
-        try:
-            if column.length:
-                part = _start_part(handle, batch, column, None if copy else column.pins)
-                _enqueue_column(handle, known, part, column, key_column, partition_numbers, timestamp_numbers,
-                                same_headers, each_headers, copy, action is _BLOCK, deadline)
-        except BaseException as exc:
-            _remember_batch(exc, batch)
-            raise
-        finally:
-            _end_of_sending(handle, batch)
-        return batch
+        if column.length:
+            part = _start_part(handle, batch, column, None if copy else column.pins)
+        yield batch
+        if column.length:
+            yield from _column_steps(handle, known, part, column, key_column, partition_numbers, timestamp_numbers, same_headers,
+                                     each_headers, copy)
+    except BaseException as exc:
+        _remember_batch(exc, batch)
+        raise
     finally:
-        handle.leave()
+        _end_of_sending(handle, batch)
 
 
 cdef int _remember_batch(exc, BatchDelivery batch) except -1:
@@ -595,9 +617,8 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
     return integers_of(chosen, "partitions", 0, INT32_MAX)
 
 
-cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column values, Column keys, Integers partitions,
-                         Integers timestamps, tuple same_headers, list each_headers, bint copy, bint may_wait,
-                         int64_t deadline) except -1:
+def _column_steps(Handle handle, Topic topic, BatchPart part, Column values, Column keys, Integers partitions, Integers timestamps,
+                  tuple same_headers, list each_headers, bint copy):
     """Enqueue a column of values, run by run: as far as one segment of each column goes."""
     cdef kx_enqueue e
     cdef kx_segment value_run, key_run
@@ -607,8 +628,9 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
     cdef rd_kafka_headers_t *headers = NULL         # owned
     cdef rd_kafka_headers_t **window = NULL         # owned, and so are those in it
     cdef int64_t i, windowed = 0
-    cdef int gave_up
+    cdef int result = 0
     memset(&e, 0, sizeof(e))
+    e.turns = LOOP_TURNS if handle.loop is not None else 0
     e.copy = copy
     e.rk = handle.rk
     e.topic = topic.rkt
@@ -653,14 +675,18 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
                 timestamp_run.offset += e.base
                 e.timestamps = &timestamp_run
             e.next = 0
-            gave_up = _enqueue_segment(handle, &e, may_wait, deadline)
+            while True:
+                result = _enqueue_turns(handle, part.batch, &e)
+                if result == 0 or result == GAVE_UP:
+                    break
+                yield result == RD_KAFKA_RESP_ERR__QUEUE_FULL
             for i in range(windowed):
                 if window[i] != NULL:
                     rd_kafka_headers_destroy(window[i])
             windowed = 0
             e.values = NULL
             e.base += run
-            if gave_up:
+            if result == GAVE_UP:
                 break
             value_at += run
             key_at += run
@@ -671,8 +697,9 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
         free(window)
         if headers != NULL:
             rd_kafka_headers_destroy(headers)
-        # Given up, or interrupted: the run at hand has been answered by _enqueue_segment, what comes behind it is here.
+        # Given up, or interrupted: what is left of the run at hand (nothing, as a rule), then what comes behind it.
         if e.values != NULL:
+            kx_enqueue_abandon(&e, part.batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
             e.base += kx_segment_length(e.values)
         if e.base < part.c.length:
             memset(&value_run, 0, sizeof(value_run))
@@ -681,61 +708,67 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
             e.values = &value_run
             e.next = 0
             kx_enqueue_abandon(&e, part.batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
-    return 0
 
 
 def send_table(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout):
     cdef Handle handle = producer.handle
-    cdef bint copy = option is _COPY
     cdef int64_t deadline = _deadline(timeout)
+    _check_batch_arguments(producer, topic, on_delivery, option, action)
+    handle.enter()
+    try:
+        steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option is _COPY,
+                             action is _BLOCK, deadline)
+        return _send_here(handle, steps, action is _BLOCK, deadline)
+    finally:
+        handle.leave()
+
+
+def _table_steps(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, bint copy, bint may_wait,
+                 int64_t deadline):
+    cdef Handle handle = producer.handle
     cdef _Stream stream = _Stream()
     cdef BatchDelivery batch
     cdef Topic known
-    _check_batch_arguments(producer, topic, on_delivery, option, action)
     if not _is_arrow(table):
         raise TypeError(
             f"table must have __arrow_c_stream__ or __arrow_c_array__ (pyarrow, Polars, DuckDB, pandas), not {type(table).__name__}")
     if isinstance(headers, str):
         raise TypeError("headers must be a sequence of column names, not a str")
     names = list(headers)
-    handle.enter()
+    known = handle.topic(topic)
+    stream.open(table, "table")
+    if stream.schema.format.decode() != "+s":
+        raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
+    columns = [_column_name(stream, i) for i in range(stream.schema.n_children)]
+    where = {}
+    for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp),
+                       *(("headers", header) for header in names)):
+        if name is None:
+            if role == "value":
+                raise TypeError("value must be the name of a column")
+            continue
+        if not isinstance(name, str):
+            raise TypeError(f"{role} must be the name of a column, not {type(name).__name__}")
+        if name not in columns:
+            raise ValueError(f"{role}: the table has no column {name!r}; it has {', '.join(columns)}")
+        if columns.count(name) > 1:
+            raise ValueError(f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all but one")
+        where[name] = columns.index(name)
+    batch = _new_batch(handle, known.name, on_delivery, None)
     try:
-        known = handle.topic(topic)
-        stream.open(table, "table")
-        if stream.schema.format.decode() != "+s":
-            raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
-        columns = [_column_name(stream, i) for i in range(stream.schema.n_children)]
-        where = {}
-        for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp),
-                           *(("headers", header) for header in names)):
-            if name is None:
-                if role == "value":
-                    raise TypeError("value must be the name of a column")
-                continue
-            if not isinstance(name, str):
-                raise TypeError(f"{role} must be the name of a column, not {type(name).__name__}")
-            if name not in columns:
-                raise ValueError(f"{role}: the table has no column {name!r}; it has {', '.join(columns)}")
-            if columns.count(name) > 1:
-                raise ValueError(f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all but one")
-            where[name] = columns.index(name)
-        batch = _new_batch(handle, known.name, on_delivery, None)
-        try:
-            while True:
-                holder = stream.next()
-                if holder is None:
-                    break
-                handle.let_signals()
-                _send_chunk(producer, handle, known, batch, stream, holder, where, value, key, partition, timestamp, names, copy,
-                            action is _BLOCK, deadline)
-        except BaseException as exc:
-            _remember_batch(exc, batch)
-            raise
-        finally:
-            _end_of_sending(handle, batch)
-        return batch
+        yield batch
+        while True:
+            holder = stream.next()
+            if holder is None:
+                break
+            yield from _chunk_steps(producer, handle, known, batch, stream, holder, where, value, key, partition, timestamp, names, copy,
+                                    may_wait, deadline)
+            yield False
+    except BaseException as exc:
+        _remember_batch(exc, batch)
+        raise
     finally:
-        handle.leave()
+        _end_of_sending(handle, batch)
 
 
 cdef str _column_name(_Stream stream, int64_t i):
@@ -767,8 +800,8 @@ cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, 
     return integers
 
 
-cdef int _send_chunk(Producer producer, Handle handle, Topic topic, BatchDelivery batch, _Stream stream, holder, dict where, value, key,
-                     partition, timestamp, list header_names, bint copy, bint may_wait, int64_t deadline) except -1:
+def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery batch, _Stream stream, holder, dict where, value, key,
+                 partition, timestamp, list header_names, bint copy, bint may_wait, int64_t deadline):
     cdef kx_arrow_array *array = _array_of(holder)
     cdef Column values, keys = None
     cdef Integers partitions = None, timestamps = None
@@ -790,17 +823,15 @@ cdef int _send_chunk(Producer producer, Handle handle, Topic topic, BatchDeliver
         timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
     header_columns = [_child_column(stream, array, where[name], f"headers ({name})") for name in header_names]
     if values.length == 0:
-        return 0
+        return
     part = _start_part(handle, batch, values, None if copy else holder)
-    _enqueue_table_chunk(handle, topic, part, values, keys, partitions, timestamps, header_names, header_columns, copy,
-                         may_wait, deadline)
-    return 0
+    yield from _rows_steps(handle, topic, part, values, keys, partitions, timestamps, header_names, header_columns, copy)
 
 
-cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column values, Column keys,
-                              Integers partitions, Integers timestamps, list header_names, list header_columns, bint copy,
-                              bint may_wait, int64_t deadline) except -1:
+def _rows_steps(Handle handle, Topic topic, BatchPart part, Column values, Column keys, Integers partitions, Integers timestamps,
+                list header_names, list header_columns, bint copy):
     cdef kx_enqueue e
+    cdef int result = 0
     cdef size_t i, count = len(header_columns)
     cdef kx_segment *segments = NULL        # owned
     cdef const char **names = NULL          # owned; what it points at is kept by `encoded`
@@ -815,6 +846,7 @@ cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column
             for i in range(count):
                 segments[i] = (<Column>header_columns[i]).segments[0]
                 names[i] = <bytes>encoded[i]
+        e.turns = LOOP_TURNS if handle.loop is not None else 0
         e.header_columns = segments
         e.header_names = names
         e.header_count = count
@@ -830,15 +862,16 @@ cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column
             e.partitions = &partitions.c
         if timestamps is not None:
             e.timestamps = &timestamps.c
-        _enqueue_segment(handle, &e, may_wait, deadline)
-    except BaseException:
-        # After _enqueue_segment there is nothing left; where something else failed, not one of them was tried.
+        while True:
+            result = _enqueue_turns(handle, part.batch, &e)
+            if result == 0 or result == GAVE_UP:
+                break
+            yield result == RD_KAFKA_RESP_ERR__QUEUE_FULL
+    finally:
+        # Interrupted, or nothing could be tried: all that is left fails. As a rule nothing is.
         e.part = &part.c
         e.parts = &handle.parts
         e.values = &values.segments[0]
-        kx_enqueue_abandon(&e, RD_KAFKA_RESP_ERR__INTR)
-        raise
-    finally:
+        kx_enqueue_abandon(&e, part.batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
         free(segments)
         free(<void *>names)
-    return 0

@@ -121,6 +121,7 @@ cdef extern from "kafka_ext/batch.h" nogil:
         const char **header_names
         size_t header_count
         bint copy
+        int turns
         rd_kafka_t *rk
         rd_kafka_topic_t *topic
         kx_part *part

@@ -63,6 +63,13 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     cdef kx_part *finished
 
     handle.todo_count = 0
+    if handle.at_hand != NULL:              # an event loop has begun with it
+        events[0] = handle.at_hand
+        count = 1
+        messages = handle.at_hand_answered + rd_kafka_event_message_count(handle.at_hand)
+        quiet = sort_reports(handle, handle.at_hand)
+        handle.at_hand = NULL
+        timeout_ms = 0
     event = rd_kafka_queue_poll(handle.queue, timeout_ms)
     while event != NULL:
         events[count] = event
@@ -97,6 +104,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
             finish_parts(handle, finished)
             if complete_batches(handle) or finished != NULL:
                 ended = 1
+            if handle.answers is not None:
+                pass_on_answers(handle)
             kx_leave_callbacks()
     kx_releases_publish(&handle.releases)
     for i in range(count):
@@ -186,6 +195,10 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
             kx_message_release(&handle.pool, message._private)
             return 0
     on_delivery = <object>kept.on_delivery
+    if handle.loop is not None and isinstance(on_delivery, _Future):
+        answer(handle, message, kept, on_delivery, error)
+        kx_message_release(&handle.pool, message._private)
+        return 0
     metadata = handle.spare
     if metadata is None:
         metadata = new_metadata(handle)
@@ -391,15 +404,28 @@ cdef int serve_error(Handle handle, rd_kafka_event_t *event) except -1:
 
 cdef int serve_token_refresh(Handle handle, rd_kafka_event_t *event) except -1:
     cdef const char *config = rd_kafka_event_config_string(event)
-    cdef char[512] errstr
-    cdef const char **extensions = NULL     # owned; what it points at is kept by `encoded`
     callback = handle.callbacks["oauthbearer_token_refresh_cb"]
     try:
         token = callback(config.decode("utf-8", "replace") if config != NULL else "")
-        value = token.value.encode()
-        principal = token.principal.encode()
-        encoded = [part.encode() for pair in token.extensions.items() for part in pair]
-        lifetime = token.lifetime_ms
+        if token is None and handle.loop is not None:
+            return 0                # a coroutine gets it: it comes later, to set_token() or refuse_token()
+        set_token(handle, token)
+    except BaseException as exc:
+        refuse_token(handle, exc)
+        KX_ADD(handle.callback_errors, 1)
+        callback_raised(handle, callback, exc)
+    return 0
+
+
+def set_token(Handle handle, token):
+    """Give librdkafka the OAuthBearerToken that it has asked for (rd_kafka_oauthbearer_set_token)."""
+    cdef char[512] errstr
+    cdef const char **extensions = NULL     # owned; what it points at is kept by `encoded`
+    cdef int64_t lifetime = token.lifetime_ms
+    value = token.value.encode()
+    principal = token.principal.encode()
+    encoded = [part.encode() for pair in token.extensions.items() for part in pair]
+    try:
         extensions = <const char **>malloc((len(encoded) + 1) * sizeof(char *))
         if extensions == NULL:
             raise MemoryError()
@@ -407,17 +433,17 @@ cdef int serve_token_refresh(Handle handle, rd_kafka_event_t *event) except -1:
             extensions[i] = <bytes>part
         if rd_kafka_oauthbearer_set_token(handle.rk, value, lifetime, principal, extensions, len(encoded), errstr, sizeof(errstr)):
             raise ValueError((<bytes>errstr).decode("utf-8", "replace"))
-    except BaseException as exc:
-        try:
-            reason = f"{type(exc).__name__}: {exc}".encode()
-        except MemoryError:
-            reason = b"MemoryError"             # without an answer, librdkafka would never ask again
-        rd_kafka_oauthbearer_set_token_failure(handle.rk, reason)
-        KX_ADD(handle.callback_errors, 1)
-        callback_raised(handle, callback, exc)
     finally:
         free(<void *>extensions)
-    return 0
+
+
+def refuse_token(Handle handle, exc):
+    """Tell librdkafka that there is no token, and why; it asks again later (rd_kafka_oauthbearer_set_token_failure)."""
+    try:
+        reason = f"{type(exc).__name__}: {exc}".encode()
+    except MemoryError:
+        reason = b"MemoryError"             # without an answer, librdkafka would never ask again
+    rd_kafka_oauthbearer_set_token_failure(handle.rk, reason)
 
 
 cdef void _on_throttle(rd_kafka_t *rk, const char *broker_name, int32_t broker_id, int throttle_time_ms, void *opaque) noexcept nogil:

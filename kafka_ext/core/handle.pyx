@@ -146,6 +146,12 @@ cdef class Handle:
     cdef list raised                # manual polling: what callbacks raised, for the serving call to raise
     cdef bytes stats_json           # the newest statistics
     cdef dict unheard               # (topic, code) -> [count, error] of this turn's failures without a callback
+    # Served by an asyncio event loop (core/aio.pyx); None, 0 and NULL otherwise.
+    cdef object loop
+    cdef unsigned long loop_thread  # the thread that the loop ran in when it last served
+    cdef rd_kafka_event_t *at_hand  # owned: reports of which some have been answered
+    cdef int64_t at_hand_answered   # how many
+    cdef list answers               # futures and their outcomes, found in another thread than the loop's
     cdef object __weakref__
 
     def __cinit__(self):
@@ -153,6 +159,7 @@ cdef class Handle:
         self.queue = NULL
         self.todo = NULL
         self.throttles = NULL
+        self.at_hand = NULL
         self.gate_made = False
         self.state = CLOSED
         self.generation = kx_fork_generation
@@ -252,6 +259,11 @@ cdef class Handle:
             raise KafkaException(KafkaError(
                 RD_KAFKA_RESP_ERR__STATE,
                 f"{call}() inside a callback of the same producer would wait for that callback; call it outside"))
+
+    @property
+    def loop_thread_id(self):
+        """The thread whose event loop serves, as threading.get_ident() has it; 0: none."""
+        return self.loop_thread
 
     @property
     def forked(self):
@@ -484,7 +496,8 @@ cdef class Handle:
     def run(self):
         """The events thread: serve until `stop`. The GIL is only held while there is something to call."""
         self.in_run = True
-        self.serving_thread = PyThread_get_thread_ident()
+        if not self.abandoned:
+            self.serving_thread = PyThread_get_thread_ident()
         try:
             with nogil:
                 # A callback that forks comes back here in the child as well, where there is nothing to serve.
@@ -571,17 +584,7 @@ def aside(Handle handle, function, *arguments):
     The caller stays open to signals. A call given up on goes on by itself and keeps what it uses: close() does not wait for it.
     """
     outcome = []
-    handle.enter()
-    with cython.critical_section(handle):
-        handle.users += 1
-    handle.leave()
-    try:
-        thread = _threading.Thread(target=_aside, args=(handle, function, arguments, outcome), name="kafka_ext call", daemon=True)
-        thread.start()
-    except BaseException:
-        handle.let_go()
-        raise
-    thread.join()
+    start_aside(handle, outcome.append, function, *arguments).join()
     if not outcome:
         raise MemoryError()
     failed, result = outcome[0]
@@ -590,13 +593,29 @@ def aside(Handle handle, function, *arguments):
     return result
 
 
-def _aside(Handle handle, function, arguments, list outcome):
+def start_aside(Handle handle, tell, function, *arguments):
+    """Begin what `aside` waits for: the thread, which calls `tell((False, result))` or `tell((True, exception))` at its end."""
+    handle.enter()
+    with cython.critical_section(handle):
+        handle.users += 1
+    handle.leave()
     try:
-        outcome.append((False, function(*arguments)))
+        thread = _threading.Thread(target=_aside, args=(handle, tell, function, arguments), name="kafka_ext call", daemon=True)
+        thread.start()
+    except BaseException:
+        handle.let_go()
+        raise
+    return thread
+
+
+def _aside(Handle handle, tell, function, arguments):
+    try:
+        outcome = (False, function(*arguments))
     except BaseException as exc:
-        outcome.append((True, exc))
+        outcome = (True, exc)
     finally:
         handle.let_go()
+    tell(outcome)
 
 
 cdef object _fatal_error(rd_kafka_t *rk):

@@ -218,9 +218,7 @@ cdef class Producer:
             raise _invalid_record(f"partitioner returned {partition} for topic {topic.name}, which has {partition_count} partitions")
         return partition
 
-    cdef int _send_intercepted(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
-                               int64_t deadline) except? -9999:
-        """As the Java client: an interceptor that raises is reported and passed over; the record goes on as it was."""
+    cdef object _intercept(self, object record):
         for interceptor in self._interceptors:
             try:
                 replaced = interceptor.on_send(record)
@@ -229,14 +227,18 @@ cdef class Producer:
                 record = replaced
             except Exception as exc:
                 unraisable(exc, interceptor)
-        acknowledge = _Acknowledge(self._interceptors, on_delivery)
+        return record
+
+    cdef int _send_intercepted(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
+                               int64_t deadline) except? -9999:
+        """As the Java client: an interceptor that raises is reported and passed over; the record goes on as it was."""
+        record = self._intercept(record)
+        cdef _Acknowledge acknowledge = _Acknowledge(self._interceptors, on_delivery)
         cdef int err = 0
-        cdef object error
         try:
             err = self._enqueue(handle, record, acknowledge, copy, may_wait, deadline)
         except BaseException as exc:
-            error = exc.error if isinstance(exc, KafkaException) else KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, str(exc))
-            acknowledge.tell(_metadata_of_refused(record), error)
+            acknowledge.refused(record, exc)
             raise
         if err != 0:
             acknowledge.tell(_metadata_of_refused(record), self._send_error(err))
@@ -260,6 +262,10 @@ cdef class _Acknowledge:
                 interceptor.on_acknowledgement(metadata, error)
             except Exception as exc:
                 unraisable(exc, interceptor)
+
+    cdef refused(self, record, exc):
+        error = exc.error if isinstance(exc, KafkaException) else KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, str(exc))
+        self.tell(_metadata_of_refused(record), error)
 
     def __call__(self, metadata, error):
         self.tell(metadata, error)
