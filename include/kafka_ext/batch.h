@@ -35,18 +35,19 @@ typedef struct kx_failure {
 #define KX_FAILED_WITH(code) (INT64_MIN / 2 + (code))
 #define KX_IS_FAILURE(offset) ((offset) < INT64_MIN / 4)
 
-/* One column of messages of known length: a whole batch, or one chunk of a stream. */
+/* Messages of known number, one behind another: a piece of a column, or a chunk of a stream. Each is let go by itself. */
 typedef struct kx_part {
     int64_t length;
     int64_t pending;            /* without a report yet; whoever counts it to 0 passes the part on to be finished */
     int64_t failed;
-    int64_t *offsets;           /* owned; -1: not known to be in the log */
-    int32_t *partitions;        /* owned; -1: none was chosen */
+    int64_t *offsets;           /* -1: not known to be in the log */
+    int32_t *partitions;        /* -1: none was chosen */
+    int owns;                   /* both; else they are the batch's */
     kx_failure *failures;       /* owned; guarded by `lock` */
     size_t failure_count;
     size_t failure_size;
     int64_t unlisted;           /* failures there was no memory to list: their codes are in `offsets`, by KX_FAILED_WITH */
-    int64_t pinned_messages;    /* what the part adds to the producer's counts of the same names, until it is finished */
+    int64_t pinned_messages;    /* enqueued without a copy: kept in place until the part is finished */
     int64_t pinned_bytes;
 #ifdef KAFKA_EXT_DEBUG
     unsigned char *answered;    /* owned: which messages have been */
@@ -123,17 +124,26 @@ static inline int64_t kx_opaque_index(const void *opaque) { return (int64_t)((ui
 
 static inline int kx_opaque_is_part(const void *opaque) { return ((uintptr_t)opaque & 3) == 2; }
 
-static inline int kx_part_init(kx_part *part, int64_t length)
+static inline void kx_part_free_numbers(kx_part *part)
+{
+    if (part->owns) {
+        free(part->offsets);
+        free(part->partitions);
+    }
+    part->offsets = NULL;
+    part->partitions = NULL;
+}
+
+/* With NULL for the numbers' memory the part gets its own. */
+static inline int kx_part_init(kx_part *part, int64_t length, int64_t *offsets, int32_t *partitions)
 {
     memset(part, 0, sizeof(*part));
     part->length = part->pending = length;
-    part->offsets = kx_malloc((size_t)(length ? length : 1) * sizeof(*part->offsets));
-    part->partitions = kx_malloc((size_t)(length ? length : 1) * sizeof(*part->partitions));
+    part->owns = !offsets;
+    part->offsets = offsets ? offsets : kx_malloc((size_t)(length ? length : 1) * sizeof(*part->offsets));
+    part->partitions = partitions ? partitions : kx_malloc((size_t)(length ? length : 1) * sizeof(*part->partitions));
     if (!part->offsets || !part->partitions || pthread_mutex_init(&part->lock, NULL)) {
-        free(part->offsets);
-        free(part->partitions);
-        part->offsets = NULL;
-        part->partitions = NULL;
+        kx_part_free_numbers(part);
         return -1;
     }
 #ifdef KAFKA_EXT_DEBUG
@@ -148,14 +158,25 @@ static inline void kx_part_destroy(kx_part *part)
 {
     if (!part->offsets)
         return;
-    free(part->offsets);
-    free(part->partitions);
+    kx_part_free_numbers(part);
     free(part->failures);
 #ifdef KAFKA_EXT_DEBUG
     free(part->answered);
 #endif
     pthread_mutex_destroy(&part->lock);
-    part->offsets = NULL;
+}
+
+/* Add up what all parts in flight keep in place. */
+static inline void kx_parts_pinned(kx_parts *parts, int64_t *messages, int64_t *bytes)
+{
+    pthread_mutex_lock(&parts->lock);
+    for (int64_t slot = 0, left = parts->count; left > 0; slot++)
+        if (parts->slots[slot]) {
+            *messages += __atomic_load_n(&parts->slots[slot]->pinned_messages, __ATOMIC_RELAXED);
+            *bytes += __atomic_load_n(&parts->slots[slot]->pinned_bytes, __ATOMIC_RELAXED);
+            left--;
+        }
+    pthread_mutex_unlock(&parts->lock);
 }
 
 /* Rule 1 for a batch: each of its messages is answered once. */
@@ -294,6 +315,7 @@ typedef struct kx_enqueue {
     int64_t refused;                    /* failed, and not yet counted as answered */
     int64_t accepted;
     int64_t accepted_bytes;
+    int64_t nulls;                      /* of the accepted: they have no value to keep in place */
 } kx_enqueue;
 
 static inline kx_span kx_enqueue_key(const kx_enqueue *e, int64_t i)
@@ -302,7 +324,7 @@ static inline kx_span kx_enqueue_key(const kx_enqueue *e, int64_t i)
 }
 
 /* Message `i` has been tried. 1: the queue is full, and it comes again. */
-static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t err, size_t size)
+static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t err, const void *value, size_t size)
 {
     if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
         return 1;
@@ -313,6 +335,7 @@ static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t
     } else {
         e->accepted++;
         e->accepted_bytes += (int64_t)size;
+        e->nulls += !value;
     }
     return 0;
 }
@@ -340,7 +363,7 @@ static inline int kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition)
         e->each_headers[i] = NULL;
     else if (err && headers && !e->each_headers)
         rd_kafka_headers_destroy(headers);
-    return kx_enqueue_tried(e, i, err, value.size);
+    return kx_enqueue_tried(e, i, err, value.data, value.size);
 }
 
 /* Of the turn's messages from `n` on, those that `following` chains to it (NULL: each that comes behind it): to one partition, or to
@@ -374,7 +397,7 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
     }
     for (n = 0; n < used; n++) {
         rd_kafka_message_t *m = &messages[n];
-        if (kx_enqueue_tried(e, kx_opaque_index(m->_private) - e->base, m->err, m->len))
+        if (kx_enqueue_tried(e, kx_opaque_index(m->_private) - e->base, m->err, m->payload, m->len))
             return 1;       /* it and all behind it */
     }
     return 0;
@@ -439,20 +462,23 @@ static int kx_enqueue_some(kx_enqueue *e)
 {
     const int64_t length = kx_segment_length(e->values);
     const int turns = e->turns ? e->turns : KX_TURNS;
-    for (int turn = 0; turn < turns; turn++) {
+    int full = 0;
+    e->accepted = e->accepted_bytes = e->nulls = 0;
+    for (int turn = 0; turn < turns && !full && e->next < length; turn++) {
         const int count = length - e->next < KX_TURN ? (int)(length - e->next) : KX_TURN;
-        int full;
-        if (!count)
-            return 0;
         full = kx_enqueue_turn(e, count);
         kx_part_answered(e->parts, e->part, e->refused);
         e->refused = 0;
-        if (full)
-            return RD_KAFKA_RESP_ERR__QUEUE_FULL;
-        memset(e->done, 0, (size_t)count);
-        e->next += count;
+        if (!full) {
+            memset(e->done, 0, (size_t)count);
+            e->next += count;
+        }
     }
-    return e->next < length ? -1 : 0;
+    if (!e->copy) {
+        __atomic_fetch_add(&e->part->pinned_messages, e->accepted - e->nulls, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&e->part->pinned_bytes, e->accepted_bytes, __ATOMIC_RELAXED);
+    }
+    return full ? RD_KAFKA_RESP_ERR__QUEUE_FULL : e->next < length ? -1 : 0;
 }
 
 /* Give up on all that has not been enqueued: each is a failure with `code`. */

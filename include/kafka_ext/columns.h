@@ -247,22 +247,6 @@ static const char *kx_segment_check(const kx_segment *s)
     }
 }
 
-/* How many of a segment's messages are not null, and the bytes of those. */
-static void kx_segment_measure(const kx_segment *s, int64_t *messages, int64_t *bytes)
-{
-    const int64_t length = s->codes ? s->code_length : s->length;
-    if (s->layout == KX_ROWS && !s->codes && !s->validity) {
-        *messages += length;
-        *bytes += length * (int64_t)s->width;
-        return;
-    }
-    for (int64_t i = 0; i < length; i++) {
-        const kx_span span = kx_segment_at(s, i);
-        *messages += span.data != NULL;
-        *bytes += (int64_t)span.size;
-    }
-}
-
 static inline int64_t kx_segment_length(const kx_segment *s) { return s->codes ? s->code_length : s->length; }
 
 /* Its messages from `start` on, `length` of them; the caller sees to it that they are there. */

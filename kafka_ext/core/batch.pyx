@@ -13,7 +13,7 @@ cdef enum:
 
 @cython.final
 cdef class BatchPart:
-    """Messages of known number: a whole batch, or a chunk of a stream. What they pin goes with the last report."""
+    """A piece of a batch, or a chunk of a stream. What its messages pin goes with the last report of them."""
 
     cdef kx_part c
     cdef object pins                # what keeps the values in place; None when librdkafka copied them
@@ -26,10 +26,10 @@ cdef class BatchPart:
 
 @cython.final
 cdef class _Numbers:
-    """A buffer over a part's own memory."""
+    """A buffer over a batch's, or a part's, own memory."""
 
-    cdef BatchPart part             # keeps the memory
-    cdef void *data                 # borrowed from `part`
+    cdef object keeper              # keeps the memory
+    cdef const void *data           # borrowed from `keeper`
     cdef Py_ssize_t[1] shape
     cdef Py_ssize_t[1] strides
     cdef bint wide
@@ -37,7 +37,7 @@ cdef class _Numbers:
     def __getbuffer__(self, Py_buffer *view, int flags):
         if flags & PyBUF_WRITABLE:
             raise BufferError("read-only")
-        view.buf = self.data
+        view.buf = <void *>self.data
         view.obj = self
         view.itemsize = 8 if self.wide else 4
         view.len = self.shape[0] * view.itemsize
@@ -52,12 +52,12 @@ cdef class _Numbers:
         view.internal = NULL
 
 
-cdef object _numbers(BatchPart part, bint wide):
+cdef object _numbers(object keeper, const int64_t *offsets, const int32_t *partitions, int64_t length, bint wide):
     cdef _Numbers numbers = _Numbers.__new__(_Numbers)
-    numbers.part = part
+    numbers.keeper = keeper
     numbers.wide = wide
-    numbers.data = <void *>part.c.offsets if wide else <void *>part.c.partitions
-    numbers.shape[0] = part.c.length
+    numbers.data = <const void *>offsets if wide else <const void *>partitions
+    numbers.shape[0] = length
     numbers.strides[0] = 8 if wide else 4
     return memoryview(numbers)
 
@@ -79,6 +79,8 @@ cdef class BatchDelivery:
     cdef readonly object ids
     cdef readonly str topic
     cdef list parts                 # BatchPart
+    cdef int64_t *all_offsets       # owned: the parts', where their number was known before; or NULL
+    cdef int32_t *all_partitions    # owned, likewise
     cdef int64_t length
     cdef int64_t open_parts         # those without all reports, and one more while the enqueueing goes on
     cdef object on_delivery
@@ -92,6 +94,10 @@ cdef class BatchDelivery:
 
     def __init__(self):
         raise TypeError("a BatchDelivery is made by send_batch and send_table only")
+
+    def __dealloc__(self):
+        free(self.all_offsets)
+        free(self.all_partitions)
 
     def __len__(self):
         return self.length
@@ -206,10 +212,14 @@ cdef class BatchDelivery:
 
     cdef object numbers(self, bint wide):
         cdef list parts = self.parts
-        if len(parts) == 1:
-            return _numbers(parts[0], wide)
-        joined = b"".join([_numbers(part, wide) for part in parts])
-        return memoryview(joined).cast("q" if wide else "i")
+        cdef BatchPart part
+        if self.all_offsets != NULL:
+            return _numbers(self, self.all_offsets, self.all_partitions, self.length, wide)
+        pieces = []
+        for item in parts:
+            part = item
+            pieces.append(_numbers(part, part.c.offsets, part.c.partitions, part.c.length, wide))
+        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces)).cast("q" if wide else "i")
 
     def add_done_callback(self, callback):
         """Have `callback(batch)` called once every message has been reported: by the thread that serves the events, or at once here."""
@@ -314,8 +324,6 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
     while part != NULL:
         next = part.next
         kx_parts_remove(&handle.parts, part)
-        KX_ADD(handle.pool.pinned_messages, -part.pinned_messages)
-        KX_ADD(handle.pool.pinned_bytes, -part.pinned_bytes)
         owner = <BatchPart>part.owner
         Py_DECREF(owner)                # the reference that `_start_part` took
         owner.pins = None
@@ -349,7 +357,8 @@ cdef int64_t complete_batches(Handle handle) noexcept:
 
 # ------------------------------------------------------------------ sending
 
-cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids):
+cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids, int64_t length):
+    """A batch of `length` messages, or of as many as come: 0."""
     cdef BatchDelivery batch = BatchDelivery.__new__(BatchDelivery)
     batch.handle = handle
     batch.topic = topic
@@ -359,6 +368,11 @@ cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids):
     batch.callbacks = []
     batch.open_parts = 1
     batch.finished = _threading.Event()
+    if length > 0:
+        batch.all_offsets = <int64_t *>malloc(length * sizeof(int64_t))
+        batch.all_partitions = <int32_t *>malloc(length * sizeof(int32_t))
+        if batch.all_offsets == NULL or batch.all_partitions == NULL:
+            raise MemoryError()
     return batch
 
 
@@ -386,23 +400,22 @@ cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
     return 0
 
 
-cdef BatchPart _start_part(Handle handle, BatchDelivery batch, Column values, pins):
-    """A part for `values`, which `pins` keeps in place (None: they are copied). Either all of it is done or nothing."""
+cdef BatchPart _start_part(Handle handle, BatchDelivery batch, int64_t length, pins):
+    """A part for the next `length` messages, which `pins` keeps in place (None: they are copied). Either all of it is done or nothing."""
     cdef BatchPart part = BatchPart()
-    cdef int64_t length = values.length
-    cdef size_t i
     cdef int result
     if length > KX_MAX_BATCH:
-        raise ValueError(f"a batch holds at most {KX_MAX_BATCH} messages, not {length}")
-    if kx_part_init(&part.c, length) != 0:
+        raise ValueError(f"a chunk holds at most {KX_MAX_BATCH} messages, not {length}")
+    if batch.all_offsets != NULL:
+        result = kx_part_init(&part.c, length, &batch.all_offsets[batch.length], &batch.all_partitions[batch.length])
+    else:
+        result = kx_part_init(&part.c, length, NULL, NULL)
+    if result != 0:
         raise MemoryError()
     part.pins = pins
     part.batch = batch
     part.start = batch.length
     part.c.owner = <void *>part
-    if pins is not None:
-        for i in range(values.count):
-            kx_segment_measure(&values.segments[i], &part.c.pinned_messages, &part.c.pinned_bytes)
     batch.parts.append(part)
     result = kx_parts_add(&handle.parts, &part.c)
     if result != 0:
@@ -416,8 +429,6 @@ cdef BatchPart _start_part(Handle handle, BatchDelivery batch, Column values, pi
     batch.length += length
     with cython.critical_section(batch):
         batch.open_parts += 1
-    KX_ADD(handle.pool.pinned_messages, part.c.pinned_messages)
-    KX_ADD(handle.pool.pinned_bytes, part.c.pinned_bytes)
     return part
 
 
@@ -442,7 +453,6 @@ cdef int _enqueue_turns(Handle handle, BatchDelivery batch, kx_enqueue *e) excep
         result = kx_enqueue_some(e)
     KX_ADD(handle.sent, e.accepted)
     KX_ADD(handle.sent_bytes, e.accepted_bytes)
-    e.accepted = e.accepted_bytes = 0
     return result
 
 
@@ -515,7 +525,9 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
     cdef list each_headers = None
     cdef Topic known
     cdef BatchDelivery batch
-    cdef BatchPart part
+    cdef Column piece, key_piece
+    cdef _Cursor values_left, keys_left
+    cdef int64_t length
     known = handle.topic(topic)
     column = column_of(values, "values", False)
     if keys is not None:
@@ -533,19 +545,43 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
         _check_lengths(column.length, len(ids), "ids")
     if partition_numbers is None and producer._partitioner is not None:
         partition_numbers = _chosen_partitions(producer, handle, known, key_column, column.length, may_wait, deadline)
-    batch = _new_batch(handle, known.name, on_delivery, ids)
+    batch = _new_batch(handle, known.name, on_delivery, ids, column.length)
+    values_left = _cursor(column)
+    keys_left = None if key_column is None else _cursor(key_column)
     try:
-        if column.length:
-            part = _start_part(handle, batch, column, None if copy else column.pins)
         yield batch
-        if column.length:
-            yield from _column_steps(handle, known, part, column, key_column, partition_numbers, timestamp_numbers, same_headers,
+        while batch.length < column.length:
+            length = min(column.length - batch.length, PART)
+            piece = values_left.take(length)
+            key_piece = None if keys_left is None else keys_left.take(length)
+            yield from _column_steps(handle, known, batch, piece, key_piece, partition_numbers, timestamp_numbers, same_headers,
                                      each_headers, copy)
     except BaseException as exc:
+        if batch.length:
+            _fail_rest(handle, batch, column.length)
         _remember_batch(exc, batch)
         raise
     finally:
         _end_of_sending(handle, batch)
+
+
+cdef int _fail_rest(Handle handle, BatchDelivery batch, int64_t until) except -1:
+    """What an interruption left without a part: each has its index, and failed."""
+    cdef kx_enqueue e
+    cdef kx_segment rest
+    cdef BatchPart part
+    if batch.length == until:
+        return 0
+    part = _start_part(handle, batch, until - batch.length, None)
+    memset(&rest, 0, sizeof(rest))
+    rest.layout = KX_NULLS
+    rest.length = part.c.length
+    memset(&e, 0, sizeof(e))
+    e.part = &part.c
+    e.parts = &handle.parts
+    e.values = &rest
+    kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
+    return 0
 
 
 cdef int _remember_batch(exc, BatchDelivery batch) except -1:
@@ -617,9 +653,14 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
     return integers_of(chosen, "partitions", 0, INT32_MAX)
 
 
-def _column_steps(Handle handle, Topic topic, BatchPart part, Column values, Column keys, Integers partitions, Integers timestamps,
+def _column_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, Column keys, Integers partitions, Integers timestamps,
                   tuple same_headers, list each_headers, bint copy):
-    """Enqueue a column of values, run by run: as far as one segment of each column goes."""
+    """Enqueue the batch's next piece of values and keys, run by run: as far as one segment of each goes.
+
+    Of partitions, timestamps and headers the whole batch's are given.
+    """
+    cdef BatchPart part = None
+    cdef int64_t start = batch.length
     cdef kx_enqueue e
     cdef kx_segment value_run, key_run
     cdef kx_integers partition_run, timestamp_run
@@ -634,9 +675,10 @@ def _column_steps(Handle handle, Topic topic, BatchPart part, Column values, Col
     e.copy = copy
     e.rk = handle.rk
     e.topic = topic.rkt
-    e.part = &part.c
     e.parts = &handle.parts
     try:
+        part = _start_part(handle, batch, values.length, None if copy else values.pins)
+        e.part = &part.c
         if same_headers:
             headers = _make_headers(same_headers)
             e.headers = headers
@@ -662,21 +704,22 @@ def _column_steps(Handle handle, Topic topic, BatchPart part, Column values, Col
                 run = min(run, HEADER_WINDOW)
                 windowed = 0
                 for i in range(run):
-                    window[i] = _make_headers(each_headers[e.base + i]) if each_headers[e.base + i] else NULL
+                    pairs = each_headers[start + e.base + i]
+                    window[i] = _make_headers(pairs) if pairs else NULL
                     windowed += 1
             value_run = kx_segment_slice(&values.segments[value_segment], value_at, run)
             e.values = &value_run
             if partitions is not None:
                 partition_run = partitions.c
-                partition_run.offset += e.base
+                partition_run.offset += start + e.base
                 e.partitions = &partition_run
             if timestamps is not None:
                 timestamp_run = timestamps.c
-                timestamp_run.offset += e.base
+                timestamp_run.offset += start + e.base
                 e.timestamps = &timestamp_run
             e.next = 0
             while True:
-                result = _enqueue_turns(handle, part.batch, &e)
+                result = _enqueue_turns(handle, batch, &e)
                 if result == 0 or result == GAVE_UP:
                     break
                 yield result == RD_KAFKA_RESP_ERR__QUEUE_FULL
@@ -699,15 +742,15 @@ def _column_steps(Handle handle, Topic topic, BatchPart part, Column values, Col
             rd_kafka_headers_destroy(headers)
         # Given up, or interrupted: what is left of the run at hand (nothing, as a rule), then what comes behind it.
         if e.values != NULL:
-            kx_enqueue_abandon(&e, part.batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
+            kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
             e.base += kx_segment_length(e.values)
-        if e.base < part.c.length:
+        if part is not None and e.base < part.c.length:
             memset(&value_run, 0, sizeof(value_run))
             value_run.layout = KX_NULLS
             value_run.length = part.c.length - e.base
             e.values = &value_run
             e.next = 0
-            kx_enqueue_abandon(&e, part.batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
+            kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
 
 
 def send_table(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout):
@@ -754,7 +797,7 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
         if columns.count(name) > 1:
             raise ValueError(f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all but one")
         where[name] = columns.index(name)
-    batch = _new_batch(handle, known.name, on_delivery, None)
+    batch = _new_batch(handle, known.name, on_delivery, None, 0)
     try:
         yield batch
         while True:
@@ -805,7 +848,6 @@ def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery ba
     cdef kx_arrow_array *array = _array_of(holder)
     cdef Column values, keys = None
     cdef Integers partitions = None, timestamps = None
-    cdef BatchPart part
     cdef const char *problem = kx_table_check(stream.schema, array)
     if problem != NULL:
         raise ValueError(f"table: malformed Arrow array: {problem.decode()}")
@@ -824,19 +866,22 @@ def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery ba
     header_columns = [_child_column(stream, array, where[name], f"headers ({name})") for name in header_names]
     if values.length == 0:
         return
-    part = _start_part(handle, batch, values, None if copy else holder)
-    yield from _rows_steps(handle, topic, part, values, keys, partitions, timestamps, header_names, header_columns, copy)
+    yield from _rows_steps(handle, topic, batch, values, keys, partitions, timestamps, header_names, header_columns,
+                           None if copy else holder)
 
 
-def _rows_steps(Handle handle, Topic topic, BatchPart part, Column values, Column keys, Integers partitions, Integers timestamps,
-                list header_names, list header_columns, bint copy):
+def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, Column keys, Integers partitions, Integers timestamps,
+                list header_names, list header_columns, pins):
+    """Enqueue a chunk of a table, one segment of each column, which `pins` keeps in place (None: its values are copied)."""
     cdef kx_enqueue e
+    cdef BatchPart part = None
     cdef int result = 0
     cdef size_t i, count = len(header_columns)
     cdef kx_segment *segments = NULL        # owned
     cdef const char **names = NULL          # owned; what it points at is kept by `encoded`
     memset(&e, 0, sizeof(e))
     try:
+        part = _start_part(handle, batch, values.length, pins)
         encoded = [name.encode() for name in header_names]
         if count:
             segments = <kx_segment *>malloc(count * sizeof(kx_segment))
@@ -850,7 +895,7 @@ def _rows_steps(Handle handle, Topic topic, BatchPart part, Column values, Colum
         e.header_columns = segments
         e.header_names = names
         e.header_count = count
-        e.copy = copy
+        e.copy = pins is None
         e.rk = handle.rk
         e.topic = topic.rkt
         e.part = &part.c
@@ -863,15 +908,16 @@ def _rows_steps(Handle handle, Topic topic, BatchPart part, Column values, Colum
         if timestamps is not None:
             e.timestamps = &timestamps.c
         while True:
-            result = _enqueue_turns(handle, part.batch, &e)
+            result = _enqueue_turns(handle, batch, &e)
             if result == 0 or result == GAVE_UP:
                 break
             yield result == RD_KAFKA_RESP_ERR__QUEUE_FULL
     finally:
         # Interrupted, or nothing could be tried: all that is left fails. As a rule nothing is.
-        e.part = &part.c
-        e.parts = &handle.parts
-        e.values = &values.segments[0]
-        kx_enqueue_abandon(&e, part.batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
+        if part is not None:
+            e.part = &part.c
+            e.parts = &handle.parts
+            e.values = &values.segments[0]
+            kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
         free(segments)
         free(<void *>names)

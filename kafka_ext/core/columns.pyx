@@ -67,7 +67,6 @@ cdef extern from "kafka_ext/columns.h" nogil:
     kx_span kx_segment_at(const kx_segment *s, int64_t i) noexcept
     const char *kx_segment_check(const kx_segment *s) noexcept
     int64_t kx_segment_length(const kx_segment *s) noexcept
-    void kx_segment_measure(const kx_segment *s, int64_t *messages, int64_t *bytes) noexcept
     kx_segment kx_segment_slice(const kx_segment *s, int64_t start, int64_t length) noexcept
     const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text,
                                       size_t size) noexcept
@@ -91,8 +90,6 @@ cdef extern from "kafka_ext/batch.h" nogil:
         int64_t length
         int64_t pending
         int64_t failed
-        int64_t pinned_messages
-        int64_t pinned_bytes
         int64_t *offsets
         int32_t *partitions
         void *owner             # one reference, while in flight
@@ -103,7 +100,8 @@ cdef extern from "kafka_ext/batch.h" nogil:
     void kx_parts_destroy(kx_parts *parts) noexcept
     int kx_parts_add(kx_parts *parts, kx_part *part) noexcept
     void kx_parts_remove(kx_parts *parts, kx_part *part) noexcept
-    int kx_part_init(kx_part *part, int64_t length) noexcept
+    int kx_part_init(kx_part *part, int64_t length, int64_t *offsets, int32_t *partitions) noexcept
+    void kx_parts_pinned(kx_parts *parts, int64_t *messages, int64_t *bytes) noexcept
     void kx_part_destroy(kx_part *part) noexcept
     bint kx_opaque_is_part(const void *opaque) noexcept
     kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t *message) noexcept
@@ -132,6 +130,11 @@ cdef extern from "kafka_ext/batch.h" nogil:
         int64_t accepted_bytes
     int kx_enqueue_some(kx_enqueue *e) noexcept
     void kx_enqueue_abandon(kx_enqueue *e, int32_t code) noexcept
+
+
+# So many messages of a column are answered for, kept in place and let go together.
+cdef enum:
+    PART = 65536
 
 
 # ------------------------------------------------------------------ what keeps memory in place
@@ -176,17 +179,34 @@ cdef class _Objects:
         free(self.items)
 
 
-cdef _Objects _objects(object sequence):
-    """The items of a list or tuple, or None where there are others than exact `bytes` and None."""
-    cdef _Objects objects = _Objects()
-    cdef Py_ssize_t n
-    with cython.critical_section(sequence):     # a list is as long as it was, and has what it had, until all are held
+cdef bint _add_objects(Column column, object sequence) except -1:
+    """Add the items of a list or tuple, a snapshot; False, and nothing is added, where there are others than exact `bytes` and None.
+
+    In pieces that are let go one by one: nobody waits, in the end, for the release of millions.
+    """
+    cdef _Objects objects
+    cdef kx_segment *segment
+    cdef Py_ssize_t start = 0, n, piece
+    with cython.critical_section(sequence):     # it keeps its length and its items until all are held
         n = PySequence_Fast_GET_SIZE(sequence)
-        objects.items = <PyObject **>malloc(max(n, 1) * sizeof(PyObject *))
-        if objects.items == NULL:
-            raise MemoryError()
-        objects.count = kx_objects_hold(PySequence_Fast_ITEMS(sequence), n, objects.items)
-    return objects if objects.count == n else None
+        while start < n:
+            piece = min(n - start, PART)
+            objects = _Objects()
+            objects.items = <PyObject **>malloc(piece * sizeof(PyObject *))
+            if objects.items == NULL:
+                raise MemoryError()
+            objects.count = kx_objects_hold(PySequence_Fast_ITEMS(sequence) + start, piece, objects.items)
+            if objects.count != piece:
+                column.clear()
+                return False
+            segment = column.add()
+            segment.layout = KX_OBJECTS
+            segment.index = objects.items
+            segment.length = piece
+            column.pins.append(objects)
+            start += piece
+    column.length = n
+    return True
 
 
 @cython.final
@@ -206,17 +226,17 @@ cdef class _Spans:
         free(self.items)
 
 
-cdef _Spans _spans(tuple objects, bytes what):
+cdef _Spans _spans(tuple objects, Py_ssize_t start, Py_ssize_t n, bytes what):
     cdef _Spans spans = _Spans()
-    cdef Py_ssize_t i, n = len(objects)
-    spans.items = <kx_bytes *>malloc(max(n, 1) * sizeof(kx_bytes))
+    cdef Py_ssize_t i
+    spans.items = <kx_bytes *>malloc(n * sizeof(kx_bytes))
     if spans.items == NULL:
         raise MemoryError()
     for i in range(n):
         try:
-            kx_bytes_get(objects[i], &spans.items[i], what)
+            kx_bytes_get(objects[start + i], &spans.items[i], what)
         except (TypeError, ValueError, BufferError) as exc:
-            raise type(exc)(f"item {i} of {exc}") if type(exc) is not UnicodeEncodeError else exc
+            raise type(exc)(f"item {start + i} of {exc}") if type(exc) is not UnicodeEncodeError else exc
         spans.count = i + 1
     return spans
 
@@ -351,7 +371,7 @@ cdef class Column:
     cdef kx_segment *segments       # owned; what they point at is kept by `pins`
     cdef size_t count
     cdef int64_t length             # -1: one for all
-    cdef list pins
+    cdef list pins                  # one for each segment (none where somebody else keeps all)
 
     def __cinit__(self):
         self.segments = NULL
@@ -359,6 +379,11 @@ cdef class Column:
 
     def __dealloc__(self):
         free(self.segments)
+
+    cdef int clear(self) except -1:
+        self.count = 0
+        self.pins.clear()
+        return 0
 
     cdef kx_segment *add(self) except NULL:
         cdef kx_segment *larger = <kx_segment *>realloc(self.segments, (self.count + 1) * sizeof(kx_segment))
@@ -386,6 +411,42 @@ cdef class Column:
         return 0
 
 
+@cython.final
+cdef class _Cursor:
+    """Takes a column piece by piece."""
+
+    cdef Column column
+    cdef size_t segment
+    cdef int64_t at                 # in that segment
+
+    cdef Column take(self, int64_t count):
+        """The next `count` messages, which must be there; one for all stays that."""
+        cdef Column piece
+        cdef int64_t run, left = count
+        if self.column.length < 0:
+            return self.column
+        piece = Column()
+        while left:
+            run = min(left, kx_segment_length(&self.column.segments[self.segment]) - self.at)
+            if run:
+                piece.add()[0] = kx_segment_slice(&self.column.segments[self.segment], self.at, run)
+                piece.pins.append(self.column.pins[self.segment])
+                self.at += run
+                left -= run
+            else:
+                self.column.pins[self.segment] = None       # its pieces keep it now, as long as they are in flight
+                self.segment += 1
+                self.at = 0
+        piece.length = count
+        return piece
+
+
+cdef _Cursor _cursor(Column column):
+    cdef _Cursor cursor = _Cursor()
+    cursor.column = column
+    return cursor
+
+
 cdef bint _is_arrow(object source):
     return hasattr(source, "__arrow_c_array__") or hasattr(source, "__arrow_c_stream__")
 
@@ -396,12 +457,11 @@ cdef Column column_of(object source, str what, bint one_allowed):
     cdef kx_segment *segment
     cdef _Stream stream
     cdef _Export export
-    cdef tuple items
-    cdef _Objects objects
+    cdef Py_ssize_t start
     if isinstance(source, (str, bytes, bytearray)):
         if not one_allowed:
             raise TypeError(f"{what} must be many values; a lone {type(source).__name__} is one: put it in a list")
-        spans = _spans((source,), what.encode())
+        spans = _spans((source,), 0, 1, what.encode())
         column.pins.append(spans)
         segment = column.add()
         segment.layout = KX_ONE
@@ -410,35 +470,28 @@ cdef Column column_of(object source, str what, bint one_allowed):
         column.length = -1
         return column
     if isinstance(source, (list, tuple)):
-        # Snapshots: the caller may change the list.
-        items = None if type(source) in (list, tuple) else tuple(source)
-        objects = _objects(source if items is None else items)
-        segment = column.add()
-        if objects is not None:
-            segment.layout = KX_OBJECTS
-            segment.index = objects.items
-            segment.length = objects.count
-            column.pins.append(objects)
-        else:
-            items = tuple(source) if items is None else items
-            spans = _spans(items, what.encode())
-            segment.layout = KX_POINTERS
-            segment.index = (<_Spans>spans).items
-            segment.length = len(items)
-            segment.width = sizeof(kx_bytes)
-            column.pins.append(spans)
-        column.length = segment.length
+        items = source if type(source) in (list, tuple) else tuple(source)
+        if not _add_objects(column, items):
+            items = tuple(items)            # a snapshot: the caller may change the list
+            for start in range(0, len(items), PART):
+                spans = _spans(items, start, min(len(items) - start, PART), what.encode())
+                segment = column.add()
+                segment.layout = KX_POINTERS
+                segment.index = (<_Spans>spans).items
+                segment.length = (<_Spans>spans).count
+                segment.width = sizeof(kx_bytes)
+                column.pins.append(spans)
+            column.length = len(items)
         return column
     if _is_arrow(source):
         stream = _Stream()
         stream.open(source, what)
-        column.pins.append(stream)
         while True:
             holder = stream.next()
             if holder is None:
                 return column
-            column.pins.append(holder)
             column.add_arrow(stream.schema, _array_of(holder), what, NULL)
+            column.pins.append(holder)
     if PyObject_CheckBuffer(source):
         export = _export(source, what)
         column.pins.append(export)
