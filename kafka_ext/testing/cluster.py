@@ -7,45 +7,38 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from kafka_ext._rdkafka import ConsumedMessage, ErrorCode, KafkaError, KafkaException, KafkaTimeoutError, TopicReader, check_topic_name
+from kafka_ext._rdkafka import ConsumedMessage, KafkaException, TopicReader
 
 from . import cluster_admin as admin
 from ._faults import BrokerStateError
 from ._readback import checked_seconds, read_topic
 from .broker import _assert_delivered, _checked_topics, _flag, _integer, client_config
-from .cluster_admin import PartitionState
-from .cluster_artifacts import KAFKA_VERSION, Installation, installation, run_tool
+from .cluster_artifacts import KAFKA_VERSION, installation
 from .cluster_guard import Guard
 from .cluster_node import Node
-from .cluster_security import Certificates, Listener, broker_settings, client_settings, scram_users
+from .cluster_requests import REQUEST_TIMEOUT, ClusterRequests
+from .cluster_security import Certificates, Listener, client_settings
+from .cluster_settings import OWN_LISTENERS, cluster_settings, format_storage, node_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-T = TypeVar("T")
-
 _MAX_BROKERS = 5
-_OWN_LISTENERS = ("INTERNAL", "CONTROLLER")
-# How long one request of ours may take, and how often what it says is asked for again.
-_REQUEST_TIMEOUT = 5.0
-_PAUSE = 0.05
 # Below the range that Linux takes ports of outgoing connections from: a client that tries to reach a broker which is down could
 # otherwise be given that very port, and connect to itself.
 _PORTS = range(12_000, 32_000)
-_NO_CONTROLLER = (ErrorCode["NOT_CONTROLLER"], ErrorCode["REQUEST_TIMED_OUT"], ErrorCode["BROKER_NOT_AVAILABLE"])
 # Compiled quickly rather than well: brokers are ready sooner, and the tests' cores are few. Nor are there threads for collecting.
 _JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")
 
 
-class KafkaCluster:
+class KafkaCluster(ClusterRequests):
     """A cluster of real Apache Kafka (KRaft) on loopback ports, for tests: what the embedded broker cannot show, this does.
 
     Needs Java 17; Maven gets Kafka's jars (43 MB) from Maven Central the first time, later the cache is used (`KAFKA_EXT_CACHE`, by default
@@ -120,7 +113,7 @@ class KafkaCluster:
         self._users = dict(users or {})
         heap_mb = _integer("heap_mb", heap_mb, 128, 65_536)
         self.keep_logs = _flag("keep_logs", keep_logs)
-        self._timeout = float(checked_seconds("timeout", timeout) or 0.0)
+        checked_seconds("timeout", timeout)
         self._advertised = {_integer("advertised: a broker id", key, 1, brokers): address for key, address in (advertised or {}).items()}
         kafka = installation(version)
         try:
@@ -129,18 +122,28 @@ class KafkaCluster:
             if any(listener.tls for listener in self._listeners.values()):
                 (self._folder / "certificates").mkdir()
                 self._certificates = Certificates(self._folder / "certificates")
-            names = [*self._listeners, *_OWN_LISTENERS]
+            names = [*self._listeners, *OWN_LISTENERS]
             ports = iter(_free_ports(brokers * len(names)))
             self._ports = {broker: {name: next(ports) for name in names} for broker in range(1, brokers + 1)}
             self._guard = Guard(self._folder)
             options = [f"-Xms{min(heap_mb, 256)}m", f"-Xmx{heap_mb}m", *_JVM]
-            cluster_wide = self._cluster_settings(brokers, in_sync, _flag("acls", acls)) | dict(settings or {})
-            for broker in self._ports:
+            of_all = cluster_settings(
+                self._ports,
+                self._listeners,
+                self._users,
+                self._certificates,
+                replication_factor=self._replication_factor,
+                in_sync=in_sync,
+                acls=_flag("acls", acls),
+            )
+            first = next(iter(self._listeners))
+            for broker, of_broker in self._ports.items():
                 folder = self._folder / f"broker-{broker}"
                 folder.mkdir()
-                of_broker = self._broker_settings(broker, folder) | cluster_wide
-                self._nodes[broker] = Node(broker, folder, of_broker, kafka, options, self._guard)
-            self._format(kafka, options)
+                elsewhere = {first: self._advertised[broker]} if broker in self._advertised else {}
+                own = node_settings(broker, of_broker, elsewhere, folder)
+                self._nodes[broker] = Node(broker, folder, {**own, **of_all, **(settings or {})}, kafka, options, self._guard)
+            format_storage(kafka, options, list(self._nodes.values()), self._listeners, self._users, timeout)
             self.start(timeout=timeout)
             for name, partitions in wanted.items():
                 self.create_topic(name, partitions)
@@ -148,80 +151,6 @@ class KafkaCluster:
             self.keep_logs = self.keep_logs or isinstance(error, (KafkaException, OSError))
             self.close()
             raise
-
-    # ------------------------------------------------------------------ configuration
-
-    def _cluster_settings(self, brokers: int, in_sync: int, acls: bool) -> dict[str, str]:
-        """The settings that all brokers have."""
-        replicas = str(min(3, brokers))
-        settings = {
-            "process.roles": "broker,controller",
-            "controller.quorum.voters": ",".join(f"{broker}@127.0.0.1:{ports['CONTROLLER']}" for broker, ports in self._ports.items()),
-            "controller.listener.names": "CONTROLLER",
-            "inter.broker.listener.name": "INTERNAL",
-            "listener.security.protocol.map": ",".join(
-                [f"{name}:{listener.protocol}" for name, listener in self._listeners.items()]
-                + [f"{name}:PLAINTEXT" for name in _OWN_LISTENERS]
-            ),
-            # A topic exists because a test has made it, and has the leaders that a test or a fault has given it.
-            "auto.create.topics.enable": "false",
-            "auto.leader.rebalance.enable": "false",
-            "unclean.leader.election.enable": "false",
-            "default.replication.factor": str(self._replication_factor),
-            "min.insync.replicas": str(in_sync),
-            "offsets.topic.replication.factor": replicas,
-            "transaction.state.log.replication.factor": replicas,
-            "transaction.state.log.min.isr": str(in_sync),
-            "share.coordinator.state.topic.replication.factor": replicas,
-            "share.coordinator.state.topic.min.isr": str(in_sync),
-            # Made when the first group or transaction asks; the fewer, the sooner.
-            "offsets.topic.num.partitions": "3",
-            "transaction.state.log.num.partitions": "3",
-            "share.coordinator.state.topic.num.partitions": "3",
-            "group.initial.rebalance.delay.ms": "0",
-            # A dead broker is noticed in seconds, not in nine.
-            "broker.heartbeat.interval.ms": "500",
-            "broker.session.timeout.ms": "3000",
-            "log.cleaner.dedupe.buffer.size": "2097152",
-        }
-        for name, listener in self._listeners.items():
-            settings |= broker_settings(name, listener, self._users, self._certificates)
-        if acls:
-            settings["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
-            settings["super.users"] = "User:ANONYMOUS"
-        return settings
-
-    def _broker_settings(self, broker: int, folder: Path) -> dict[str, str]:
-        """The settings that only this broker has."""
-        first = next(iter(self._listeners))
-        ports = self._ports[broker]
-        advertised = {name: ("127.0.0.1", port) for name, port in ports.items() if name != "CONTROLLER"}
-        advertised[first] = self._advertised.get(broker, advertised[first])
-        return {
-            "node.id": str(broker),
-            "listeners": ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items()),
-            "advertised.listeners": ",".join(f"{name}://{host}:{port}" for name, (host, port) in advertised.items()),
-            "log.dirs": str(folder / "data"),
-        }
-
-    def _format(self, kafka: Installation, options: Sequence[str]) -> None:
-        """Prepare the data folders. What the first one gets the others have copies of, each with a name of its own."""
-        first, *others = self._nodes.values()
-        run_tool(
-            kafka.command(
-                options, "kafka.tools.StorageTool", "format", "-t", admin.new_cluster_id(), "-c", str(first.folder / "node.properties")
-            )
-            + scram_users(self._listeners, self._users),
-            "Kafka's storage could not be formatted",
-            cwd=first.folder,
-            timeout=self._timeout,
-        )
-        meta = (first.data / "meta.properties").read_text()
-        for node in others:
-            shutil.copytree(first.data, node.data)
-            lines = [line for line in meta.splitlines() if not line.startswith(("node.id=", "directory.id="))]
-            lines += [f"node.id={node.number}", f"directory.id={admin.new_cluster_id()}"]
-            (node.data / "meta.properties").write_text("\n".join(lines) + "\n")
 
     # ------------------------------------------------------------------ life
 
@@ -273,11 +202,6 @@ class KafkaCluster:
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
-
-    @property
-    def brokers(self) -> int:
-        """How many brokers it has; their ids are 1 to this."""
-        return len(self._nodes)
 
     @property
     def logs(self) -> Path:
@@ -345,15 +269,6 @@ class KafkaCluster:
         return name
 
     # ------------------------------------------------------------------ brokers
-
-    def _broker_id(self, broker_id: object) -> int:
-        if isinstance(broker_id, bool) or not hasattr(broker_id, "__index__"):
-            raise TypeError(f"broker_id must be an int, not {type(broker_id).__name__}")
-        number = int(broker_id.__index__())
-        if number not in self._nodes:
-            brokers = "is broker 1" if self.brokers == 1 else f"are the brokers 1 to {self.brokers}"
-            raise ValueError(f"broker_id: there {brokers}, and no {number}")
-        return number
 
     def _node(self, broker_id: int) -> Node:
         self._running()
@@ -452,250 +367,25 @@ class KafkaCluster:
 
     def wait_until_ready(self, timeout: float = 120.0) -> None:
         """Wait until every running broker knows of every running one, can give out producer ids, and knows a leader
-        of every partition.
+        of every partition of which one has a replica in sync.
 
         Raises:
             BrokerStateError: a broker has ended by itself; has the end of its log.
             KafkaTimeoutError: not ready in time.
         """
-        expected = {number for number, node in self._nodes.items() if node.state == "running"}
+        expected = {number for number, node in self._nodes.items() if node.wanted and node.state != "paused"}
 
         def ready() -> bool:
             for number in expected:
                 _ = self._nodes[number].pid  # raises if it has ended
-                state = admin.describe(self._ports[number]["INTERNAL"], None, _REQUEST_TIMEOUT)
-                if not expected <= state.brokers or any(p.leader is None for ps in state.topics.values() for p in ps.values()):
+                state = admin.describe(self._ports[number]["INTERNAL"], None, REQUEST_TIMEOUT)
+                partitions = [partition for topic in state.topics.values() for partition in topic.values()]
+                if not expected <= state.brokers or any(p.leader is None and expected.intersection(p.in_sync) for p in partitions):
                     return False
-                admin.init_producer_id(self._ports[number]["INTERNAL"], _REQUEST_TIMEOUT)
+                admin.init_producer_id(self._ports[number]["INTERNAL"], REQUEST_TIMEOUT)
             return True
 
         self._wait(ready, timeout, f"the brokers {sorted(expected)} being ready")
-
-    # ------------------------------------------------------------------ asking and telling
-
-    def _wait(self, condition: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Until `condition` holds; brokers that do not answer, or not yet as they should, are asked again."""
-        deadline = time.monotonic() + (checked_seconds("timeout", timeout) or 0.0)
-        while True:
-            problem = ""
-            try:
-                if condition():
-                    return
-            except admin.Refused as refused:
-                problem = f": {refused.error.message}"
-            except OSError as error:
-                problem = f": {error}"
-            if time.monotonic() >= deadline:
-                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"waited {timeout:g} s for {what}, in vain{problem}"))
-            time.sleep(_PAUSE)
-
-    def _tell(self, request: Callable[[int], T], timeout: float = 30.0) -> T:
-        """Have `request` made with the port of a running broker, the next one's when it does not answer.
-
-        Raises:
-            KafkaException: the answer is an error.
-            BrokerStateError: no broker runs.
-            KafkaTimeoutError: no broker answers in time.
-        """
-        self._running()
-        deadline = time.monotonic() + timeout
-        while True:
-            running = [number for number, node in self._nodes.items() if node.state == "running"]
-            if not running:
-                raise BrokerStateError("no broker of the cluster runs")
-            for number in running:
-                answer, error = self._try(request, number)
-                if error is None:
-                    return answer  # type: ignore[return-value]  # there is one where there is no error
-            if time.monotonic() >= deadline:
-                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answers: {error}"))
-            time.sleep(_PAUSE)
-
-    def _try(self, request: Callable[[int], T], number: int) -> tuple[T | None, Exception | None]:
-        """The answer of this broker, or why another one is worth asking."""
-        try:
-            return request(self._ports[number]["INTERNAL"]), None
-        except OSError as error:
-            return None, error
-        except admin.Refused as refused:
-            # There is no controller for the moment, or it is not the one that the broker believes in.
-            if refused.error.code not in _NO_CONTROLLER:
-                raise KafkaException(refused.error) from None
-            return None, refused
-
-    def create_topic(
-        self,
-        name: str,
-        partitions: int = 1,
-        replication_factor: int | None = None,
-        config: Mapping[str, str] | None = None,
-        *,
-        replicas: Mapping[int, Sequence[int]] | None = None,
-        timeout: float = 30.0,
-    ) -> None:
-        """Make a topic; returns when all running brokers know it, and its partitions have leaders.
-
-        Args:
-            name (str): its name.
-            partitions (int): how many.
-            replication_factor (int | None): how many replicas of each; by default the cluster's.
-            config (Mapping[str, str] | None): its settings: {"min.insync.replicas": "1"}, …
-            replicas (Mapping[int, Sequence[int]] | None): which brokers have each partition, the preferred leader first, in place of
-                `partitions` and `replication_factor`.
-            timeout (float): seconds to wait.
-
-        Raises:
-            TypeError: an argument is of the wrong type.
-            ValueError: the name breaks Kafka's rule, or a number is out of range.
-            KafkaException: it exists already (TOPIC_ALREADY_EXISTS), a setting is refused (INVALID_CONFIG)…
-            BrokerStateError: no broker runs.
-            KafkaTimeoutError: not done in time.
-        """
-        check_topic_name(name)
-        partitions = len(replicas) if replicas else _integer("partitions", partitions, 1, 10_000)
-        factor = self._replication_factor
-        if replication_factor is not None:
-            factor = _integer("replication_factor", replication_factor, 1, self.brokers)
-        self._tell(lambda port: admin.create_topic(port, name, partitions, factor, config or {}, replicas or {}, _REQUEST_TIMEOUT), timeout)
-
-        def there() -> bool:
-            for number, node in self._nodes.items():
-                if node.state == "running":
-                    found = admin.describe(self._ports[number]["INTERNAL"], [name], _REQUEST_TIMEOUT).topics.get(name, {})
-                    if len(found) < partitions or any(partition.leader is None for partition in found.values()):
-                        return False
-            return True
-
-        self._wait(there, timeout, f"the topic {name!r}")
-
-    def create_topics(
-        self,
-        names: Iterable[str],
-        partitions: int = 1,
-        replication_factor: int | None = None,
-        config: Mapping[str, str] | None = None,
-    ) -> None:
-        """Make several topics that are alike, as `create_topic`."""
-        for name in names:
-            self.create_topic(name, partitions, replication_factor, config)
-
-    def delete_topic(self, name: str) -> None:
-        """Delete a topic, with all that is in it.
-
-        Raises:
-            KafkaException: there is none (UNKNOWN_TOPIC_OR_PART).
-        """
-        check_topic_name(name)
-        self._tell(lambda port: admin.delete_topic(port, name, _REQUEST_TIMEOUT))
-
-    def set_topic_config(self, name: str, config: Mapping[str, str | None]) -> None:
-        """Change a topic's settings, None taking one back to the brokers' own.
-
-        Raises:
-            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART), or no such setting (INVALID_CONFIG).
-        """
-        self._tell(lambda port: admin.set_topic_config(port, name, config, _REQUEST_TIMEOUT))
-
-    def partitions(self, topic: str) -> dict[int, PartitionState]:
-        """How a topic's partitions stand: leader, replicas, those in sync; as a running broker knows it.
-
-        Raises:
-            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART).
-        """
-        check_topic_name(topic)
-        found = self._tell(lambda port: admin.describe(port, [topic], _REQUEST_TIMEOUT)).topics.get(topic)
-        if found is None:
-            raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC_OR_PART"], f"there is no topic {topic!r}"))
-        return dict(sorted(found.items()))
-
-    def leader(self, topic: str, partition: int = 0) -> int | None:
-        """The broker that leads a partition, or None while there is none.
-
-        Raises:
-            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART) or partition (UNKNOWN_PARTITION).
-        """
-        found = self.partitions(topic)
-        if partition not in found:
-            raise KafkaException(KafkaError(ErrorCode["UNKNOWN_PARTITION"], f"topic {topic!r} has the partitions 0 to {len(found) - 1}"))
-        return found[partition].leader
-
-    def controller(self) -> int | None:
-        """The broker that leads the controllers' quorum, or None while there is none."""
-        return self._tell(lambda port: admin.controller(port, _REQUEST_TIMEOUT))
-
-    def move_leader(self, topic: str, partition: int, broker_id: int, *, timeout: float = 30.0) -> None:
-        """Have a partition led by this broker, one of its replicas; returns when it is.
-
-        Raises:
-            ValueError: the broker has no replica of the partition.
-            KafkaException: there is no such topic or partition, or the broker is not in sync (PREFERRED_LEADER_NOT_AVAILABLE).
-            KafkaTimeoutError: not done in time.
-        """
-        number = self._broker_id(broker_id)
-        if self.leader(topic, partition) == number:
-            return
-        replicas = self.partitions(topic)[partition].replicas
-        if number not in replicas:
-            raise ValueError(f"broker_id: {topic}-{partition} is on the brokers {', '.join(map(str, replicas))}, not on {number}")
-        # Kafka elects the preferred leader, which is the first replica.
-        order = [number, *(broker for broker in replicas if broker != number)]
-        self._tell(lambda port: admin.reassign(port, topic, partition, order, _REQUEST_TIMEOUT), timeout)
-        self._tell(lambda port: admin.elect_preferred(port, topic, partition, _REQUEST_TIMEOUT), timeout)
-        self._wait(lambda: self.leader(topic, partition) == number, timeout, f"broker {number} to lead {topic}-{partition}")
-
-    def wait_in_sync(self, topic: str, *, timeout: float = 60.0) -> None:
-        """Wait until every replica of a topic is in sync again, as after a broker has come back.
-
-        Raises:
-            KafkaTimeoutError: not in time.
-        """
-        self._wait(
-            lambda: all(len(p.in_sync) == len(p.replicas) for p in self.partitions(topic).values()),
-            timeout,
-            f"all replicas of {topic!r} in sync",
-        )
-
-    def allow(self, user: str, operation: str, resource: str, name: str, *, deny: bool = False) -> None:
-        """Let a user do something, of a cluster with `acls`: `allow("ada", "write", "topic", "orders")`.
-
-        Args:
-            user (str): who: one of `users`, an OAUTHBEARER token's subject, or a certificate's distinguished name ("CN=client").
-            operation (str): "all", "read", "write", "create", "delete", "alter", "describe", "cluster_action", "describe_configs",
-                "alter_configs" or "idempotent_write". Who may write may also describe.
-            resource (str): "topic", "group", "cluster" (whose name is "kafka-cluster") or "transactional_id".
-            name (str): the name of that, or "*" for all.
-            deny (bool): forbid it, which goes before what is allowed.
-
-        Raises:
-            ValueError: there is no such operation or resource.
-            KafkaException: the cluster has no ACLs (SECURITY_DISABLED).
-
-        Brokers learn of it within milliseconds, not necessarily before this returns.
-        """
-        if operation not in admin.OPERATIONS:
-            raise ValueError(f"operation must be one of {', '.join(admin.OPERATIONS)}, not {operation!r}")
-        if resource not in admin.RESOURCES:
-            raise ValueError(f"resource must be one of {', '.join(admin.RESOURCES)}, not {resource!r}")
-        self._tell(lambda port: admin.create_acl(port, f"User:{user}", operation, resource, name, not deny, _REQUEST_TIMEOUT))
-
-    def set_quota(self, quotas: Mapping[str, float | None], *, user: str | None = None, client_id: str | None = None) -> None:
-        """Limit what clients may do: `set_quota({"producer_byte_rate": 100_000})`.
-
-        Args:
-            quotas (Mapping[str, float | None]): "producer_byte_rate", "consumer_byte_rate", "request_percentage",
-                "controller_mutation_rate"; None takes one back.
-            user (str | None): whom, and
-            client_id (str | None): which of their clients; neither means all clients.
-
-        Raises:
-            KafkaException: there is no such quota (INVALID_REQUEST).
-        """
-        entity: dict[str, str | None] = {}
-        if user is not None:
-            entity["user"] = user
-        if client_id is not None or user is None:
-            entity["client-id"] = client_id
-        self._tell(lambda port: admin.set_quota(port, entity, quotas, _REQUEST_TIMEOUT))
 
     # ------------------------------------------------------------------ reading back
 
@@ -754,8 +444,8 @@ def _checked_listeners(listeners: Mapping[str, Listener] | None) -> dict[str, Li
     for name, listener in listeners.items():
         if not isinstance(listener, Listener):
             raise TypeError(f"listeners: {name!r} must be a Listener, not {type(listener).__name__}")
-        if not name.isalnum() or not name.isupper() or name in _OWN_LISTENERS:
-            raise ValueError(f"listeners: a name is of capital letters and digits, and none of {', '.join(_OWN_LISTENERS)}; not {name!r}")
+        if not name.isalnum() or not name.isupper() or name in OWN_LISTENERS:
+            raise ValueError(f"listeners: a name is of capital letters and digits, and none of {', '.join(OWN_LISTENERS)}; not {name!r}")
     return dict(listeners)
 
 

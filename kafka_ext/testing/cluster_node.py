@@ -28,9 +28,9 @@ class Node:
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "broker.log"
-        self._properties = folder / "node.properties"
-        self._properties.write_text("".join(f"{name}={_escaped(value)}\n" for name, value in settings.items()))
-        self._command = installation.command(options, "kafka.Kafka", str(self._properties))
+        self.properties = folder / "node.properties"
+        self.properties.write_text("".join(f"{name}={_escaped(value)}\n" for name, value in settings.items()))
+        self._command = installation.command(options, "kafka.Kafka", str(self.properties))
         self._guard = guard
         self._process: subprocess.Popen[bytes] | None = None
         self._paused = False
@@ -43,6 +43,12 @@ class Node:
             if self._process is None or self._process.poll() is not None:
                 return "stopped"
             return "paused" if self._paused else "running"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it was started and nobody here has ended it: it runs, or has ended by itself."""
+        with self._lock:
+            return self._process is not None
 
     @property
     def pid(self) -> int:
