@@ -59,6 +59,12 @@ test: $(VENV)/.extra-test build  ## the whole suite
 	@# A test that waits for time can be late on a machine others use too; what is broken is so three times. Reruns are listed.
 	$(py) -m pytest --reruns 2 tests/unit tests/embedded tests/memory $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: $(VENV)/.extra-test build  ## the tests that need real Apache Kafka: Java 17 and Maven; a few minutes
+	@$(PYTHON) wheels/needs.py kafka
+	@$(py) -m kafka_ext.testing.cluster_artifacts
+	$(py) -m pytest --reruns 1 tests/cluster $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.extra-lint  ## ruff and cython-lint
 	$(VENV)/bin/ruff check .

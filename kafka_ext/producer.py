@@ -365,9 +365,12 @@ class KafkaProducer(Producer):
     def init_transactions(self, timeout: float | None = None) -> None:
         """Get ready for transactions: once, before the first. Fences older producers of the same `transactional.id`.
 
+        Waits while the coordinator is not ready, or still aborts what the older producer has left open.
+
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
-            KafkaException: there is no `transactional.id`, or the coordinator refuses.
+            KafkaException: there is no `transactional.id`, or the coordinator refuses: for good, or `error.is_retriable` and `timeout`
+                is over.
 
         Source: rd_kafka_init_transactions().
         """

@@ -1,13 +1,15 @@
 """What a machine must have to build kafka_ext, how to tell, and which packages bring it.
 
 As root on Debian and Ubuntu the missing packages are installed; anywhere else the one command that installs them is printed. Run as
-a program (the Makefile does) it sees to everything that `make build` needs, for the interpreter it runs under.
+a program (the Makefile does) it sees to everything that `make build` needs, for the interpreter it runs under; with the argument `kafka`,
+to what Apache Kafka needs.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -113,6 +115,43 @@ PYTHON = (
     ),
 )
 
+
+def _java() -> bool:
+    """Whether there is a Java that Apache Kafka's brokers run on: 17 or newer."""
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    try:
+        words = subprocess.run([java or "java", "-version"], capture_output=True, text=True).stderr
+    except OSError:
+        return False
+    found = re.search(r'version "(\d+)', words)
+    return found is not None and int(found[1]) >= 17
+
+
+# What runs Apache Kafka for `make test-cluster`.
+KAFKA = (
+    Need(
+        "Java 17",
+        _java,
+        {
+            "apt": ("openjdk-17-jre-headless",),
+            "dnf": ("java-17-openjdk-headless",),
+            "apk": ("openjdk17-jre-headless",),
+            "brew": ("openjdk@17",),
+        },
+    ),
+    Need(
+        "Maven",
+        lambda: shutil.which("mvn") is not None,
+        {"apt": ("maven",), "dnf": ("maven",), "apk": ("maven",), "brew": ("maven",)},
+    ),
+    Need(
+        "openssl's program",
+        lambda: shutil.which("openssl") is not None,
+        {"apt": ("openssl",), "dnf": ("openssl",), "apk": ("openssl",), "brew": ("openssl@3",)},
+    ),
+)
+
 INSTALL = {
     "apt": "apt-get install --no-install-recommends -y",
     "dnf": "dnf install -y",
@@ -166,6 +205,6 @@ if __name__ == "__main__":
         found = f"{sys.executable} is {sys.version.split()[0]}"
         sys.exit(f"[librdkafka] error: Python 3.10 or newer is needed, {found}; name another: make PYTHON=python3.12")
     try:
-        ensure(LIBRDKAFKA + PYTHON)
+        ensure(KAFKA if sys.argv[1:] == ["kafka"] else LIBRDKAFKA + PYTHON)
     except BuildError as error:
         sys.exit(f"[librdkafka] error: {error}")

@@ -187,11 +187,7 @@ cdef class BatchDelivery:
         return found
 
     cdef object error_of(self, int code):
-        if code == RD_KAFKA_RESP_ERR__FATAL and self.handle.rk != NULL:
-            fatal = _fatal_error(self.handle.rk)
-            if fatal is not None:
-                return fatal
-        return KafkaError(code)
+        return report_error(self.handle, code, None)
 
     def raise_for_errors(self):
         """Raise a KafkaException for the first failure, if there is one; `errors()` has them all."""

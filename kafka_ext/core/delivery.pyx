@@ -279,12 +279,21 @@ cdef int _propagate() except -1:
 
 
 cdef object delivery_error(Handle handle, const rd_kafka_message_t *message):
-    if message.err == RD_KAFKA_RESP_ERR__FATAL:
+    cdef const char *text = rd_kafka_message_produce_errstr(message)
+    # Brokers name some record errors in words and send an empty text with others, which is no reason to have none.
+    return report_error(handle, message.err, text.decode("utf-8", "replace") if text != NULL and text[0] != 0 else None)
+
+
+cdef object report_error(Handle handle, int code, text):
+    """The error of a record's report. One that a fatal error has failed says so: librdkafka purges the queue then, unasked."""
+    if handle.rk != NULL and code in (RD_KAFKA_RESP_ERR__FATAL, RD_KAFKA_RESP_ERR__PURGE_QUEUE, RD_KAFKA_RESP_ERR__PURGE_INFLIGHT):
         fatal = _fatal_error(handle.rk)
         if fatal is not None:
-            return fatal
-    cdef const char *text = rd_kafka_message_produce_errstr(message)
-    return KafkaError(message.err, text.decode("utf-8", "replace") if text != NULL else None)
+            if code == RD_KAFKA_RESP_ERR__FATAL:
+                return fatal
+            words = rd_kafka_err2str(<rd_kafka_resp_err_t>code).decode("utf-8", "replace")
+            return KafkaError(code, f"{words}, after the fatal error {fatal}", is_fatal=True)
+    return KafkaError(code, text)
 
 
 cdef int callback_raised(Handle handle, object callback, object exc) except -1:
