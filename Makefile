@@ -85,9 +85,24 @@ bench: $(VENV)/.extra-bench build  ## the benchmarks, beside other clients and a
 
 # --- what others install ---
 
+# A wheel brings OpenSSL, curl, zstd and zlib, from pinned sources (two minutes, once).
+pinned := $(CURDIR)/build/librdkafka-pinned
+
 .PHONY: wheel
-wheel: $(VENV)/.extra-wheel librdkafka  ## a wheel for this machine, in dist/
-	$(py) -m build --wheel
+wheel: $(VENV)/.extra-wheel  ## a wheel for this machine, in wheelhouse/: built from the sdist, repaired, and tested in an environment of its own
+	KAFKA_EXT_LIBRARIES=pinned $(py) wheels/librdkafka.py
+	rm -rf dist wheelhouse
+	@# Without a path to it, build makes the sdist and then the wheel from the sdist: what is missing there is found here.
+	KAFKA_EXT_LIBRDKAFKA=$(pinned) $(py) -m build --outdir dist
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(py) wheels/repair.py --prefix $(pinned) dist/*.whl wheelhouse
+	$(MAKE) test-wheel
+
+.PHONY: test-wheel
+test-wheel:  ## test the wheel in wheelhouse/ once more
+	rm -rf build/wheel-test
+	$(PYTHON) -m venv build/wheel-test
+	build/wheel-test/bin/python -m pip --disable-pip-version-check --quiet install "$$(echo wheelhouse/*.whl)[wheel-test]"
+	cd build/wheel-test && KAFKA_EXT_WHEEL_TESTS=all bin/pytest -p no:cacheprovider $(CURDIR)/wheels/test_wheel.py $(ARGS)
 
 .PHONY: sdist
 sdist: $(VENV)/.extra-wheel  ## the source distribution, in dist/
