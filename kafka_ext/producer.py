@@ -7,7 +7,6 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import pairwise
 from queue import Empty, SimpleQueue
@@ -29,13 +28,15 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
-from .metadata import BrokerMetadata, from_tuples
-from .metrics import ProducerMetrics
 from .properties import OWN_NAMES, Properties, invalid, resolve
-from .transactions import group_of, offset_rows
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from typing_extensions import Self
+
+    from .metadata import BrokerMetadata
+    from .metrics import ProducerMetrics
 
 DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
 
@@ -143,6 +144,8 @@ class KafkaProducer(Producer):
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
+        from concurrent.futures import Future  # half of what importing this module would take
+
         future: Future[RecordMetadata] = Future()
         future.set_running_or_notify_cancel()
 
@@ -430,6 +433,8 @@ class KafkaProducer(Producer):
         Raises as `commit_transaction`. Source: rd_kafka_send_offsets_to_transaction().
         """
         self.handle.check_not_in_callback("send_offsets_to_transaction")
+        from .transactions import group_of, offset_rows
+
         group = group_of(group_metadata)
         _rdkafka.send_offsets_to_transaction(
             self.handle,
@@ -497,6 +502,8 @@ class KafkaProducer(Producer):
         if topic is not None and not isinstance(topic, str):
             raise TypeError(f"topic must be a str or None, not {type(topic).__name__}")
         try:
+            from .metadata import from_tuples
+
             metadata = from_tuples(_rdkafka.fetch_metadata(self.handle, topic, timeout))
         except KafkaException as exc:
             if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
@@ -537,6 +544,8 @@ class KafkaProducer(Producer):
         """The producer's counters now. Cheap, and any thread may call it, also after `close`."""
         if self.handle.forked:
             self.handle.check_usable()
+        from .metrics import ProducerMetrics
+
         return ProducerMetrics(*self.handle.counters())
 
     def fatal_error(self) -> KafkaError | None:

@@ -1,6 +1,5 @@
 # A producer's settings: from strings to an rd_kafka_conf_t, each refusal an InvalidConfigError that names the property.
 
-import difflib as _difflib
 import os as _os
 import re as _re
 
@@ -33,7 +32,9 @@ def known_properties():
 
 
 cdef object _unknown_property(str name, object known):
-    nearest = _difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "; see librdkafka's CONFIGURATION.md for those there are"
     return InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"unknown property {name!r}{hint}"), name)
 
