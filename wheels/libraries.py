@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shlex
 import shutil
 import sys
@@ -182,7 +181,7 @@ def _options() -> dict[str, object]:
         "compiler": shlex.join(needs.compiler()),
         "flags": {name: os.environ.get(name, "") for name in names},
         "script": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
-        "machine": platform.machine(),
+        "machine": needs.machine(),
     }
 
 

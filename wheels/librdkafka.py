@@ -87,6 +87,7 @@ class Options:
     mimalloc_archive: str
     sha256: str
     compiler: str
+    machine: str
     flags: str
     scripts: str
 
@@ -120,6 +121,7 @@ class Options:
             mimalloc_archive=mimalloc_archive,
             sha256=setting("KAFKA_EXT_LIBRDKAFKA_SHA256").lower(),
             compiler=shlex.join(needs.compiler()),
+            machine=needs.machine(),
             flags=" ".join(f"{name}={setting(name)}" for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS")),
             scripts=scripts.hexdigest(),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,15 @@ class Need:
     name: str
     present: Callable[[], bool]
     packages: dict[str, tuple[str, ...]]  # by package manager
+
+
+def machine() -> str:
+    """Where what is compiled here can be linked: a folder may be mounted in a container with another C library."""
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, OSError, ValueError):
+        library = None
+    return f"{sys.platform} {platform.machine()} {library or 'another C library'}"
 
 
 def compiler() -> list[str]:
