@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The table of wheels in docs/installation.md: what `cibuildwheel --print-build-identifiers` says, asked for each platform.
 
-    python wheels/matrix.py --write     put it there
-    python wheels/matrix.py --check     fail when it is not what is there
+python wheels/matrix.py --write     put it there
+python wheels/matrix.py --check     fail when it is not what is there
 """
 
 from __future__ import annotations

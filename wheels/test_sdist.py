@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 # What setuptools adds for installers.
 GENERATED = {"PKG-INFO", "setup.cfg"}
-VERSION = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
+PROJECT = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+VERSION = re.search(r'^version = "(.+)"$', PROJECT, re.MULTILINE).group(1)
+REQUIRES = json.loads(re.search(r"^requires = (\[.+\])$", PROJECT, re.MULTILINE).group(1))
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +51,12 @@ def test_it_builds_in_isolation_without_a_network(sdist, tmp_path):
     archives = sorted((CHECKOUT / "build/cache").glob("librdkafka[-_]*.tar.*"))
     if not archives:
         pytest.skip("build/cache has no archive of librdkafka: make librdkafka downloads one")
-    requires = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["build-system"]["requires"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "download", "--quiet", "--dest", tmp_path / "requires", *requires], check=True)
+    subprocess.run([*pip, "download", "--quiet", "--dest", tmp_path / "requires", *REQUIRES], check=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("KAFKA_EXT_", "PIP_"))}
-    offline = ["unshare", "-rn", *pip, "wheel", "--no-index", "--find-links", tmp_path / "requires", "--no-deps", "-w", tmp_path / "made", sdist]
+    offline = ["--no-index", "--find-links", tmp_path / "requires", "--no-deps", "--wheel-dir", tmp_path / "made"]
     built = subprocess.run(
-        offline,
+        ["unshare", "-rn", *pip, "wheel", *offline, sdist],
         env={**environment, "KAFKA_EXT_LIBRDKAFKA_ARCHIVE": str(archives[-1]), "PIP_CONFIG_FILE": os.devnull},
         cwd=tmp_path,
         capture_output=True,

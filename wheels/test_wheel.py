@@ -321,7 +321,8 @@ from kafka_ext import KafkaProducer
 url, seconds = sys.argv[1:]
 failures = []
 settings = {
-    "bootstrap.servers": "127.0.0.1:9", "security.protocol": "sasl_plaintext", "sasl.mechanism": "OAUTHBEARER", "sasl.oauthbearer.method": "oidc",
+    "bootstrap.servers": "127.0.0.1:9", "security.protocol": "sasl_plaintext",
+    "sasl.mechanism": "OAUTHBEARER", "sasl.oauthbearer.method": "oidc",
     "sasl.oauthbearer.client.id": "me", "sasl.oauthbearer.client.secret": "secret", "sasl.oauthbearer.token.endpoint.url": url,
     "error_cb": lambda error: failures.append(str(error)),
 }

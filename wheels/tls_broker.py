@@ -99,7 +99,8 @@ class TokenEndpoint:
     """What an identity provider's token endpoint is to librdkafka: it answers each POST with a token that is valid for an hour."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        asked = self.asked = []  # the bodies of the requests that came through TLS and HTTP
+        asked: list[str] = []
+        self.asked = asked  # the bodies of the requests that came through TLS and HTTP
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:

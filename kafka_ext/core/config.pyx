@@ -68,7 +68,8 @@ cdef int _find_certificates(rd_kafka_conf_t *conf, dict settings) except -1:
     named = (_os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     where = next((path for path in named if path and _os.path.exists(path)), None)
     for kind in ("ssl", "https"):
-        if any(f"{kind}.ca.{name}" in settings for name in ("location", "pem", "certificate.stores")) or (kind == "ssl" and "ssl_ca" in settings):
+        given = (f"{kind}.ca.location", f"{kind}.ca.pem", f"{kind}_ca")
+        if any(name in settings for name in given):
             continue
         c_name = f"{kind}.ca.location".encode()
         # A librdkafka that does not know the property (https.ca.location is of 2.11) is as it was.
