@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import sysconfig
 import time
 
 import pytest
@@ -54,6 +55,13 @@ print(before, {count} > 1)
 producer.close(timeout=0)
 """
     assert run(program).split() == ["1", "True"]
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="not a free-threaded interpreter")
+def test_the_gil_stays_off():
+    """A module that does not say it can do without would turn it on for the whole process, and Python would warn."""
+    program = f"import sys; {ALL}; import kafka_ext.testing; print(sys._is_gil_enabled())"
+    assert run(program, "-W", "error").strip() == "False"
 
 
 SUB_INTERPRETER = """
