@@ -1,10 +1,10 @@
 """What importing costs and does: little, nothing of the machine's, and only in the main interpreter."""
 
+import os
 import re
 import subprocess
 import sys
 import sysconfig
-import time
 
 import pytest
 
@@ -27,18 +27,19 @@ def test_what_takes_long_to_import_waits_until_it_is_used():
     assert [name for name in loaded if name.startswith(("kafka_ext.cli", "kafka_ext.testing", "rich", "numpy", "pyarrow"))] == []
 
 
-def test_importing_takes_less_than_asyncio_does():
-    """The same machine at the same time is the measure: 30 ms where asyncio takes 40."""
+def test_importing_takes_no_longer_than_asyncio_does():
+    """The same machine at the same time is the measure, and processor time, which others on the machine do not take: 26 ms to 33 here."""
 
-    def seconds(program):
-        start = time.perf_counter()
-        run(program)
-        return time.perf_counter() - start
+    def cpu_seconds(program):
+        process = subprocess.Popen([sys.executable, "-c", program])
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        return used.ru_utime + used.ru_stime
 
-    # The quickest of each is the one that was disturbed least.
-    ours, theirs = (min(seconds(program) for _ in range(7)) for program in (PRODUCER, "import asyncio"))
-    nothing = min(seconds("pass") for _ in range(7))
-    assert ours - nothing < 1.3 * (theirs - nothing)
+    programs = ("pass", PRODUCER, "import asyncio")
+    nothing, ours, theirs = map(min, zip(*([cpu_seconds(program) for program in programs] for _ in range(9)), strict=True))
+    assert ours - nothing < 1.25 * (theirs - nothing)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
