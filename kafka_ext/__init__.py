@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from .metadata import BrokerMetadata, BrokerNode, PartitionMetadata, TopicMetadata
     from .metrics import ProducerMetrics
     from .producer import KafkaProducer
-    from .properties import OAuthBearerToken, Properties
+    from .properties import Properties
+    from .tokens import OAuthBearerToken
     from .transactions import ConsumerGroupMetadata, TopicPartition
 
 __version__ = "0.1.0"
@@ -99,8 +100,8 @@ _WHERE = {
     "TopicMetadata": ".metadata",
     "ProducerMetrics": ".metrics",
     "KafkaProducer": ".producer",
-    "OAuthBearerToken": ".properties",
     "Properties": ".properties",
+    "OAuthBearerToken": ".tokens",
     "ConsumerGroupMetadata": ".transactions",
     "TopicPartition": ".transactions",
 }

@@ -8,7 +8,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import pairwise
 from queue import Empty, SimpleQueue
@@ -30,13 +29,15 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
-from .metadata import BrokerMetadata, from_tuples
-from .metrics import ProducerMetrics
 from .properties import OWN_NAMES, Properties, invalid, resolve
-from .transactions import group_of, offset_rows
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from typing_extensions import Self
+
+    from .metadata import BrokerMetadata
+    from .metrics import ProducerMetrics
 
 DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
 
@@ -150,6 +151,8 @@ class KafkaProducer(Producer):
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
+        from concurrent.futures import Future  # half of what importing this module would take
+
         future: Future[RecordMetadata] = Future()
         future.set_running_or_notify_cancel()
         self.send(record, _Outcome(future), option=option, action=action, timeout=timeout)
@@ -433,6 +436,8 @@ class KafkaProducer(Producer):
         Raises as `commit_transaction`. Source: rd_kafka_send_offsets_to_transaction().
         """
         self.handle.check_not_in_callback("send_offsets_to_transaction")
+        from .transactions import group_of, offset_rows
+
         group = group_of(group_metadata)
         _rdkafka.send_offsets_to_transaction(
             self.handle,
@@ -524,6 +529,8 @@ class KafkaProducer(Producer):
         """The producer's counters now. Cheap, and any thread may call it, also after `close`."""
         if self.handle.forked:
             self.handle.check_usable()
+        from .metrics import ProducerMetrics
+
         return ProducerMetrics(*self.handle.counters())
 
     def fatal_error(self) -> KafkaError | None:
@@ -561,6 +568,8 @@ def metadata_failure(exc: KafkaException, timeout: float | None) -> KafkaExcepti
 
 
 def checked_metadata(found: tuple[Any, ...], topic: str | None) -> BrokerMetadata:
+    from .metadata import from_tuples
+
     metadata = from_tuples(found)
     if topic is not None:
         of_topic = metadata.topics.get(topic)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -32,6 +33,15 @@ class Need:
     packages: dict[str, tuple[str, ...]]  # by package manager
 
 
+def machine() -> str:
+    """Where what is compiled here can be linked: a folder may be mounted in a container with another C library."""
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, OSError, ValueError):
+        library = None
+    return f"{sys.platform} {platform.machine()} {library or 'another C library'}"
+
+
 def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC", "")) or ["gcc" if shutil.which("gcc") else "cc"]
 
@@ -49,6 +59,10 @@ def _compiles(program: str) -> bool:
             return False
 
 
+def _runs(command: list[str]) -> bool:
+    return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
 def _header(name: str) -> Callable[[], bool]:
     return lambda: _compiles(f"#include <stddef.h>\n#include <stdio.h>\n#include <{name}>\n")
 
@@ -64,7 +78,7 @@ def _python_package(part: str) -> tuple[str, ...]:
     return (f"python3-{part}",) if default else (f"python{version}-{part}",)
 
 
-LIBRDKAFKA = (
+TOOLS = (
     Need(
         "a C compiler",
         lambda: _compiles("#include <stdlib.h>\nint main(void) { return 0; }\n"),
@@ -80,6 +94,9 @@ LIBRDKAFKA = (
         lambda: shutil.which("bash") is not None,
         {"apt": ("bash",), "dnf": ("bash",), "apk": ("bash",), "brew": ("bash",)},
     ),
+)
+
+SYSTEM_LIBRARIES = (
     Need(
         "OpenSSL's headers",
         _header("openssl/ssl.h"),
@@ -99,6 +116,18 @@ LIBRDKAFKA = (
         "zlib's headers",
         _header("zlib.h"),
         {"apt": ("zlib1g-dev",), "dnf": ("zlib-devel",), "apk": ("zlib-dev",), "brew": ("zlib",)},
+    ),
+)
+
+LIBRDKAFKA = TOOLS + SYSTEM_LIBRARIES
+
+# For wheels/libraries.py, which builds them instead. The modules are what OpenSSL's Configure uses and a minimal perl lacks.
+LIBRARIES = (
+    *TOOLS,
+    Need(
+        "perl with its modules",
+        lambda: _runs(["perl", "-MIPC::Cmd", "-MFile::Compare", "-MFile::Copy", "-MPod::Usage", "-MData::Dumper", "-e", "1"]),
+        {"apt": ("perl",), "dnf": ("perl-core", "perl-IPC-Cmd"), "apk": ("perl",), "brew": ("perl",)},
     ),
 )
 

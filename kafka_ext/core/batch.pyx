@@ -1,7 +1,5 @@
 # Batches: columns in, one object out that knows what became of each message. The loop itself is C, in include/kafka_ext/batch.h.
 
-import asyncio as _asyncio
-
 from cpython.buffer cimport PyBUF_WRITABLE
 
 # With one list of headers for each message, so many are made at a time.
@@ -230,7 +228,10 @@ cdef class BatchDelivery:
             callback(self)
 
     def __await__(self):
-        loop = _asyncio.get_running_loop()
+        # Only where it is used: importing it takes longer than importing all of this package.
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
         future = loop.create_future()
         self.add_done_callback(_Resolve(loop, future))
         return future.__await__()

@@ -3,7 +3,6 @@
 # Whoever serves (the events thread, or under manual polling the caller) takes all that waits, does without the GIL what needs none,
 # takes it once for the rest, and gives the events back to librdkafka after their callbacks have returned (rules 1 and 3).
 
-import json as _json
 import logging as _logging
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
@@ -363,7 +362,9 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
             handle.stats_json = rd_kafka_event_stats(event)
             callback = handle.callbacks.get("stats_cb")
             if callback is not None:
-                call(handle, callback, (_json.loads(handle.stats_json),))
+                from json import loads
+
+                call(handle, callback, (loads(handle.stats_json),))
         elif kind == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
             serve_token_refresh(handle, event)
     except BaseException as exc:
