@@ -276,7 +276,7 @@ cdef object delivery_error(Handle handle, const rd_kafka_message_t *message):
 
 cdef int callback_raised(Handle handle, object callback, object exc) except -1:
     """Under manual polling the serving call raises it at its end; in the events thread it goes to sys.unraisablehook."""
-    if handle.manual and not handle.abandoned:
+    if handle.manual and not KX_FLAG(handle.dropped):
         handle.raised.append(exc)
         return 0
     unraisable(exc, callback)
@@ -351,7 +351,7 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
 
 cdef int not_lost(Handle handle, object exc) noexcept:
     """What came up between callbacks: a signal handler's, as a rule. Whoever serves raises it, as what a callback raises; Ctrl-C works."""
-    if handle.manual and not handle.abandoned:
+    if handle.manual and not KX_FLAG(handle.dropped):
         handle.raised.append(exc)
     else:
         unraisable(exc, None)
@@ -398,7 +398,9 @@ cdef int serve_token_refresh(Handle handle, rd_kafka_event_t *event) except -1:
         token = callback(config.decode("utf-8", "replace") if config != NULL else "")
         value = token.value.encode()
         principal = token.principal.encode()
-        encoded = [part.encode() for pair in token.extensions.items() for part in pair]
+        encoded = []
+        for pair in token.extensions.items():
+            encoded += [pair[0].encode(), pair[1].encode()]
         lifetime = token.lifetime_ms
         extensions = <const char **>malloc((len(encoded) + 1) * sizeof(char *))
         if extensions == NULL:

@@ -98,7 +98,7 @@ def tool_of(part: str) -> Tool:
     if part == "tsan":
         tool = Tool("tsan", THREADED, sanitize="thread", libraries=("libtsan.so",))
         tool.environment = {
-            "TSAN_OPTIONS": f"halt_on_error=0:exitcode=0:second_deadlock_stack=1:suppressions={SUPPRESSIONS}/tsan.txt"
+            "TSAN_OPTIONS": f"halt_on_error=0:exitcode=0:second_deadlock_stack=1:die_after_fork=0:suppressions={SUPPRESSIONS}/tsan.txt"
             f":log_path={tool.reports}/tsan",
         }
         # With addresses as random as Linux now makes them, this compiler's ThreadSanitizer finds its own taken.
