@@ -30,11 +30,11 @@ cdef extern from *:
     ctypedef int (*kx_sendfunc)(PyObject *, PyObject *, PyObject **) except -1
     void kx_set_am_send(PyTypeObject *type, kx_sendfunc send) noexcept
 
-# The C type behind asyncio.Future; uvloop makes the same ones.
-cdef object _Future = _asyncio.Future
-cdef object _set_result = _asyncio.Future.set_result
-cdef object _set_exception = _asyncio.Future.set_exception
-cdef object _get_running_loop = _asyncio.get_running_loop
+# asyncio's, known from the first event loop on: importing it takes longer than all of this package.
+cdef object _Future = None              # the C type behind asyncio.Future; uvloop makes the same ones
+cdef object _set_result = None
+cdef object _set_exception = None
+cdef object _get_running_loop = None
 cdef bint _GETPID_EACH_TIME = _sys.version_info < (3, 12)
 
 cdef enum:
@@ -47,10 +47,22 @@ cdef enum:
     PYGEN_NEXT = 1
 
 
+cdef int _know_asyncio() except -1:
+    global _Future, _set_result, _set_exception, _get_running_loop
+    if _Future is None:
+        import asyncio
+
+        _set_result, _set_exception = asyncio.Future.set_result, asyncio.Future.set_exception
+        _get_running_loop = asyncio.get_running_loop
+        _Future = asyncio.Future
+    return 0
+
+
 # ------------------------------------------------------------------ serving
 
 def attach_loop(Handle handle, loop, int fd):
     """Have librdkafka write a byte to `fd` when there is something to serve, and answer futures on `loop`."""
+    _know_asyncio()
     handle.loop = loop
     handle.loop_thread = PyThread_get_thread_ident()
     rd_kafka_queue_io_event_enable(handle.queue, fd, b"1", 1)
@@ -85,7 +97,7 @@ def serve_on_loop(Handle handle):
     cdef rd_kafka_event_t *event
     cdef kx_part *finished
     # In a forked child all this is the parent's. And a producer that was dropped has a thread that delivers what is left.
-    if handle.generation != kx_fork_generation or handle.abandoned or handle.state == CLOSED:
+    if handle.generation != kx_fork_generation or KX_FLAG(handle.dropped) or handle.state == CLOSED:
         return False
     if not handle.serving.acquire(False):
         return False
@@ -248,6 +260,7 @@ cdef class AsyncProducer:
 
     cpdef object _open(self, Handle handle, partitioner, interceptors, loop):
         cdef Producer producer = Producer.__new__(Producer)
+        _know_asyncio()
         producer._open(handle, partitioner, interceptors)
         self._producer = producer
         self._handle = handle

@@ -209,11 +209,14 @@ cdef class BatchDelivery:
         cdef BatchPart part
         if self.all_offsets != NULL:
             return _numbers(self, self.all_offsets, self.all_partitions, self.length, wide)
-        pieces = []
+        joined = bytearray()
         for item in parts:
             part = item
-            pieces.append(_numbers(part, part.c.offsets, part.c.partitions, part.c.length, wide))
-        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces)).cast("q" if wide else "i")
+            one = _numbers(part, part.c.offsets, part.c.partitions, part.c.length, wide)
+            if len(parts) == 1:
+                return one
+            joined += one
+        return memoryview(bytes(joined)).cast("q" if wide else "i")
 
     def add_done_callback(self, callback):
         """Have `callback(batch)` called once every message has been reported: by the thread that serves the events, or at once here."""
@@ -615,10 +618,16 @@ cdef tuple _batch_headers(object headers, int64_t length):
     if isinstance(headers, (str, bytes, bytearray)):
         raise TypeError(f"headers must be (name, value) pairs or a sequence of such lists, not {type(headers).__name__}")
     rows = list(headers)
-    if all([isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str) for row in rows]):
+    cdef list each = []
+    for row in rows:
+        if not (isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str)):
+            break
+    else:
         return _checked_headers(rows), None
     _check_lengths(length, len(rows), "headers")
-    return None, [() if row is None else _checked_headers(row) for row in rows]
+    for row in rows:
+        each.append(() if row is None else _checked_headers(row))
+    return None, each
 
 
 cdef tuple _checked_headers(object headers):
@@ -779,7 +788,9 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
     stream.open(table, "table")
     if stream.schema.format.decode() != "+s":
         raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
-    columns = [_column_name(stream, i) for i in range(stream.schema.n_children)]
+    columns = []
+    for i in range(stream.schema.n_children):
+        columns.append(_column_name(stream, i))
     where = {}
     for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp),
                        *(("headers", header) for header in names)):
@@ -860,7 +871,9 @@ def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery ba
             producer, handle, topic, keys, values.length, may_wait, deadline)
     if timestamp is not None:
         timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
-    header_columns = [_child_column(stream, array, where[name], f"headers ({name})") for name in header_names]
+    header_columns = []
+    for name in header_names:
+        header_columns.append(_child_column(stream, array, where[name], f"headers ({name})"))
     if values.length == 0:
         return
     yield from _rows_steps(handle, topic, batch, values, keys, partitions, timestamps, header_names, header_columns,
@@ -879,7 +892,9 @@ def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, 
     memset(&e, 0, sizeof(e))
     try:
         part = _start_part(handle, batch, values.length, pins)
-        encoded = [name.encode() for name in header_names]
+        encoded = []
+        for name in header_names:
+            encoded.append(name.encode())
         if count:
             segments = <kx_segment *>malloc(count * sizeof(kx_segment))
             names = <const char **>malloc(count * sizeof(char *))

@@ -297,7 +297,7 @@ cdef object report_error(Handle handle, int code, text):
 
 cdef int callback_raised(Handle handle, object callback, object exc) except -1:
     """Under manual polling the serving call raises it at its end; in the events thread it goes to sys.unraisablehook."""
-    if handle.manual and not handle.abandoned:
+    if handle.manual and not KX_FLAG(handle.dropped):
         handle.raised.append(exc)
         return 0
     unraisable(exc, callback)
@@ -374,7 +374,7 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
 
 cdef int not_lost(Handle handle, object exc) noexcept:
     """What came up between callbacks: a signal handler's, as a rule. Whoever serves raises it, as what a callback raises; Ctrl-C works."""
-    if handle.manual and not handle.abandoned:
+    if handle.manual and not KX_FLAG(handle.dropped):
         handle.raised.append(exc)
     else:
         unraisable(exc, None)
@@ -434,7 +434,9 @@ def set_token(Handle handle, token):
     cdef int64_t lifetime = token.lifetime_ms
     value = token.value.encode()
     principal = token.principal.encode()
-    encoded = [part.encode() for pair in token.extensions.items() for part in pair]
+    encoded = []
+    for pair in token.extensions.items():
+        encoded += [pair[0].encode(), pair[1].encode()]
     try:
         extensions = <const char **>malloc((len(encoded) + 1) * sizeof(char *))
         if extensions == NULL:

@@ -1,11 +1,21 @@
 """Transactions on the mock cluster (API.md, section 1)."""
 
+import sys
+import threading
 import time
 
 import pytest
 from faultlib import Outcomes, within
 
-from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, KafkaTimeoutError, ProducerRecord, TopicPartition
+from kafka_ext import (
+    ConsumerGroupMetadata,
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    KafkaTimeoutError,
+    ProducerRecord,
+    TopicPartition,
+)
 from kafka_ext.testing import EmbeddedBroker
 
 
@@ -194,3 +204,33 @@ def test_no_broker_in_time(make_producer):
     with pytest.raises(TimeoutError) as caught:
         producer.init_transactions(0.3)
     assert caught.value.error.is_retriable
+
+
+def test_other_threads_run_while_a_transaction_begins():
+    """rd_kafka_begin_transaction() asks librdkafka's main thread and waits for it: not with the GIL."""
+    ticks = [0]
+    running = True
+
+    def tick():
+        while running:
+            ticks[0] += 1
+            time.sleep(0)  # gives the GIL away, and wants it back at once
+
+    with EmbeddedBroker(topics={"orders": 1}) as broker, KafkaProducer(broker.config(transactional_id="t")) as producer:
+        producer.init_transactions(20)
+        other = threading.Thread(target=tick)
+        interval = sys.getswitchinterval()
+        seen = 0
+        other.start()
+        sys.setswitchinterval(100)  # from here on the other thread runs when this one lets go of the GIL, and at no other time
+        try:
+            for _ in range(50):
+                before = ticks[0]
+                producer.begin_transaction()
+                seen += ticks[0] - before
+                producer.commit_transaction(20)
+        finally:
+            sys.setswitchinterval(interval)
+            running = False
+            other.join()
+    assert seen > 0

@@ -98,9 +98,11 @@ def tool_of(part: str) -> Tool:
     if part == "tsan":
         tool = Tool("tsan", THREADED, sanitize="thread", libraries=("libtsan.so",))
         tool.environment = {
-            "TSAN_OPTIONS": f"halt_on_error=0:exitcode=0:second_deadlock_stack=1:suppressions={SUPPRESSIONS}/tsan.txt"
+            "TSAN_OPTIONS": f"halt_on_error=0:exitcode=0:second_deadlock_stack=1:die_after_fork=0:suppressions={SUPPRESSIONS}/tsan.txt"
             f":log_path={tool.reports}/tsan",
         }
+        # It does not follow a child of a process with threads into threads of the child's own.
+        tool.arguments = ("-k", "not (fork or Fork or child)")
         # With addresses as random as Linux now makes them, this compiler's ThreadSanitizer finds its own taken.
         tool.wrapper = ("setarch", platform.machine(), "-R")
         return tool
@@ -188,7 +190,7 @@ def test(tool: Tool, arguments: list[str]) -> int:
         environment["LD_PRELOAD"] = " ".join(library(name) for name in tool.libraries)
     subprocess.run([*tool.wrapper, sys.executable, "-c", CHECK.format(folder=str(tool.folder))], env=environment, cwd=tool.folder, check=True)
     ignored = [argument for name in tool.ignored for argument in ("--ignore", name)]
-    chosen = arguments or [*tool.tests, *ignored]
+    chosen = arguments or [*tool.tests, *ignored, *tool.arguments]
     command = [*tool.wrapper, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=900", "--reruns", "1", *chosen]
     return subprocess.run(command, env=environment, cwd=tool.folder).returncode
 
