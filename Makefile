@@ -59,6 +59,12 @@ test: $(VENV)/.extra-test build  ## the whole suite
 	@# A test that waits for time can be late on a machine others use too; what is broken is so three times. Reruns are listed.
 	$(py) -m pytest --reruns 2 tests/unit tests/embedded tests/memory $(ARGS)
 
+PART ?= all
+
+.PHONY: sanitize
+sanitize: $(VENV)/.extra-test  ## the suite under sanitizers; a part of it: PART=asan, tsan, valgrind, oom or ci
+	$(py) tests/memory/sanitize.py $(PART) $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.extra-lint  ## ruff and cython-lint
 	$(VENV)/bin/ruff check .
