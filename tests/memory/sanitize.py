@@ -41,14 +41,11 @@ NOT_SANITIZED = (
 QUICK = (
     "tests/unit/test_errors.py",
     "tests/unit/test_records.py",
-    "tests/unit/test_batch_bad_input.py",
     "tests/embedded/test_batch.py",
     "tests/embedded/test_batch_faults.py",
     "tests/embedded/test_pins.py",
     "tests/embedded/test_lifetime.py",
-    "tests/embedded/test_callbacks.py",
     "tests/memory/test_references.py",
-    "tests/memory/test_every_call.py",
     "tests/memory/test_invariants.py",
     "tests/memory/test_allocation_failure.py",
 )
