@@ -431,7 +431,7 @@ def test_nothing_is_leaked_by(world, name, monkeypatch):
     monkeypatch.setattr(logging.getLogger("kafka_ext"), "disabled", True)  # pytest keeps what is logged
     for number, call in enumerate(case_of(name)):
         # A little is other threads' and caches': what leaks, leaks each time.
-        for _ in range(3):
+        for _ in range(6):
             grown = leaked(call, world)
             if grown < CALLS * 0.7:
                 break
