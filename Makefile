@@ -66,6 +66,12 @@ test-cluster: $(VENV)/.extra-test build  ## the tests that need real Apache Kafk
 	@$(py) -m kafka_ext.testing.cluster_artifacts
 	$(py) -m pytest --reruns 1 tests/cluster $(ARGS)
 
+PART ?= all
+
+.PHONY: sanitize
+sanitize: $(VENV)/.extra-test  ## the suite under sanitizers; a part of it: PART=asan, tsan, valgrind, oom or ci
+	$(py) tests/memory/sanitize.py $(PART) $(ARGS)
+
 .PHONY: lint
 lint: $(VENV)/.extra-lint  ## ruff and cython-lint
 	$(VENV)/bin/ruff check .

@@ -95,12 +95,12 @@ class KafkaProducer(Producer):
         handle.check_usable()
         handle.check_not_in_callback("sync_send")
         deadline = _Deadline(timeout)
-        report: list[Any] = [None, None]  # room made beforehand: taking a report must not need memory
+        report: list[Any] = [False, None, None]  # room made beforehand: taking a report must not need memory
         answered = threading.Lock()
         answered.acquire()
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            report[0], report[1] = metadata, error
+            report[0], report[1], report[2] = True, metadata, error
             answered.release()
 
         # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
@@ -108,8 +108,8 @@ class KafkaProducer(Producer):
         gone = weakref.ref(on_delivery, released.put)
         self.send(record, on_delivery, timeout=timeout)
         del on_delivery
-        while report[0] is None:
-            if gone() is None and report[0] is None:
+        while not report[0]:
+            if gone() is None and not report[0]:
                 raise MemoryError("there was no memory for the record's report")
             if handle.manual and not handle.closing:
                 try:
@@ -118,7 +118,7 @@ class KafkaProducer(Producer):
                     pass  # another thread closes it, and serves this report as well
             else:
                 answered.acquire(timeout=min(deadline.remaining(), 1.0))
-            if report[0] is None and deadline.expired():
+            if not report[0] and deadline.expired():
                 raise KafkaTimeoutError(
                     KafkaError(
                         ErrorCode["TIMED_OUT"],
@@ -130,7 +130,7 @@ class KafkaProducer(Producer):
         except Empty:
             pass  # somebody else, an interceptor or a subclass, keeps the callback
         del gone
-        metadata, error = report
+        _, metadata, error = report
         if error is not None:
             raise _rdkafka.exception_for(error)
         return metadata  # type: ignore[no-any-return]
@@ -599,7 +599,7 @@ class _Outcome:
                 if not self._future.done():
                     self._future.set_exception(MemoryError("there was no memory for the record's report"))
                 return
-            except MemoryError:
+            except MemoryError:  # noqa: PERF203 - the loop is for it
                 time.sleep(0.01)  # somebody waits for it, and nobody else will end that
 
 

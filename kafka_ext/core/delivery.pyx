@@ -482,7 +482,8 @@ cdef int serve_throttles(Handle handle) noexcept:
         try:
             callback = handle.callbacks.get("throttle_cb")
             if callback is not None:
-                call(handle, callback, (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000.0))
+                name = throttle.broker_name.decode("utf-8", "replace")
+                call(handle, callback, (name, throttle.broker_id, throttle.milliseconds / 1000.0))
         except BaseException as exc:
             not_lost(handle, exc)
         free(throttle)

@@ -7,15 +7,18 @@ from faultlib import SCALE, run_program
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.measures,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self"),
 ]
 
-MEASURE = f"""
+MEASURE = (
+    f"""
 SCALE = {SCALE}         # below 1 under valgrind, which finds the leak itself; the figures then mean nothing
 
 def times(count):
     return max(int(count * SCALE), 20)
-""" + """
+"""
+    + """
 from kafka_ext.testing import EmbeddedBroker
 
 def resident():
@@ -35,6 +38,7 @@ def settled(count, target, timeout=10):
         time.sleep(0.01)
     return count()
 """
+)
 
 
 def grown_less_than(done, limit):
