@@ -491,6 +491,7 @@ class _Server:
         self._nudge = linger > LINGER_WORTH_A_NUDGE
         loop.add_reader(self._reads, self._serve)
         _rdkafka.attach_loop(handle, loop, self._writes)
+        os.write(self._writes, b"1")  # what waits already will wake nobody: librdkafka writes when the queue stops being empty
 
     def _serve(self) -> None:
         handle = self._handle

@@ -235,6 +235,7 @@ cdef class AsyncProducer:
     cdef dict _future_arguments
     cdef bint _plain_futures            # the loop's futures are asyncio.Future itself
     cdef int _turns_left                # sends before the next pause
+    cdef int _paused                    # sends that have let others have a turn, and come next
     cdef int64_t _waiting               # sends that wait for room: others queue up behind them
 
     @property
@@ -428,6 +429,7 @@ cdef class Sending:
     cdef object rest                    # a coroutine: what is left to do when it cannot be done at once
     cdef bint copy
     cdef bint begun
+    cdef bint paused
 
     def __init__(self):
         raise TypeError("a Sending is made by AsyncKafkaProducer.send only")
@@ -435,6 +437,8 @@ cdef class Sending:
     def __dealloc__(self):
         if not self.begun and self.producer is not None:
             never_awaited(self.record)
+        if self.paused and self.producer is not None:
+            self.producer._paused -= 1
 
     def __await__(self):
         return self
@@ -475,6 +479,9 @@ cdef class Sending:
         self.done()
 
     cdef int done(self) except -1:
+        if self.paused:
+            self.paused = False
+            self.producer._paused -= 1
         self.producer = None
         self.record = None
         self.rest = None
@@ -506,12 +513,19 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
     if not sending.begun:
         sending.begun = True
         producer._turns_left -= 1
-        if producer._turns_left < 0:
-            # Before the enqueue, so that a task cancelled here has sent nothing. A bare yield is asyncio.sleep(0).
-            producer._turns_left = LOOP_SENDS
+        if producer._turns_left < 0 or producer._paused:
+            # Before the enqueue, so that a task cancelled here has sent nothing; and behind those who pause already, in their order. A bare
+            # yield is asyncio.sleep(0).
+            if producer._turns_left < 0:
+                producer._turns_left = LOOP_SENDS
+            sending.paused = True
+            producer._paused += 1
             Py_INCREF(None)
             result[0] = <PyObject *>None
             return PYGEN_NEXT
+    elif sending.paused:
+        sending.paused = False
+        producer._paused -= 1
     if producer._waiting == 0 and producer._producer._interceptors is None and producer._producer._partitioner is None:
         future = producer._new_future()
         err = producer._enqueue_now(sending.record, future, sending.copy)

@@ -718,7 +718,7 @@ def test_interceptors_see_each_record_once(run):
             with pytest.raises(KafkaException, match="interceptors"):
                 await producer.send_batch("t", [b"v"])
         assert interceptor.sent == list(range(22))
-        assert sorted(interceptor.acknowledged) == [(n, 5, None) for n in range(21)] + [(21, 0, "INVALID_ARG")]
+        assert sorted(interceptor.acknowledged) == [(n, 5, None) for n in range(21)] + [(21, 0, "TOPIC_EXCEPTION")]
 
     run(main)
 
