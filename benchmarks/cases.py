@@ -19,16 +19,19 @@ class Case:
     title: str
     ours: Job
     against: Job
-    figure: Literal["rate", "peak memory", "time in send"]
+    figure: Literal["rate", "peak memory", "time in send", "loop delay"]
     at_least: float | None = None
     at_most: float | None = None
 
     def of(self, job: Job, measured: Measured) -> float:
-        """The figure: messages a second, MiB or nanoseconds."""
+        """The figure: messages a second, MiB, nanoseconds or milliseconds."""
         if self.figure == "rate":
             return job.count / measured.seconds
         if self.figure == "peak memory":
             return measured.peak_kib / 1024
+        if self.figure == "loop delay":
+            assert measured.loop_delay_ms is not None
+            return measured.loop_delay_ms
         assert measured.send_ns is not None
         return measured.send_ns
 
@@ -96,6 +99,38 @@ CASES = (
         against=Job("confluent-kafka", "batch", 2_000_000, 100),
         figure="rate",
         at_least=2.5,
+    ),
+    Case(
+        name="asyncio-100",
+        title="asyncio, a future each, 100 B",
+        ours=Job("kafka_ext", "asyncio", 1_000_000, 100),
+        against=Job("confluent-kafka", "asyncio", 300_000, 100),
+        figure="rate",
+        at_least=6.0,
+    ),
+    Case(
+        name="asyncio-100-aiokafka",
+        title="asyncio, a future each, 100 B",
+        ours=Job("kafka_ext", "asyncio", 1_000_000, 100),
+        against=Job("aiokafka", "asyncio", 150_000, 100),
+        figure="rate",
+        at_least=6.0,
+    ),
+    Case(
+        name="loop-delay-100",
+        title="asyncio, loop late, 99th percentile",
+        ours=Job("kafka_ext", "asyncio", 1_000_000, 100),
+        against=Job("confluent-kafka", "asyncio", 300_000, 100),
+        figure="loop delay",
+        at_most=1.0,
+    ),
+    Case(
+        name="loop-delay-100-aiokafka",
+        title="asyncio, loop late, 99th percentile",
+        ours=Job("kafka_ext", "asyncio", 1_000_000, 100),
+        against=Job("aiokafka", "asyncio", 150_000, 100),
+        figure="loop delay",
+        at_most=1.0,
     ),
     Case(
         name="memory-10k",
