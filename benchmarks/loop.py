@@ -26,7 +26,9 @@ async def _watch() -> None:
 
 
 async def drive(
-    send_some: Callable[[Sequence[bytes]], Awaitable[list[asyncio.Future[Any]]]], flush: Callable[[], Awaitable[object]], values: Iterable[bytes]
+    send_some: Callable[[Sequence[bytes]], Awaitable[list[asyncio.Future[Any]]]],
+    flush: Callable[[], Awaitable[object]],
+    values: Iterable[bytes],
 ) -> int:
     """Send all of `values`; how many were delivered, after each future has been awaited. `send_some` sends a chunk one by one."""
     delays.clear()

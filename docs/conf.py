@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sphinx.util import logging
 
 import kafka_ext
+import kafka_ext.aio
 import kafka_ext.testing
 
 sys.path.insert(0, str(Path(__file__).parent))

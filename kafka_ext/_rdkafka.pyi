@@ -432,6 +432,7 @@ def send_table(
     action: ActionWhileQueueIsFull,
     timeout: float | None,
 ) -> BatchDelivery: ...
+
 @disjoint_base
 class AsyncProducer:
     @property

@@ -161,4 +161,10 @@ def asyncio_future(settings: dict[str, str]) -> Sender:
     return lambda values: loop.run_until_complete(drive(send_some, producer.flush, values))
 
 
-WAYS = {"asyncio": asyncio_future, "callback": callback, "callback-poll-each": callback_poll_each, "no-callback": no_callback, "batch": batch}
+WAYS = {
+    "asyncio": asyncio_future,
+    "callback": callback,
+    "callback-poll-each": callback_poll_each,
+    "no-callback": no_callback,
+    "batch": batch,
+}

@@ -275,8 +275,8 @@ cdef class AsyncProducer:
                 `asyncio.Future`: a RecordMetadata, or a KafkaException that says why it was not delivered. It is resolved on the loop's
                 thread. Cancelling it, or a task that awaits it, takes nothing back: the record stays on its way, and is still counted.
 
-        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a full queue. Cancelled while it waits, or raising
-        for any other reason, it has enqueued nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
+        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a full queue. Cancelled while it waits, or
+        raising for any other reason, it has enqueued nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
 
             TypeError: an argument is of the wrong type; it is named.
             RuntimeError: awaited in another event loop than the producer's.
@@ -295,8 +295,8 @@ cdef class AsyncProducer:
     def send_nowait(self, ProducerRecord record not None, *, option=_NO_COPY):
         """As `send`, for where nothing can be awaited (protocols, callbacks): enqueue now, or raise QueueFullError. Returns the future.
 
-        It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has to
-        be asked and the topic's partitions are not known yet.
+        It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has
+        to be asked and the topic's partitions are not known yet.
         """
         if option is not _NO_COPY and option is not _COPY:
             raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
@@ -334,8 +334,8 @@ cdef class AsyncProducer:
     cdef bint on_its_loop(self) except -1:
         """Whether the calling thread runs the producer's loop; cheaply, for each send asks.
 
-        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours runs
-        at all and did so in this thread when it served last, it is the one.
+        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours
+        runs at all and did so in this thread when it served last, it is the one.
         """
         if _GETPID_EACH_TIME and self._handle.loop_thread == PyThread_get_thread_ident():
             return self._loop.is_running()
@@ -501,7 +501,7 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
     """One step of the awaiting: PYGEN_RETURN with the future, PYGEN_NEXT with what to wait for (type slot am_send)."""
     cdef Sending sending = <Sending>itself
     cdef AsyncProducer producer = sending.producer
-    cdef int status, err
+    cdef int err
     result[0] = NULL
     if sending.rest is not None:
         return sending_rest(sending, value, result)
@@ -632,7 +632,7 @@ def transaction_slice(Handle handle, str name, int milliseconds):
 
 
 def start_send_offsets(Handle handle, tell, list offsets, str group_id, int generation_id, str member_id, group_instance_id, timeout):
-    """send_offsets_to_transaction in a thread of its own (librdkafka can neither slice nor resume it), which calls `tell` as start_aside's."""
+    """send_offsets_to_transaction in a thread of its own (librdkafka can neither slice nor resume it); `tell` as start_aside's."""
     cdef int64_t deadline = _deadline(timeout)
     start_aside(handle, tell, _send_offsets, handle, offsets, group_id.encode(), generation_id, member_id.encode(),
                 None if group_instance_id is None else group_instance_id.encode(),

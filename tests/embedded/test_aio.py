@@ -789,7 +789,9 @@ def test_transactions_do_not_block_the_loop(run, kafka_broker):
 
 def test_transactions_without_a_coordinator_time_out(run):
     async def main():
-        async with AsyncKafkaProducer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": print}, transactional_id="x") as producer:
+        async with AsyncKafkaProducer(
+            {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": print}, transactional_id="x"
+        ) as producer:
             with pytest.raises(KafkaException) as caught:
                 await producer.init_transactions(0.3)
             assert caught.value.error.is_retriable
