@@ -80,8 +80,8 @@ class AsyncKafkaProducer(AsyncProducer):
     be coroutine functions here), interceptors, and futures getting their results. What a callback raises goes to the loop's exception
     handler.
 
-    `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was given,
-    by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up again
+    `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was
+    given, by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up again
     (`fetch_broker_metadata`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that lives as long as the call.
     """
 
