@@ -81,8 +81,9 @@ class AsyncKafkaProducer(AsyncProducer):
     handler.
 
     `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was
-    given, by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up again
-    (`fetch_broker_metadata`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that lives as long as the call.
+    given, by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up
+    again (`fetch_broker_metadata`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that lives as long as the
+    call.
     """
 
     _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
