@@ -247,6 +247,7 @@ cdef class AsyncProducer:
     cdef dict _future_arguments
     cdef bint _plain_futures            # the loop's futures are asyncio.Future itself
     cdef int _turns_left                # sends before the next pause
+    cdef int _paused                    # sends that have let others have a turn, and come next
     cdef int64_t _waiting               # sends that wait for room: others queue up behind them
 
     @property
@@ -287,8 +288,8 @@ cdef class AsyncProducer:
                 `asyncio.Future`: a RecordMetadata, or a KafkaException that says why it was not delivered. It is resolved on the loop's
                 thread. Cancelling it, or a task that awaits it, takes nothing back: the record stays on its way, and is still counted.
 
-        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a full queue. Cancelled while it waits, or raising
-        for any other reason, it has enqueued nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
+        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a full queue. Cancelled while it waits, or
+        raising for any other reason, it has enqueued nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
 
             TypeError: an argument is of the wrong type; it is named.
             RuntimeError: awaited in another event loop than the producer's.
@@ -307,8 +308,8 @@ cdef class AsyncProducer:
     def send_nowait(self, ProducerRecord record not None, *, option=_NO_COPY):
         """As `send`, for where nothing can be awaited (protocols, callbacks): enqueue now, or raise QueueFullError. Returns the future.
 
-        It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has to
-        be asked and the topic's partitions are not known yet.
+        It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has
+        to be asked and the topic's partitions are not known yet.
         """
         if option is not _NO_COPY and option is not _COPY:
             raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
@@ -346,8 +347,8 @@ cdef class AsyncProducer:
     cdef bint on_its_loop(self) except -1:
         """Whether the calling thread runs the producer's loop; cheaply, for each send asks.
 
-        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours runs
-        at all and did so in this thread when it served last, it is the one.
+        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours
+        runs at all and did so in this thread when it served last, it is the one.
         """
         if _GETPID_EACH_TIME and self._handle.loop_thread == PyThread_get_thread_ident():
             return self._loop.is_running()
@@ -441,6 +442,7 @@ cdef class Sending:
     cdef object rest                    # a coroutine: what is left to do when it cannot be done at once
     cdef bint copy
     cdef bint begun
+    cdef bint paused
 
     def __init__(self):
         raise TypeError("a Sending is made by AsyncKafkaProducer.send only")
@@ -448,6 +450,8 @@ cdef class Sending:
     def __dealloc__(self):
         if not self.begun and self.producer is not None:
             never_awaited(self.record)
+        if self.paused and self.producer is not None:
+            self.producer._paused -= 1
 
     def __await__(self):
         return self
@@ -488,6 +492,9 @@ cdef class Sending:
         self.done()
 
     cdef int done(self) except -1:
+        if self.paused:
+            self.paused = False
+            self.producer._paused -= 1
         self.producer = None
         self.record = None
         self.rest = None
@@ -507,7 +514,7 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
     """One step of the awaiting: PYGEN_RETURN with the future, PYGEN_NEXT with what to wait for (type slot am_send)."""
     cdef Sending sending = <Sending>itself
     cdef AsyncProducer producer = sending.producer
-    cdef int status, err
+    cdef int err
     result[0] = NULL
     if sending.rest is not None:
         return sending_rest(sending, value, result)
@@ -519,12 +526,19 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
     if not sending.begun:
         sending.begun = True
         producer._turns_left -= 1
-        if producer._turns_left < 0:
-            # Before the enqueue, so that a task cancelled here has sent nothing. A bare yield is asyncio.sleep(0).
-            producer._turns_left = LOOP_SENDS
+        if producer._turns_left < 0 or producer._paused:
+            # Before the enqueue, so that a task cancelled here has sent nothing; and behind those who pause already, in their order. A bare
+            # yield is asyncio.sleep(0).
+            if producer._turns_left < 0:
+                producer._turns_left = LOOP_SENDS
+            sending.paused = True
+            producer._paused += 1
             Py_INCREF(None)
             result[0] = <PyObject *>None
             return PYGEN_NEXT
+    elif sending.paused:
+        sending.paused = False
+        producer._paused -= 1
     if producer._waiting == 0 and producer._producer._interceptors is None and producer._producer._partitioner is None:
         future = producer._new_future()
         err = producer._enqueue_now(sending.record, future, sending.copy)
@@ -631,7 +645,7 @@ def transaction_slice(Handle handle, str name, int milliseconds):
 
 
 def start_send_offsets(Handle handle, tell, list offsets, str group_id, int generation_id, str member_id, group_instance_id, timeout):
-    """send_offsets_to_transaction in a thread of its own (librdkafka can neither slice nor resume it), which calls `tell` as start_aside's."""
+    """send_offsets_to_transaction in a thread of its own (librdkafka can neither slice nor resume it); `tell` as start_aside's."""
     cdef int64_t deadline = _deadline(timeout)
     start_aside(handle, tell, _send_offsets, handle, offsets, group_id.encode(), generation_id, member_id.encode(),
                 None if group_instance_id is None else group_instance_id.encode(),

@@ -432,9 +432,9 @@ cdef BatchPart _start_part(Handle handle, BatchDelivery batch, int64_t length, p
     return part
 
 
-# A batch is sent by a generator, so that a thread can wait for room in the queue, and a coroutine too. It first yields the BatchDelivery, then
-# True whenever the queue is full and False whenever it has only been at it for a while. Whoever drives it waits and resumes it until it ends,
-# having set `gave_up` where the rest shall fail; or closes it. Either way each message ends up enqueued or failed.
+# A batch is sent by a generator, so that a thread can wait for room in the queue, and a coroutine too. It first yields the BatchDelivery,
+# then True whenever the queue is full and False whenever it has only been at it for a while. Whoever drives it waits and resumes it until
+# it ends, having set `gave_up` where the rest shall fail; or closes it. Either way each message ends up enqueued or failed.
 
 cdef enum:
     GAVE_UP = 1

@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 # A line of each one's output that only comes when all of it worked.
 EXPECTED = {
+    "asyncio_producer.py": "10000 in a batch, 0 failed",
     "batches.py": "10000 events, the last at offset 9999",
     "columns_duckdb.py": "100000 rows sent, 0 failed",
     "columns_numpy.py": "[25, 25] images in each partition",
