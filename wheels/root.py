@@ -32,7 +32,10 @@ mount --make-rprivate /
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
-exec chroot "$root" "$@"
+# Not exec: the shell stays, as the init that takes orphans in and reaps them.
+status=0
+chroot "$root" "$@" || status=$?
+exit $status
 """
 
 
