@@ -102,7 +102,8 @@ def wheel_for(root: Root, suite: str) -> Path:
     (sdist,) = (CHECKOUT / "dist").glob("kafka_ext-*.tar.gz")
     prefix = BUILD / "librdkafka-pinned"
     builder = fresh(suite, "builder")
-    builder.check_call("apt-get", "update", "-qq")
+    # As in sources.py: a mirror may be a snapshot, whose index says when it should have been renewed.
+    builder.check_call("apt-get", "update", "-qq", "-o", "Acquire::Check-Valid-Until=false")
     builder.check_call("apt-get", "install", "-qq", "--no-install-recommends", "gcc", "libc6-dev", "python3-dev")
     shutil.copytree(prefix, builder.folder / "librdkafka")
     shutil.copy(sdist, builder.folder)
