@@ -52,6 +52,7 @@ class Root:
     def call(self, *command: str | Path, **variables: str) -> int:
         """Run a command in there, with the network this machine has, and return its status."""
         inside = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "http", "HTTP", "no_proxy", "KAFKA_EXT_"))}
+        inside.pop("PIP_FIND_LINKS", None)  # a folder of this machine
         inside |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
         certificates = Path("/etc/ssl/certs/ca-certificates.crt")
         if certificates.is_file():
