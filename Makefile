@@ -114,12 +114,14 @@ wheel: $(VENV)/.extra-wheel  ## a wheel for this machine, in wheelhouse/: built 
 # "all": a test that cannot be done fails. Empty, for interpreters that others have no wheels for: it is skipped.
 KAFKA_EXT_WHEEL_TESTS ?= all
 
+tag = $$($(PYTHON) -c 'import sys; v = "cp%d%d" % sys.version_info[:2]; print(f"{v}-{v}{sys.abiflags}")')-*
+
 .PHONY: test-wheel
 test-wheel:  ## test the wheel in wheelhouse/ once more
 	rm -rf build/wheel-test
 	$(PYTHON) -m venv build/wheel-test
 	build/wheel-test/bin/python -m pip --disable-pip-version-check --quiet install \
-	    "$$(echo wheelhouse/*.whl)[wheel-test$(if $(KAFKA_EXT_WHEEL_TESTS),$(comma)wheel-neighbours)]"
+	    "$$(echo wheelhouse/*-$(tag).whl)[wheel-test$(if $(KAFKA_EXT_WHEEL_TESTS),$(comma)wheel-neighbours)]"
 	cd build/wheel-test && KAFKA_EXT_WHEEL_TESTS=$(KAFKA_EXT_WHEEL_TESTS) bin/pytest -p no:cacheprovider -rs $(CURDIR)/wheels/test_wheel.py $(ARGS)
 
 .PHONY: test-wheel-root

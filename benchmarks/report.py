@@ -48,8 +48,11 @@ def _lines(path: str) -> list[str]:
 
 
 def commit() -> str:
-    """The commit measured, with a `+` when files have changed since; empty outside a clone."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    """The commit measured, with a `+` when files have changed since; empty outside a clone, and where there is no git."""
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
     return git.stdout.strip() if git.returncode == 0 else ""
 
 

@@ -154,6 +154,8 @@ LIBRARIES = (
     Library(OPENSSL, ("libssl.a", "libcrypto.a"), "Apache-2.0", "LICENSE.txt", _openssl),
     Library(CURL, ("libcurl.a",), "curl", "COPYING", _curl),
 )
+# What a linked-in curl asks macOS for: its proxies and its resolver.
+FRAMEWORKS = "-framework CoreFoundation -framework SystemConfiguration".split() if sys.platform == "darwin" else []
 ARCHIVES = tuple(name for library in reversed(LIBRARIES) for name in library.archives)
 
 

@@ -192,6 +192,7 @@ def link_against(pinned: Libraries) -> dict[str, str]:
     needed = {"zlib": "libz.a", "libzstd": "libzstd.a", "libcrypto": "libcrypto.a", "libssl": "libssl.a libcrypto.a"}
     needed["libcurl"] = f"libcurl.a {needed['libssl']}"
     found = {f"STATIC_LIB_{name}": " ".join(str(pinned.prefix / "lib" / file) for file in files.split()) for name, files in needed.items()}
+    found["STATIC_LIB_libcurl"] = " ".join([found["STATIC_LIB_libcurl"], *libraries.FRAMEWORKS])
     # A linked-in OpenSSL does not know where this machine's CA certificates are: librdkafka looks for them itself when told so.
     known = f"-I{pinned.prefix / 'include'} -DWITH_STATIC_LIB_libcrypto=1"
     return {**found, "PKG_CONFIG": "false", "CPPFLAGS": f"{known} {os.environ.get('CPPFLAGS', '')}".strip()}
@@ -224,7 +225,7 @@ def compile_static(source: Path, options: Options, pinned: Libraries | None, log
     config = (source / "Makefile.config").read_text(encoding="utf-8")
     found = re.search(r"^MKL_DYNAMIC_LIBS=\s*(.*)$", config, re.MULTILINE)
     words = found.group(1).split() if found else []
-    return list(dict.fromkeys(word for word in words if word.startswith("-l")))
+    return [*dict.fromkeys(word for word in words if word.startswith("-l")), *(libraries.FRAMEWORKS if pinned is not None else [])]
 
 
 def install(source: Path, prefix: Path, version: str, linked: list[str], allocated_by: str, pinned: Libraries | None) -> list[str]:

@@ -32,7 +32,10 @@ mount --make-rprivate /
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
-exec chroot "$root" "$@"
+# Not exec: the shell stays, as the init that takes orphans in and reaps them.
+status=0
+chroot "$root" "$@" || status=$?
+exit $status
 """
 
 
@@ -49,6 +52,7 @@ class Root:
     def call(self, *command: str | Path, **variables: str) -> int:
         """Run a command in there, with the network this machine has, and return its status."""
         inside = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "http", "HTTP", "no_proxy", "KAFKA_EXT_"))}
+        inside.pop("PIP_FIND_LINKS", None)  # a folder of this machine
         inside |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
         certificates = Path("/etc/ssl/certs/ca-certificates.crt")
         if certificates.is_file():
@@ -99,7 +103,8 @@ def wheel_for(root: Root, suite: str) -> Path:
     (sdist,) = (CHECKOUT / "dist").glob("kafka_ext-*.tar.gz")
     prefix = BUILD / "librdkafka-pinned"
     builder = fresh(suite, "builder")
-    builder.check_call("apt-get", "update", "-qq")
+    # As in sources.py: a mirror may be a snapshot, whose index says when it should have been renewed.
+    builder.check_call("apt-get", "update", "-qq", "-o", "Acquire::Check-Valid-Until=false")
     builder.check_call("apt-get", "install", "-qq", "--no-install-recommends", "gcc", "libc6-dev", "python3-dev")
     shutil.copytree(prefix, builder.folder / "librdkafka")
     shutil.copy(sdist, builder.folder)
