@@ -45,7 +45,12 @@ autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 88
 # Every reference must lead somewhere; what Python documents is not looked up, for that would need the network.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"((collections|concurrent|types|typing)\..*|datetime|Buffer|Callable|Iterable|Mapping|Future|Sending)")]
+nitpick_ignore_regex = [
+    (
+        "py:.*",
+        r"((collections|concurrent|pathlib|types|typing)\..*|datetime|os\.PathLike|Path|Buffer|Callable|Iterable|Mapping|Future|Sending)",
+    )
+]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

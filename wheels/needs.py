@@ -145,6 +145,15 @@ PYTHON = (
 )
 
 
+def _java_package() -> str:
+    # Debian's default is new enough, and 17 is not in all of its releases; Ubuntu's default may be 11, but it has 17.
+    try:
+        ubuntu = "\nID=ubuntu" in "\n" + Path("/etc/os-release").read_text()
+    except OSError:
+        ubuntu = False
+    return "openjdk-17-jre-headless" if ubuntu else "default-jre-headless"
+
+
 def _java() -> bool:
     """Whether there is a Java that Apache Kafka's brokers run on: 17 or newer."""
     home = os.environ.get("JAVA_HOME")
@@ -163,7 +172,7 @@ KAFKA = (
         "Java 17",
         _java,
         {
-            "apt": ("openjdk-17-jre-headless",),
+            "apt": (_java_package(),),
             "dnf": ("java-17-openjdk-headless",),
             "apk": ("openjdk17-jre-headless",),
             "brew": ("openjdk@17",),

@@ -185,7 +185,7 @@ cdef class BatchDelivery:
         return found
 
     cdef object error_of(self, int code):
-        return report_error(self.handle, code, None)
+        return delivery_error(self.handle, code)
 
     def raise_for_errors(self):
         """Raise a KafkaException for the first failure, if there is one; `errors()` has them all."""

@@ -255,7 +255,7 @@ cdef RecordMetadata new_metadata(Handle handle):
 cdef object error_of(Handle handle, const rd_kafka_message_t *message):
     """The error of a failed record, in any case: without memory for its text, or with a signal handler that raises meanwhile."""
     try:
-        return delivery_error(handle, message)
+        return delivery_error(handle, message.err)
     except MemoryError:
         pass
     except BaseException as exc:
@@ -277,14 +277,12 @@ cdef int _propagate() except -1:
     return -1
 
 
-cdef object delivery_error(Handle handle, const rd_kafka_message_t *message):
-    cdef const char *text = rd_kafka_message_produce_errstr(message)
-    # Brokers name some record errors in words and send an empty text with others, which is no reason to have none.
-    return report_error(handle, message.err, text.decode("utf-8", "replace") if text != NULL and text[0] != 0 else None)
+cdef object delivery_error(Handle handle, int code):
+    """The error of a record's report. One that a fatal error has failed says so: librdkafka purges the queue then, unasked.
 
-
-cdef object report_error(Handle handle, int code, text):
-    """The error of a record's report. One that a fatal error has failed says so: librdkafka purges the queue then, unasked."""
+    What the broker says of it in words is not asked for: rd_kafka_message_produce_errstr() points into the answer that librdkafka has
+    parsed, and its broker thread frees that at the same time (2.14.2; tests/cluster/produce_errstr.c shows it).
+    """
     if handle.rk != NULL and code in (RD_KAFKA_RESP_ERR__FATAL, RD_KAFKA_RESP_ERR__PURGE_QUEUE, RD_KAFKA_RESP_ERR__PURGE_INFLIGHT):
         fatal = _fatal_error(handle.rk)
         if fatal is not None:
@@ -292,7 +290,7 @@ cdef object report_error(Handle handle, int code, text):
                 return fatal
             words = rd_kafka_err2str(<rd_kafka_resp_err_t>code).decode("utf-8", "replace")
             return KafkaError(code, f"{words}, after the fatal error {fatal}", is_fatal=True)
-    return KafkaError(code, text)
+    return KafkaError(code)
 
 
 cdef int callback_raised(Handle handle, object callback, object exc) except -1:
@@ -331,7 +329,7 @@ cdef int unheard(Handle handle, const rd_kafka_message_t *message) noexcept:
         key = (topic, code)
         seen = handle.unheard.get(key)
         if seen is None:
-            seen = handle.unheard[key] = [0, delivery_error(handle, message)]
+            seen = handle.unheard[key] = [0, delivery_error(handle, message.err)]
         seen[0] += 1
     except BaseException as exc:
         not_lost(handle, exc)

@@ -16,7 +16,7 @@ from kafka_ext import (
     ProducerRecord,
     TopicPartition,
 )
-from kafka_ext.testing import EmbeddedBroker
+from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 
 @pytest.fixture(params=[False, True], ids=["thread", "manual"])
@@ -28,6 +28,27 @@ def transactional(request, make_producer):
 
 def test_a_transactional_id_alone_means_idempotence(transactional):
     assert transactional.get_property("enable.idempotence") == "true"
+
+
+@pytest.mark.parametrize("error", ["CONCURRENT_TRANSACTIONS", "NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS"])
+def test_init_waits_for_a_coordinator_that_is_not_ready(make_producer, error):
+    """As when it still aborts what a fenced predecessor has left: librdkafka gives up at once, and calls it retriable."""
+    with EmbeddedBroker() as broker:
+        broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode[error]] * 2)
+        producer = make_producer(broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        producer.init_transactions(30)
+        assert broker.unused_faults() == []
+
+
+def test_init_does_not_wait_for_ever_for_a_coordinator_that_is_not_ready(make_producer):
+    with EmbeddedBroker() as broker:
+        broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode["CONCURRENT_TRANSACTIONS"]] * 1000)
+        producer = make_producer(broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        with within(1), pytest.raises(KafkaException) as raised:
+            producer.init_transactions(1)
+        assert raised.value.error.is_retriable
+        broker.clear_faults()
+        producer.init_transactions(30)
 
 
 def test_begin_and_commit(transactional, reports):
