@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .metrics import ProducerMetrics
     from .producer import KafkaProducer
     from .properties import OAuthBearerToken, Properties
+    from .sink import DeliveryError, KafkaSink
     from .transactions import ConsumerGroupMetadata, TopicPartition
 
 __version__ = "0.1.0"
@@ -46,12 +47,14 @@ __all__ = [
     "BrokerMetadata",
     "BrokerNode",
     "ConsumerGroupMetadata",
+    "DeliveryError",
     "ErrorCode",
     "InvalidConfigError",
     "InvalidRecordError",
     "KafkaError",
     "KafkaException",
     "KafkaProducer",
+    "KafkaSink",
     "KafkaTimeoutError",
     "OAuthBearerToken",
     "PartitionMetadata",
@@ -101,6 +104,8 @@ _WHERE = {
     "KafkaProducer": ".producer",
     "OAuthBearerToken": ".properties",
     "Properties": ".properties",
+    "DeliveryError": ".sink",
+    "KafkaSink": ".sink",
     "ConsumerGroupMetadata": ".transactions",
     "TopicPartition": ".transactions",
 }

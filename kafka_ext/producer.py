@@ -552,7 +552,10 @@ class KafkaProducer(Producer):
         return f"<KafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a KafkaProducer cannot be pickled: it is threads and connections. Make one in each process, from its properties")
+        raise TypeError(
+            "a KafkaProducer cannot be pickled: it is threads and connections. Send a KafkaSink(properties, topic) in its place, which "
+            "makes one in each process, or make one there yourself"
+        )
 
 
 class _Deadline:
