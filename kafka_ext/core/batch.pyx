@@ -175,9 +175,9 @@ cdef class BatchDelivery:
         return found
 
     cdef object error_of(self, int code):
-        if code == RD_KAFKA_RESP_ERR__FATAL and self.handle.rk != NULL:
+        if self.handle.rk != NULL:
             fatal = _fatal_error(self.handle.rk)
-            if fatal is not None:
+            if fatal is not None and (code == RD_KAFKA_RESP_ERR__FATAL or fatal == code):
                 return fatal
         return KafkaError(code)
 

@@ -224,10 +224,9 @@ cdef int _propagate() except -1:
 
 
 cdef object delivery_error(Handle handle, const rd_kafka_message_t *message):
-    if message.err == RD_KAFKA_RESP_ERR__FATAL:
-        fatal = _fatal_error(handle.rk)
-        if fatal is not None:
-            return fatal
+    fatal = _fatal_error(handle.rk)
+    if fatal is not None and (message.err == RD_KAFKA_RESP_ERR__FATAL or fatal == <int>message.err):
+        return fatal
     cdef const char *text = rd_kafka_message_produce_errstr(message)
     return KafkaError(message.err, text.decode("utf-8", "replace") if text != NULL else None)
 

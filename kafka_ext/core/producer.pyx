@@ -192,10 +192,10 @@ cdef class Producer:
         if err == TIMED_OUT:
             return KafkaError(
                 RD_KAFKA_RESP_ERR__TIMED_OUT, "the local queue stayed full for the whole timeout; the record was not enqueued")
-        if err == RD_KAFKA_RESP_ERR__FATAL:
-            fatal = handle.fatal_error()
-            if fatal is not None:
-                return fatal
+        # After a fatal error rd_kafka_produce returns _FATAL, and rd_kafka_produceva the code of the error itself.
+        fatal = handle.fatal_error()
+        if fatal is not None and (err == RD_KAFKA_RESP_ERR__FATAL or fatal == err):
+            return fatal
         if err == RD_KAFKA_RESP_ERR__QUEUE_FULL:
             hint = "call poll_events()" if handle.manual else "wait, or raise the limits"
             return KafkaError(err, "the local queue is full (queue.buffering.max.messages, queue.buffering.max.kbytes): " + hint)
