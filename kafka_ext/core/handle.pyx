@@ -535,6 +535,11 @@ cdef class Handle:
                 KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
 
 
+def in_callback():
+    """Whether the calling thread is inside a callback, of whichever producer."""
+    return bool(kx_in_callback())
+
+
 def aside(Handle handle, function, *arguments):
     """`function(*arguments)` in a thread of its own, for calls of librdkafka's that wait and can be neither sliced nor interrupted.
 
