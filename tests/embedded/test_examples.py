@@ -23,6 +23,7 @@ EXPECTED = {
     "futures.py": "10 of 10 delivered",
     "headers_and_timestamps.py": "the tombstone has 0 bytes of value and 7 of key",
     "manual_polling.py": "0 messages left",
+    "logging_to_kafka.py": "0 dropped, 0 failed\nout of paper\nand so does a dictionary",
     "recoverable.py": "20 of 20 delivered, in order",
     "reliable_producer.py": "1000 delivered, 1 refused, 0 unknown",
     "threads.py": "1000 sent, 1000 delivered, 0 failed",
