@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .metrics import ProducerMetrics
     from .producer import KafkaProducer
     from .properties import OAuthBearerToken, Properties
+    from .serialization import Serializer
     from .sink import DeliveryError, KafkaSink
     from .transactions import ConsumerGroupMetadata, TopicPartition
 
@@ -68,6 +69,7 @@ __all__ = [
     "QueueFullError",
     "RecordMetadata",
     "SendOption",
+    "Serializer",
     "TimestampType",
     "TopicMetadata",
     "TopicPartition",
@@ -104,6 +106,7 @@ _WHERE = {
     "KafkaProducer": ".producer",
     "OAuthBearerToken": ".properties",
     "Properties": ".properties",
+    "Serializer": ".serialization",
     "DeliveryError": ".sink",
     "KafkaSink": ".sink",
     "ConsumerGroupMetadata": ".transactions",

@@ -254,16 +254,16 @@ class ProducerForkedError(KafkaException): ...
 
 @disjoint_base
 class ProducerRecord:
-    value: _Content
-    key: _Content
+    value: Any  # _Content, or whatever the producer's value_serializer takes
+    key: Any
     headers: _Headers | None
     id: Any
     def __init__(
         self,
         topic: str,
-        value: _Content = None,
+        value: Any = None,
         *,
-        key: _Content = None,
+        key: Any = None,
         partition: SupportsIndex | None = None,
         headers: _Headers | None = None,
         timestamp: SupportsIndex | datetime | None = None,
@@ -353,7 +353,13 @@ class Producer:
     @property
     def handle(self) -> Handle: ...
     def _handle_or_none(self) -> Handle | None: ...
-    def _open(self, handle: Handle, partitioner: Callable[[str, Any, int], int] | None, interceptors: tuple[Any, ...] | None) -> None: ...
+    def _open(
+        self,
+        handle: Handle,
+        partitioner: Callable[[str, Any, int], int] | None,
+        interceptors: tuple[Any, ...] | None,
+        serializers: tuple[Callable[[str, Any], Any] | None, Callable[[str, Any], Any] | None] | None = None,
+    ) -> None: ...
     def send(
         self,
         record: ProducerRecord,

@@ -45,7 +45,8 @@ class KafkaProducer(Producer):
 
     Args:
         properties: librdkafka's settings by name, and this package's own: `enable.manual.events.poll`, `partitioner` (a name or a
-            callable), `interceptors`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`, `oauthbearer_token_refresh_cb`.
+            callable), `interceptors`, `key_serializer`, `value_serializer`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`,
+            `oauthbearer_token_refresh_cb`.
         keywords: the same with underscores for dots: `linger_ms=5`. They go before `properties`.
 
     Raises:
@@ -68,7 +69,7 @@ class KafkaProducer(Producer):
         self._closing = threading.RLock()
         settings = resolve(self._properties)
         handle = Handle(settings.librdkafka, settings.callbacks, settings.manual, OWN_NAMES)
-        self._open(handle, settings.partitioner, settings.interceptors or None)
+        self._open(handle, settings.partitioner, settings.interceptors or None, settings.serializers)
         events.start(handle)
 
     # ------------------------------------------------------------------ sending
@@ -203,7 +204,7 @@ class KafkaProducer(Producer):
             BufferError: a value or a column gives no C-contiguous buffer.
             ProducerClosedError: closed, or being closed.
             ProducerForkedError: made before a fork.
-            KafkaException: the producer has interceptors, which see records one by one.
+            KafkaException: the producer has interceptors or serializers, which see records one by one.
 
         What a signal handler raises while it waits (KeyboardInterrupt, say) has an attribute `batch`: all that was enqueued is in it.
 

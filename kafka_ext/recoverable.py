@@ -35,12 +35,13 @@ from ._rdkafka import (
 from .metadata import BrokerMetadata
 from .metrics import ProducerMetrics
 from .producer import DeliveryCallback, KafkaProducer
-from .properties import MANUAL_POLL, Properties, invalid, resolve
+from .properties import MANUAL_POLL, SERIALIZERS, Properties, invalid, resolve
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._rdkafka import _Content
+    from .serialization import Serialize
 
 _log = logging.getLogger("kafka_ext")
 
@@ -114,8 +115,8 @@ class RecoverableProducer:
     `message.timeout.ms`) is reported in both ways. A record is sent again for as long as `message.timeout.ms` after its `send`.
 
     Every send that returned calls back exactly once. Callbacks run in the events thread of the producer of the day, one after the other.
-    During a recovery `send` waits as if the queue were full; what may not wait gets QUEUE_FULL. Interceptors see each attempt.
-    Thread-safe. Close it, or use it as a context manager.
+    During a recovery `send` waits as if the queue were full; what may not wait gets QUEUE_FULL. Interceptors see each attempt,
+    serializers only the first. Thread-safe. Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -146,6 +147,9 @@ class RecoverableProducer:
                 "another, init_transactions(), and do the transaction again",
             )
         self._settings = self._properties.copy()
+        self._serializers = settings.serializers
+        for name in SERIALIZERS:  # a record is serialized once, however often it is sent
+            self._settings.pop(name, None)
         self._settings["error_cb"] = _weakly(self, self._properties.get("error_cb"))
         self._resends = on_fatal == "resend"
         self._on_recovery = on_recovery
@@ -190,6 +194,8 @@ class RecoverableProducer:
             raise TypeError(f"on_delivery must be callable or None, not {type(on_delivery).__name__}")
         until = _rdkafka.deadline(timeout)
         callback = on_delivery
+        if self._serializers is not None:
+            record = _serialized(record, *self._serializers)
         if self._resends:
             record = _frozen(record, option is SendOption.TO_COPY_RECORD_VALUE)
             option = SendOption.NO_COPY_RECORD_VALUE
@@ -293,6 +299,9 @@ class RecoverableProducer:
         return self._batch(KafkaProducer.send_table, table, timeout=timeout, **arguments)
 
     def _batch(self, send: Callable[..., BatchDelivery], *values: Any, timeout: float | None, **arguments: Any) -> BatchDelivery:
+        if self._serializers is not None:
+            text = "value_serializer and key_serializer see records one by one, and a batch has none: send() records"
+            raise KafkaException(KafkaError(ErrorCode["NOT_IMPLEMENTED"], text))
         if self._resends:
             raise KafkaException(
                 KafkaError(
@@ -612,7 +621,7 @@ class RecoverableProducer:
 
     def get_property(self, name: str) -> str | None:
         """As `KafkaProducer.get_property`."""
-        if name == "error_cb":
+        if name == "error_cb" or name in SERIALIZERS:
             value = self._properties.get(name)
             return None if value is None else repr(value)
         return self._ready(_rdkafka.deadline(None), True).get_property(name)
@@ -655,6 +664,18 @@ def _frozen(record: ProducerRecord, copy_value: bool) -> ProducerRecord:
         partition=record.partition,
         headers=headers,
         timestamp=int(time.time() * 1000) if record.timestamp is None else record.timestamp,
+        id=record.id,
+    )
+
+
+def _serialized(record: ProducerRecord, of_key: Serialize | None, of_value: Serialize | None) -> ProducerRecord:
+    return ProducerRecord(
+        record.topic,
+        record.value if of_value is None or record.value is None else of_value(record.topic, record.value),
+        key=record.key if of_key is None or record.key is None else of_key(record.topic, record.key),
+        partition=record.partition,
+        headers=record.headers,
+        timestamp=record.timestamp,
         id=record.id,
     )
 
