@@ -250,7 +250,7 @@ class AvroSerializer(_Serializer):
 
     Raises:
         ImportError: fastavro is not installed; it names the extra.
-        fastavro.schema.SchemaParseException: the schema is none.
+        fastavro.schema.SchemaParseException, fastavro.schema.UnknownType: the schema is none.
 
     `send` raises what fastavro raises for an object that does not fit, and RegistryError. The first record for a topic asks the registry,
     and waits for it. Thread-safe, picklable.
@@ -328,10 +328,22 @@ class JsonSchemaSerializer(_Serializer):
         self._to_json = to_json
         self._validator: Any = None
         if validate:
-            validators = _needs("jsonschema", "jsonschema", "")
-            of_schema = validators.validators.validator_for(self._schema)
-            of_schema.check_schema(self._schema)
-            self._validator = of_schema(self._schema)
+            self._make_validator()
+
+    def _make_validator(self) -> None:
+        of_schema = _needs("jsonschema", "jsonschema", "").validators.validator_for(self._schema)
+        of_schema.check_schema(self._schema)
+        self._validator = of_schema(self._schema)
+
+    def __getstate__(self) -> Any:
+        return vars(self) | {"_validator": self._validator is not None}  # one cannot be pickled
+
+    def __setstate__(self, state: Any) -> None:
+        vars(self).update(state)
+        if self._validator:
+            self._make_validator()
+        else:
+            self._validator = None
 
     def _schema_id(self, topic: str) -> int:
         title = self._schema.get("title", "") if isinstance(self._schema, dict) else ""

@@ -26,6 +26,7 @@ EXPECTED = {
     "logging_to_kafka.py": "0 dropped, 0 failed\nout of paper\nand so does a dictionary",
     "recoverable.py": "20 of 20 delivered, in order",
     "reliable_producer.py": "1000 delivered, 1 refused, 0 unknown",
+    "schema_registry.py": "13 bytes at offset 0",
     "threads.py": "1000 sent, 1000 delivered, 0 failed",
     "tracing.py": "3 spans: ok, ok, ok",
     "transactions.py": "committed: 20",
