@@ -21,8 +21,7 @@ class Outcome:
 
     @property
     def ratios(self) -> list[float]:
-        case = self.case
-        return [case.of(case.ours, a) / case.of(case.against, b) for a, b in zip(self.ours, self.against, strict=True)]
+        return [self.case.compared(a, b) for a, b in zip(self.ours, self.against, strict=True)]
 
     @property
     def ratio(self) -> float:
@@ -49,7 +48,10 @@ class Outcome:
 
 
 def shorter(job: Job, scale: float) -> Job:
-    return replace(job, count=max(1, round(job.count * scale)))
+    count = max(1, round(job.count * scale))
+    if job.batch == job.count:
+        return replace(job, count=count, batch=count)
+    return replace(job, count=max(1, count // job.batch) * job.batch if job.batch else count)
 
 
 def compare(case: Case, bootstrap_servers: str, pairs: int, scale: float, tell: Callable[[str], None]) -> Outcome:

@@ -14,6 +14,15 @@ WARM_UP = 1000
 # A partitioner by name because the defaults differ; without a key they all choose at random.
 LIBRDKAFKA = {"linger.ms": "5", "acks": "all", "enable.idempotence": "true", "compression.type": "none", "partitioner": "murmur2_random"}
 
+# A queue without bounds, and batches that are never full.
+HELD = {
+    "queue.buffering.max.messages": "0",
+    "queue.buffering.max.kbytes": "2147483647",
+    "linger.ms": "250000",  # the most that message.timeout.ms allows, and a little less
+    "batch.num.messages": "1000000",
+    "batch.size": "2147483647",
+}
+
 # The peers that are not built on librdkafka have small batches by default; this was fastest for them (librdkafka's is 1 MB).
 BATCH_SIZE = 131072
 
@@ -36,17 +45,23 @@ class Job:
     size: int
     hot: int = 0  # this many values are sent in turn; 0: as many distinct ones as the limits above allow
     message_max_bytes: int = 1_000_000  # librdkafka's default
+    batch: int = 0  # values a call; 0: a call each
+    held: bool = False  # the queue holds all of them, and nothing is sent until it is flushed: for what a message in flight takes
 
     @property
     def distinct(self) -> int:
-        return self.hot or max(1, min(self.count, MOST_VALUES, MOST_MEMORY // self.size))
+        distinct = self.hot or max(1, min(self.count, MOST_VALUES, MOST_MEMORY // self.size))
+        return distinct if self.batch in (0, self.count) else distinct // self.batch * self.batch
 
     @property
     def name(self) -> str:
-        return f"{self.client} {self.way} {self.size} B" + (f", {self.hot} hot values" if self.hot else "")
+        batch = f" of {self.batch:,}" if self.batch else ""
+        hot = f", {self.hot} hot values" if self.hot else ""
+        return f"{self.client} {self.way}{batch} {self.size} B{hot}"
 
     def librdkafka(self, bootstrap_servers: str) -> dict[str, str]:
-        return {"bootstrap.servers": bootstrap_servers, "message.max.bytes": str(self.message_max_bytes), **LIBRDKAFKA}
+        settings = {"bootstrap.servers": bootstrap_servers, "message.max.bytes": str(self.message_max_bytes), **LIBRDKAFKA}
+        return {**settings, **HELD} if self.held else settings
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import statistics
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from .job import BURST, SEND_TIME, WARM_UP, Job, Measured
 
@@ -18,6 +20,12 @@ from .job import BURST, SEND_TIME, WARM_UP, Job, Measured
 def make_values(count: int, size: int) -> list[bytes]:
     """`count` distinct objects of `size` bytes, each with its number in it."""
     return [b"%020d" % i + bytes(size - 20) for i in range(count)]
+
+
+def batches(values: list[bytes], size: int) -> list[list[bytes]]:
+    if size > len(values):
+        return [list(islice(cycle(values), size))]
+    return [values[i : i + size] for i in range(0, len(values), size)]
 
 
 def memory_kib(line: str) -> int:
@@ -28,7 +36,9 @@ def memory_kib(line: str) -> int:
 
 def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
     client = importlib.import_module(module)
-    values = make_values(job.distinct, job.size)
+    values: list[Any] = make_values(job.distinct, job.size)
+    warm_up: Iterable[Any] = islice(cycle(values), min(WARM_UP, job.count))
+    count = job.count
     settings = job.librdkafka(bootstrap_servers)
     if job.way == SEND_TIME:
         burst = client.send_time(settings)
@@ -39,13 +49,20 @@ def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
             return len(some)
     else:
         send_all = client.WAYS[job.way](settings)
+    if job.batch:
+        # Whoever sends batches has them: only what a client wants otherwise is made while the clock runs.
+        make = client.BATCHES[job.way]
+        warm_up = [make(list(warm_up))]
+        values = [make(some) for some in batches(values, job.batch)]
+        count //= job.batch
     times: list[float] = []
 
-    send_all(islice(cycle(values), min(WARM_UP, job.count)))  # connects, fetches metadata and a producer id
+    gc.freeze()  # the values are not what a collection should look through again and again
+    send_all(warm_up)  # connects, fetches metadata and a producer id
     times.clear()
     before = memory_kib("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
-    delivered = send_all(islice(cycle(values), job.count))
+    delivered = send_all(islice(cycle(values), count))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     return Measured(
         seconds=seconds,

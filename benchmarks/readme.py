@@ -25,7 +25,7 @@ ALT = "Throughput, memory and time in send, of this package and others"
 def figure(value: float, of: str) -> str:
     if of == "rate":
         return f"{value / 1e6:.3g} M/s"
-    return f"{value:.0f} MiB" if of == "peak memory" else f"{value:.0f} ns"
+    return f"{value:.0f} {'MiB' if of == 'peak memory' else 'B' if of == 'memory a message' else 'ns'}"
 
 
 def cases(results: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from .compare import Outcome
 from .instructions import OURS, Instructions
 from .job import BATCH_SIZE, BURST, LIBRDKAFKA, MOST_MEMORY, MOST_VALUES, PARTITIONS, SEND_TIME, WARM_UP, Job, Measured
 
-UNITS = {"rate": ("M/s", 1e6), "peak memory": ("MiB", 1.0), "time in send": ("ns", 1.0)}
+UNITS = {"rate": ("M/s", 1e6), "peak memory": ("MiB", 1.0), "time in send": ("ns", 1.0), "memory a message": ("B", 1.0)}
 FUNCTIONS_SHOWN = 12
 
 

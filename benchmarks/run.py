@@ -16,8 +16,14 @@ PYTHON_CLIENTS = {
     "aiokafka": ("benchmarks.clients.aio", "aiokafka"),
     "kafka-python": ("benchmarks.clients.kafkapython", "kafka"),
 }
-# How benchmarks/c/baseline.c is called, and how it takes reports.
-C_WAYS = {"produce": "thread", "copy": "thread", "batch": "thread", "produce-inline": "inline"}
+# How benchmarks/c/baseline.c is called: by which of librdkafka's functions, how it takes reports, how the values lie in memory.
+C_WAYS = {
+    "produce": ("produce", "thread", "bytes"),
+    "produce-inline": ("produce", "inline", "bytes"),
+    "copy": ("copy", "thread", "bytes"),
+    "batch": ("batch", "thread", "bytes"),
+    "column": ("batch", "thread", "arrow"),
+}
 
 
 class JobError(Exception):
@@ -33,10 +39,9 @@ def missing(job: Job) -> str | None:
 
 def run(job: Job, bootstrap_servers: str) -> Measured:
     if job.client == "C":
-        call, reports = job.way.partition("-")[0], C_WAYS[job.way]
         settings = [f"{name}={value}" for name, value in job.librdkafka(bootstrap_servers).items()]
-        numbers = [str(number) for number in (job.count, job.size, job.distinct, WARM_UP)]
-        command = [str(native.program("baseline")), call, reports, TOPIC, *numbers, *settings]
+        numbers = [str(number) for number in (job.count, job.size, job.distinct, job.batch, WARM_UP)]
+        command = [str(native.program("baseline")), *C_WAYS[job.way], TOPIC, *numbers, *settings]
     else:
         command = [sys.executable, "-m", "benchmarks.measure", PYTHON_CLIENTS[job.client][0], job.to_json(), bootstrap_servers]
     process = subprocess.run(command, cwd=native.REPOSITORY, capture_output=True, text=True, timeout=300)

@@ -44,7 +44,12 @@ autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 88
 # Every reference must lead somewhere; what Python documents is not looked up, for that would need the network.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"((collections|concurrent|types|typing)\..*|datetime|Buffer|Callable|Iterable|Mapping)")]
+nitpick_ignore_regex = [
+    (
+        "py:.*",
+        r"((collections|concurrent|logging|types|typing)\..*|datetime|Buffer|Callable|Future|Part|PropertiesSource|SubjectOf|Iterable|Mapping)",
+    )
+]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

@@ -39,6 +39,8 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__QUEUE_FULL
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__STATE
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__FATAL
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__PURGE_QUEUE
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__PURGE_INFLIGHT
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__INVALID_ARG
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__PARTITION_EOF
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
@@ -320,6 +322,12 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
         rd_kafka_AdminOptions_t *options, int timeout_ms, char *errstr, size_t errstr_size) noexcept
     rd_kafka_resp_err_t rd_kafka_AdminOptions_set_operation_timeout(
         rd_kafka_AdminOptions_t *options, int timeout_ms, char *errstr, size_t errstr_size) noexcept
+
+    ctypedef enum rd_kafka_IsolationLevel_t:
+        RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
+        RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED
+    rd_kafka_error_t *rd_kafka_AdminOptions_set_isolation_level(
+        rd_kafka_AdminOptions_t *options, rd_kafka_IsolationLevel_t value) noexcept
 
     # --- admin: topics ---
     ctypedef struct rd_kafka_topic_result_t

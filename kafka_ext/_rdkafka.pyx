@@ -4,12 +4,17 @@
 
 A file an object, put together into one translation unit so that the hot path is never a call through a border:
 
-    errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
+    memory -> errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
     metadata, transactions                                                        what else a producer asks of a cluster
+    aio                                                                           the same, served by an event loop
     admin, consumer, mock                                                         what kafka_ext.testing is made of
     info                                                                          how all this was built
 """
 
+cdef extern from "kafka_ext/main_interpreter.h":
+    pass
+
+include "core/memory.pyx"
 include "core/errors.pyx"
 include "core/config.pyx"
 include "core/records.pyx"
@@ -21,6 +26,7 @@ include "core/batch.pyx"
 include "core/delivery.pyx"
 include "core/metadata.pyx"
 include "core/transactions.pyx"
+include "core/aio.pyx"
 include "core/admin.pyx"
 include "core/consumer.pyx"
 include "core/mock.pyx"

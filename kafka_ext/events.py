@@ -37,8 +37,10 @@ def close(handle: Handle, timeout: float | None) -> bool:
     delivered = handle.finish_close(timeout)
     handle.stop_events()
     thread = _threads.get(handle)
-    if thread is not None:
+    if thread is not None and thread.is_alive():
         thread.join()
+    while handle.running:  # start() was interrupted; a thread that gets there from now on ends at once
+        time.sleep(0.001)
     handle.destroy()
     return delivered
 
@@ -60,7 +62,7 @@ def _close_all() -> None:
         if handle.forked or handle.closed:
             continue
         thread = _threads.get(handle)
-        if handle.abandoned and thread is not None:
+        if handle.abandoned and thread is not None and thread.is_alive():
             thread.join(left)
             handle.hurry = True  # what it still has fails now
             thread.join()

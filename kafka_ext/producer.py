@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import pairwise
 from queue import Empty, SimpleQueue
@@ -29,13 +29,15 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
-from .metadata import BrokerMetadata, from_tuples
-from .metrics import ProducerMetrics
 from .properties import OWN_NAMES, Properties, invalid, resolve
-from .transactions import group_of, offset_rows
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from typing_extensions import Self
+
+    from .metadata import BrokerMetadata
+    from .metrics import ProducerMetrics
 
 DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
 
@@ -69,8 +71,12 @@ class KafkaProducer(Producer):
         self._closing = threading.RLock()
         settings = resolve(self._properties)
         handle = Handle(settings.librdkafka, settings.callbacks, settings.manual, OWN_NAMES)
+        try:
+            events.start(handle)
+        except BaseException:  # "can't start new thread", for one
+            events.close(handle, 0.0)
+            raise
         self._open(handle, settings.partitioner, settings.interceptors or None, settings.serializers)
-        events.start(handle)
 
     # ------------------------------------------------------------------ sending
 
@@ -90,12 +96,12 @@ class KafkaProducer(Producer):
         handle.check_usable()
         handle.check_not_in_callback("sync_send")
         deadline = _Deadline(timeout)
-        report: list[tuple[RecordMetadata, KafkaError | None]] = []
+        report: list[Any] = [None, None]  # room made beforehand: taking a report must not need memory
         answered = threading.Lock()
         answered.acquire()
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            report.append((metadata, error))
+            report[0], report[1] = metadata, error
             answered.release()
 
         # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
@@ -103,7 +109,9 @@ class KafkaProducer(Producer):
         gone = weakref.ref(on_delivery, released.put)
         self.send(record, on_delivery, timeout=timeout)
         del on_delivery
-        while not report:
+        while report[0] is None:
+            if gone() is None and report[0] is None:
+                raise MemoryError("there was no memory for the record's report")
             if handle.manual and not handle.closing:
                 try:
                     self._poll(min(deadline.remaining(), 0.1))
@@ -111,7 +119,7 @@ class KafkaProducer(Producer):
                     pass  # another thread closes it, and serves this report as well
             else:
                 answered.acquire(timeout=min(deadline.remaining(), 1.0))
-            if not report and deadline.expired():
+            if report[0] is None and deadline.expired():
                 raise KafkaTimeoutError(
                     KafkaError(
                         ErrorCode["TIMED_OUT"],
@@ -123,10 +131,10 @@ class KafkaProducer(Producer):
         except Empty:
             pass  # somebody else, an interceptor or a subclass, keeps the callback
         del gone
-        metadata, error = report[0]
+        metadata, error = report
         if error is not None:
             raise _rdkafka.exception_for(error)
-        return metadata
+        return metadata  # type: ignore[no-any-return]
 
     def send_future(
         self,
@@ -144,16 +152,11 @@ class KafkaProducer(Producer):
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
+        from concurrent.futures import Future  # half of what importing this module would take
+
         future: Future[RecordMetadata] = Future()
         future.set_running_or_notify_cancel()
-
-        def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            if error is None:
-                future.set_result(metadata)
-            else:
-                future.set_exception(_rdkafka.exception_for(error))
-
-        self.send(record, on_delivery, option=option, action=action, timeout=timeout)
+        self.send(record, _Outcome(future), option=option, action=action, timeout=timeout)
         return future
 
     # ------------------------------------------------------------------ batches and columns
@@ -366,9 +369,12 @@ class KafkaProducer(Producer):
     def init_transactions(self, timeout: float | None = None) -> None:
         """Get ready for transactions: once, before the first. Fences older producers of the same `transactional.id`.
 
+        Waits while the coordinator is not ready, or still aborts what the older producer has left open.
+
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
-            KafkaException: there is no `transactional.id`, or the coordinator refuses.
+            KafkaException: there is no `transactional.id`, or the coordinator refuses: for good, or `error.is_retriable` and `timeout`
+                is over.
 
         Source: rd_kafka_init_transactions().
         """
@@ -431,6 +437,8 @@ class KafkaProducer(Producer):
         Raises as `commit_transaction`. Source: rd_kafka_send_offsets_to_transaction().
         """
         self.handle.check_not_in_callback("send_offsets_to_transaction")
+        from .transactions import group_of, offset_rows
+
         group = group_of(group_metadata)
         _rdkafka.send_offsets_to_transaction(
             self.handle,
@@ -498,17 +506,10 @@ class KafkaProducer(Producer):
         if topic is not None and not isinstance(topic, str):
             raise TypeError(f"topic must be a str or None, not {type(topic).__name__}")
         try:
-            metadata = from_tuples(_rdkafka.fetch_metadata(self.handle, topic, timeout))
+            found = _rdkafka.fetch_metadata(self.handle, topic, timeout)
         except KafkaException as exc:
-            if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
-                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s")) from exc
-            raise
-        if topic is not None:
-            found = metadata.topics.get(topic)
-            if found is None or found.error is not None:
-                error = found.error if found is not None else None
-                raise _rdkafka.exception_for(error or KafkaError(ErrorCode["UNKNOWN_TOPIC"]))
-        return metadata
+            raise metadata_failure(exc, timeout) from exc
+        return checked_metadata(found, topic)
 
     @property
     def properties(self) -> Properties:
@@ -523,21 +524,14 @@ class KafkaProducer(Producer):
         Raises:
             InvalidConfigError: there is no property of this name.
         """
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str, not {type(name).__name__}")
-        if name in OWN_NAMES and not (name == "partitioner" and isinstance(self._properties.get(name, ""), str)):
-            value = self._properties.get(name, "false" if name == "enable.manual.events.poll" else None)
-            return value if value is None or isinstance(value, str) else repr(value)
-        try:
-            value = self.handle.get_property(name)
-        except _rdkafka.InvalidConfigError as exc:
-            raise invalid(name, exc.error.message) from None
-        return value if value is None else str(value)
+        return property_in_force(self.handle, self._properties, name)
 
     def metrics(self) -> ProducerMetrics:
         """The producer's counters now. Cheap, and any thread may call it, also after `close`."""
         if self.handle.forked:
             self.handle.check_usable()
+        from .metrics import ProducerMetrics
+
         return ProducerMetrics(*self.handle.counters())
 
     def fatal_error(self) -> KafkaError | None:
@@ -557,6 +551,60 @@ class KafkaProducer(Producer):
             "a KafkaProducer cannot be pickled: it is threads and connections. Send a KafkaSink(properties, topic) in its place, which "
             "makes one in each process, or make one there yourself"
         )
+
+
+def property_in_force(handle: Handle, given: Properties, name: str) -> str | None:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
+    if name in OWN_NAMES and not (name == "partitioner" and isinstance(given.get(name, ""), str)):
+        value = given.get(name, "false" if name == "enable.manual.events.poll" else None)
+        return value if value is None or isinstance(value, str) else repr(value)
+    try:
+        return handle.get_property(name)
+    except _rdkafka.InvalidConfigError as exc:
+        raise invalid(name, exc.error.message) from None
+
+
+def metadata_failure(exc: KafkaException, timeout: float | None) -> KafkaException:
+    if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
+        return KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s"))
+    return exc
+
+
+def checked_metadata(found: tuple[Any, ...], topic: str | None) -> BrokerMetadata:
+    from .metadata import from_tuples
+
+    metadata = from_tuples(found)
+    if topic is not None:
+        of_topic = metadata.topics.get(topic)
+        if of_topic is None or of_topic.error is not None:
+            error = of_topic.error if of_topic is not None else None
+            raise _rdkafka.exception_for(error or KafkaError(ErrorCode["UNKNOWN_TOPIC"]))
+    return metadata
+
+
+class _Outcome:
+    """The delivery callback of `send_future`: the future is done once this goes, also where there was no memory to call it."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Future[RecordMetadata]) -> None:
+        self._future = future
+
+    def __call__(self, metadata: RecordMetadata, error: KafkaError | None) -> None:
+        if error is None:
+            self._future.set_result(metadata)
+        else:
+            self._future.set_exception(_rdkafka.exception_for(error))
+
+    def __del__(self) -> None:
+        for _ in range(20):
+            try:
+                if not self._future.done():
+                    self._future.set_exception(MemoryError("there was no memory for the record's report"))
+                return
+            except MemoryError:
+                time.sleep(0.01)  # somebody waits for it, and nobody else will end that
 
 
 class _Deadline:

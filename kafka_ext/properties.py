@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError
 from .serialization import Serialize, Serializers, with_topic
@@ -42,23 +41,6 @@ _IDEMPOTENCE_NEEDS: dict[str, Callable[[str], bool]] = {
     "message.send.max.retries": lambda value: not value.isdigit() or int(value) >= 1,
     "queuing.strategy": lambda value: value == "fifo",
 }
-
-
-@dataclass(frozen=True)
-class OAuthBearerToken:
-    """What `oauthbearer_token_refresh_cb(config)` returns (rd_kafka_oauthbearer_set_token).
-
-    Attributes:
-        value: the token as it goes over the wire.
-        lifetime_ms: when it expires, in milliseconds since the epoch.
-        principal: the Kafka principal it stands for.
-        extensions: SASL extensions (RFC 7628).
-    """
-
-    value: str = field(repr=False)
-    lifetime_ms: int
-    principal: str = ""
-    extensions: Mapping[str, str] = field(default_factory=dict)
 
 
 def invalid(name: str | None, message: str) -> InvalidConfigError:
@@ -134,8 +116,7 @@ class Properties(MutableMapping[str, Any]):
         return f"Properties({shown})"
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """A producer's settings, checked and sorted by who wants them."""
 
     librdkafka: dict[str, str]

@@ -381,11 +381,13 @@ class RecoverableProducer:
     def _is_to_be_sent_again(self, sent: _Sent, error: KafkaError) -> bool:
         if self._giving_up or time.monotonic() >= sent.until:
             return False
+        if self._purging and error in _PURGED:
+            return False
         if error.is_fatal:
             return True
         # librdkafka purges what it had not sent yet, and what was in flight is failed by its own code or by the close() of a recovery.
         fatal = self._newest.handle.fatal_error()
-        return fatal is not None and (error == fatal or (error in _PURGED and not self._purging))
+        return fatal is not None and (error == fatal or error in _PURGED)
 
     def _finish(self, sent: _Sent, metadata: RecordMetadata, error: KafkaError | None) -> None:
         try:

@@ -250,7 +250,7 @@ class AvroSerializer(_Serializer):
 
     Raises:
         ImportError: fastavro is not installed; it names the extra.
-        fastavro.schema.SchemaParseException, fastavro.schema.UnknownType: the schema is none.
+        Exception: what fastavro raises for a schema that is none (SchemaParseException, UnknownType).
 
     `send` raises what fastavro raises for an object that does not fit, and RegistryError. The first record for a topic asks the registry,
     and waits for it. Thread-safe, picklable.

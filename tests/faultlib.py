@@ -1,6 +1,7 @@
 """What the fault and memory tests share: programs of their own processes, counted buffers, one report each."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -14,7 +15,12 @@ from pathlib import Path
 import kafka_ext
 
 # "Every public call within its timeout plus 250 ms" is the promise (FAULTS.md); a loaded machine with two cores gets more in a test.
-PATIENCE = 2.0
+# Under a sanitizer everything is several times slower, and tests/memory/sanitize.py says so.
+PATIENCE = float(os.environ.get("KAFKA_EXT_TEST_PATIENCE", "2.0"))
+
+# What the programs of run_program are run by (valgrind, for one), and with what part of their usual load.
+RUNNER = shlex.split(os.environ.get("KAFKA_EXT_TEST_RUNNER", ""))
+SCALE = float(os.environ.get("KAFKA_EXT_TEST_SCALE", "1"))
 
 PACKAGE = str(Path(kafka_ext.__file__).resolve().parents[1])
 
@@ -33,10 +39,10 @@ def run_program(*sources, arguments=(), timeout=60, check=True, flags=()):
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, environment.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", *flags, "-c", "\n".join([PREAMBLE, *map(textwrap.dedent, sources)]), *map(str, arguments)],
+        [*RUNNER, sys.executable, "-X", "faulthandler", *flags, "-c", "\n".join([PREAMBLE, *map(textwrap.dedent, sources)]), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=timeout * (10 if RUNNER else 1) + PATIENCE,
         env=environment,
     )
     if check:

@@ -1,13 +1,16 @@
 """What a machine must have to build kafka_ext, how to tell, and which packages bring it.
 
 As root on Debian and Ubuntu the missing packages are installed; anywhere else the one command that installs them is printed. Run as
-a program (the Makefile does) it sees to everything that `make build` needs, for the interpreter it runs under.
+a program (the Makefile does) it sees to everything that `make build` needs, for the interpreter it runs under; with the argument `kafka`,
+to what Apache Kafka needs.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +33,15 @@ class Need:
     packages: dict[str, tuple[str, ...]]  # by package manager
 
 
+def machine() -> str:
+    """Where what is compiled here can be linked: a folder may be mounted in a container with another C library."""
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, OSError, ValueError):
+        library = None
+    return f"{sys.platform} {platform.machine()} {library or 'another C library'}"
+
+
 def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC", "")) or ["gcc" if shutil.which("gcc") else "cc"]
 
@@ -47,6 +59,10 @@ def _compiles(program: str) -> bool:
             return False
 
 
+def _runs(command: list[str]) -> bool:
+    return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
 def _header(name: str) -> Callable[[], bool]:
     return lambda: _compiles(f"#include <stddef.h>\n#include <stdio.h>\n#include <{name}>\n")
 
@@ -62,7 +78,7 @@ def _python_package(part: str) -> tuple[str, ...]:
     return (f"python3-{part}",) if default else (f"python{version}-{part}",)
 
 
-LIBRDKAFKA = (
+TOOLS = (
     Need(
         "a C compiler",
         lambda: _compiles("#include <stdlib.h>\nint main(void) { return 0; }\n"),
@@ -78,6 +94,9 @@ LIBRDKAFKA = (
         lambda: shutil.which("bash") is not None,
         {"apt": ("bash",), "dnf": ("bash",), "apk": ("bash",), "brew": ("bash",)},
     ),
+)
+
+SYSTEM_LIBRARIES = (
     Need(
         "OpenSSL's headers",
         _header("openssl/ssl.h"),
@@ -100,6 +119,18 @@ LIBRDKAFKA = (
     ),
 )
 
+LIBRDKAFKA = TOOLS + SYSTEM_LIBRARIES
+
+# For wheels/libraries.py, which builds them instead. The modules are what OpenSSL's Configure uses and a minimal perl lacks.
+LIBRARIES = (
+    *TOOLS,
+    Need(
+        "perl with its modules",
+        lambda: _runs(["perl", "-MIPC::Cmd", "-MFile::Compare", "-MFile::Copy", "-MPod::Usage", "-MData::Dumper", "-e", "1"]),
+        {"apt": ("perl",), "dnf": ("perl-core", "perl-IPC-Cmd"), "apk": ("perl",), "brew": ("perl",)},
+    ),
+)
+
 PYTHON = (
     Need(
         "Python's headers",
@@ -110,6 +141,43 @@ PYTHON = (
         "Python's venv module",
         lambda: all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")),
         {"apt": _python_package("venv"), "dnf": ("python3",), "apk": ("python3",), "brew": ("python",)},
+    ),
+)
+
+
+def _java() -> bool:
+    """Whether there is a Java that Apache Kafka's brokers run on: 17 or newer."""
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    try:
+        words = subprocess.run([java or "java", "-version"], capture_output=True, text=True).stderr
+    except OSError:
+        return False
+    found = re.search(r'version "(\d+)', words)
+    return found is not None and int(found[1]) >= 17
+
+
+# What runs Apache Kafka for `make test-cluster`.
+KAFKA = (
+    Need(
+        "Java 17",
+        _java,
+        {
+            "apt": ("openjdk-17-jre-headless",),
+            "dnf": ("java-17-openjdk-headless",),
+            "apk": ("openjdk17-jre-headless",),
+            "brew": ("openjdk@17",),
+        },
+    ),
+    Need(
+        "Maven",
+        lambda: shutil.which("mvn") is not None,
+        {"apt": ("maven",), "dnf": ("maven",), "apk": ("maven",), "brew": ("maven",)},
+    ),
+    Need(
+        "openssl's program",
+        lambda: shutil.which("openssl") is not None,
+        {"apt": ("openssl",), "dnf": ("openssl",), "apk": ("openssl",), "brew": ("openssl@3",)},
     ),
 )
 
@@ -166,6 +234,6 @@ if __name__ == "__main__":
         found = f"{sys.executable} is {sys.version.split()[0]}"
         sys.exit(f"[librdkafka] error: Python 3.10 or newer is needed, {found}; name another: make PYTHON=python3.12")
     try:
-        ensure(LIBRDKAFKA + PYTHON)
+        ensure(KAFKA if sys.argv[1:] == ["kafka"] else LIBRDKAFKA + PYTHON)
     except BuildError as error:
         sys.exit(f"[librdkafka] error: {error}")

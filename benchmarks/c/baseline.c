@@ -1,10 +1,13 @@
 /* What librdkafka itself can do: one producer in C, from the first send to the last delivery report.
  *
- * Usage: baseline CALL REPORTS TOPIC COUNT SIZE DISTINCT WARM_UP NAME=VALUE...
+ * Usage: baseline CALL REPORTS LAYOUT TOPIC COUNT SIZE DISTINCT BATCH WARM_UP NAME=VALUE...
  *
  *     CALL      produce | copy | batch      rd_kafka_produce without or with RD_KAFKA_MSG_F_COPY, rd_kafka_produce_batch without
  *     REPORTS   thread | inline             reports taken as events by a second thread, or by the sender whenever the queue is full
- *     DISTINCT  how many values, each in a malloc of its own, are sent in turn
+ *     LAYOUT    bytes | arrow               values laid out as CPython's bytes objects, each in a malloc of its own, or in Arrow's binary
+ *                                           columns of BATCH values: offsets, and one piece of memory
+ *     DISTINCT  how many values are sent in turn
+ *     BATCH     how many of them in a call of rd_kafka_produce_batch, 1000 at the most, and in a column
  *
  * Prints one line of JSON.
  */
@@ -16,14 +19,29 @@
 
 #include <librdkafka/rdkafka.h>
 
-enum { BATCH = 1000, REPORTS = 1000 };
+enum { MOST = 1000, REPORTS = 1000 };
+
+/* The head of a bytes object in CPython, by size and place of what is read. */
+typedef struct object {
+    long references;
+    void *type;
+    size_t size;
+    long hash;
+    char data[];
+} object;
+
+typedef struct column {
+    int *offsets;
+    char *data;
+} column;
 
 static rd_kafka_t *producer;
 static rd_kafka_topic_t *topic;
 static rd_kafka_queue_t *events;
-static char **values;
+static object **objects;
+static column *columns;
 static size_t size;
-static long distinct;
+static long distinct, batch_size;
 static long reported, failed; /* written by whoever takes the reports */
 static int stop;
 
@@ -41,7 +59,7 @@ static double now(clockid_t clock)
 }
 
 /* Not getrusage: over fork and exec ru_maxrss keeps the peak of the parent. */
-static long peak_kib(void)
+static long memory_kib(const char *what)
 {
     char line[256];
     long kib = -1;
@@ -49,7 +67,8 @@ static long peak_kib(void)
     if (!status)
         die("no /proc/self/status");
     while (kib < 0 && fgets(line, sizeof(line), status))
-        sscanf(line, "VmHWM: %ld", &kib);
+        if (!strncmp(line, what, strlen(what)))
+            sscanf(line + strlen(what), ": %ld", &kib);
     fclose(status);
     return kib;
 }
@@ -93,24 +112,40 @@ static void wait_for_room(int inline_reports)
 
 static void send_each(long count, int flags, int inline_reports)
 {
-    for (long i = 0; i < count; i++)
-        while (rd_kafka_produce(topic, RD_KAFKA_PARTITION_UA, flags, values[i % distinct], size, NULL, 0, NULL)) {
+    for (long i = 0; i < count; i++) {
+        object *o = objects[i % distinct];
+        while (rd_kafka_produce(topic, RD_KAFKA_PARTITION_UA, flags, o->data, o->size, NULL, 0, NULL)) {
             if (rd_kafka_last_error() != RD_KAFKA_RESP_ERR__QUEUE_FULL)
                 die(rd_kafka_err2str(rd_kafka_last_error()));
             wait_for_room(inline_reports);
         }
+    }
+}
+
+static void take_value(rd_kafka_message_t *message, long i)
+{
+    i %= distinct;
+    if (columns) {
+        const column *c = &columns[i / batch_size];
+        const long row = i % batch_size;
+        message->payload = c->data + c->offsets[row];
+        message->len = (size_t)(c->offsets[row + 1] - c->offsets[row]);
+    } else {
+        message->payload = objects[i]->data;
+        message->len = objects[i]->size;
+    }
 }
 
 static void send_batches(long count, int inline_reports)
 {
-    static rd_kafka_message_t batch[BATCH];
+    static rd_kafka_message_t batch[MOST];
+    const long most = batch_size < MOST ? batch_size : MOST;
     long sent = 0;
     int waiting = 0; /* those of the last call that found no room, moved to the front */
     while (sent < count || waiting) {
-        while (waiting < BATCH && sent < count) {
+        while (waiting < most && sent < count) {
             memset(&batch[waiting], 0, sizeof(batch[0]));
-            batch[waiting].payload = values[sent++ % distinct];
-            batch[waiting++].len = size;
+            take_value(&batch[waiting++], sent++);
         }
         if (rd_kafka_produce_batch(topic, RD_KAFKA_PARTITION_UA, 0, batch, waiting) == waiting) {
             waiting = 0;
@@ -125,6 +160,29 @@ static void send_batches(long count, int inline_reports)
             }
         waiting = refused;
         wait_for_room(inline_reports);
+    }
+}
+
+static void make_objects(void)
+{
+    objects = malloc((size_t)distinct * sizeof(*objects));
+    for (long i = 0; i < distinct; i++) {
+        objects[i] = malloc(sizeof(object) + size + 1);
+        objects[i]->size = size;
+        memset(objects[i]->data, (int)('a' + i % 26), size);
+    }
+}
+
+static void make_columns(void)
+{
+    const long count = distinct / batch_size;
+    columns = malloc((size_t)count * sizeof(*columns));
+    for (long i = 0; i < count; i++) {
+        columns[i].offsets = malloc((size_t)(batch_size + 1) * sizeof(int));
+        columns[i].data = malloc((size_t)batch_size * size);
+        memset(columns[i].data, (int)('a' + i % 26), (size_t)batch_size * size);
+        for (long row = 0; row <= batch_size; row++)
+            columns[i].offsets[row] = (int)(row * (long)size);
     }
 }
 
@@ -148,14 +206,15 @@ int main(int argc, char **argv)
     pthread_t thread;
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
 
-    if (argc < 8)
-        die("CALL REPORTS TOPIC COUNT SIZE DISTINCT WARM_UP NAME=VALUE...");
+    if (argc < 10)
+        die("CALL REPORTS LAYOUT TOPIC COUNT SIZE DISTINCT BATCH WARM_UP NAME=VALUE...");
     const char *call = argv[1];
     const int inline_reports = !strcmp(argv[2], "inline");
-    const long count = atol(argv[4]), warm_up = atol(argv[7]);
-    size = (size_t)atol(argv[5]);
-    distinct = atol(argv[6]);
-    for (int i = 8; i < argc; i++) {
+    const long count = atol(argv[5]), warm_up = atol(argv[9]);
+    size = (size_t)atol(argv[6]);
+    distinct = atol(argv[7]);
+    batch_size = atol(argv[8]);
+    for (int i = 10; i < argc; i++) {
         char *value = strchr(argv[i], '=');
         if (!value)
             die(argv[i]);
@@ -168,22 +227,23 @@ int main(int argc, char **argv)
     if (!producer)
         die(errstr);
     events = rd_kafka_queue_get_main(producer);
-    topic = rd_kafka_topic_new(producer, argv[3], NULL);
-    values = malloc((size_t)distinct * sizeof(*values));
-    for (long i = 0; i < distinct; i++) {
-        values[i] = malloc(size);
-        memset(values[i], (int)('a' + i % 26), size);
-    }
+    topic = rd_kafka_topic_new(producer, argv[4], NULL);
+    if (strcmp(argv[3], "arrow"))
+        make_objects();
+    else
+        make_columns();
     if (!inline_reports)
         pthread_create(&thread, NULL, report_thread, NULL);
 
     send_all(call, warm_up, inline_reports);
+    const long before = memory_kib("VmRSS");
     const double start = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID);
     send_all(call, count, inline_reports);
     const double seconds = now(CLOCK_MONOTONIC) - start, cpu_seconds = now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
 
-    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"peak_kib\": %ld, \"reported\": %ld, \"failed\": %ld, \"version\": \"librdkafka %s\"}\n",
-           seconds, cpu_seconds, peak_kib(), reported - warm_up, failed, rd_kafka_version_str());
+    printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"before_kib\": %ld, \"peak_kib\": %ld, \"reported\": %ld, \"failed\": %ld, "
+           "\"version\": \"librdkafka %s\"}\n",
+           seconds, cpu_seconds, before, memory_kib("VmHWM"), reported - warm_up, failed, rd_kafka_version_str());
     __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
     if (!inline_reports)
         pthread_join(thread, NULL);

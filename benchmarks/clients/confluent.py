@@ -103,15 +103,14 @@ def no_callback(settings: dict[str, str]) -> Sender:
 
 
 def batch(settings: dict[str, str]) -> Sender:
-    """produce_batch() of 1000 messages, without callbacks."""
+    """produce_batch() with lists of values, without callbacks. It wants a dict for each message, and writes into them."""
     producer = Producer(settings)
 
-    def send_all(values: Iterable[bytes]) -> int:
+    def send_all(lists: Iterable[list[bytes]]) -> int:
         sent = 0
-        rest = iter(values)
-        while some := list(islice(rest, POLL_EVERY)):
-            sent += len(some)
-            messages = [{"value": value} for value in some]
+        for values in lists:
+            sent += len(values)
+            messages = [{"value": value} for value in values]
             while producer.produce_batch(TOPIC, messages) < len(messages):
                 messages = [message for message in messages if "_error" in message]
                 for message in messages:
@@ -140,3 +139,4 @@ def send_time(settings: dict[str, str]) -> Burst:
 
 
 WAYS = {"callback": callback, "callback-poll-each": callback_poll_each, "no-callback": no_callback, "batch": batch}
+BATCHES = {"batch": list}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import kafka_ext
 from kafka_ext import BatchDelivery, KafkaError, KafkaProducer, ProducerRecord, QueueFullError, RecordMetadata, SendOption
@@ -13,8 +13,6 @@ from ..job import TOPIC
 from . import Burst, Sender
 
 VERSION = f"kafka_ext {kafka_ext.__version__}"
-BATCH = 1000
-
 
 def callback(settings: dict[str, str]) -> Sender:
     """A callback each, called by the events thread."""
@@ -112,23 +110,28 @@ def no_callback_manual(settings: dict[str, str]) -> Sender:
 
 
 def batch(settings: dict[str, str]) -> Sender:
-    """send_batch with lists of 1000 values, a callback for each list."""
+    """send_batch with lists or Arrow columns, a callback for each."""
     producer = KafkaProducer(settings)
 
-    def send_all(values: Iterable[bytes]) -> int:
+    def send_all(columns: Iterable[Any]) -> int:
         delivered = 0
 
         def on_delivery(batch: BatchDelivery) -> None:
             nonlocal delivered
             delivered += len(batch) - batch.failed
 
-        rest = iter(values)
-        while some := list(islice(rest, BATCH)):
-            producer.send_batch(TOPIC, some, on_delivery=on_delivery)
+        for column in columns:
+            producer.send_batch(TOPIC, column, on_delivery=on_delivery)
         producer.flush()
         return delivered
 
     return send_all
+
+
+def arrow(values: list[bytes]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, pa.binary())
 
 
 def send_time(settings: dict[str, str]) -> Burst:
@@ -155,4 +158,6 @@ WAYS = {
     "no-callback-manual": no_callback_manual,
     "copy": copy,
     "batch": batch,
+    "column": batch,
 }
+BATCHES: dict[str, Callable[[list[bytes]], Any]] = {"batch": list, "column": arrow}

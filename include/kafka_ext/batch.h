@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "kafka_ext/columns.h"
+#include "kafka_ext/memory.h"
 #include "kafka_ext/produce.h"
 #include "kafka_ext/threads.h"
 
@@ -30,17 +31,27 @@ typedef struct kx_failure {
     int32_t code;
 } kx_failure;
 
-/* One column of messages of known length: a whole batch, or one chunk of a stream. */
+/* In the place of an offset: that of a message which failed with `code`, and which could not be listed. No offset is this small. */
+#define KX_FAILED_WITH(code) (INT64_MIN / 2 + (code))
+#define KX_IS_FAILURE(offset) ((offset) < INT64_MIN / 4)
+
+/* Messages of known number, one behind another: a piece of a column, or a chunk of a stream. Each is let go by itself. */
 typedef struct kx_part {
     int64_t length;
     int64_t pending;            /* without a report yet; whoever counts it to 0 passes the part on to be finished */
     int64_t failed;
-    int64_t *offsets;           /* owned; -1: not known to be in the log */
-    int32_t *partitions;        /* owned; -1: none was chosen */
+    int64_t *offsets;           /* -1: not known to be in the log */
+    int32_t *partitions;        /* -1: none was chosen */
+    int owns;                   /* both; else they are the batch's */
     kx_failure *failures;       /* owned; guarded by `lock` */
     size_t failure_count;
     size_t failure_size;
-    int lost_failures;          /* no memory to note one: its code is then the last one noted */
+    int64_t unlisted;           /* failures there was no memory to list: their codes are in `offsets`, by KX_FAILED_WITH */
+    int64_t pinned_messages;    /* enqueued without a copy: kept in place until the part is finished */
+    int64_t pinned_bytes;
+#ifdef KAFKA_EXT_DEBUG
+    unsigned char *answered;    /* owned: which messages have been */
+#endif
     pthread_mutex_t lock;
     uint32_t slot;
     void *owner;                /* the BatchPart, a Python object; one reference is held while in flight */
@@ -63,6 +74,7 @@ static inline int kx_parts_init(kx_parts *parts)
 
 static inline void kx_parts_destroy(kx_parts *parts)
 {
+    KX_INVARIANT(parts->count == 0 && !parts->finished, "a producer goes with batches in flight");
     free(parts->slots);
     pthread_mutex_destroy(&parts->lock);
 }
@@ -73,7 +85,7 @@ static inline int kx_parts_add(kx_parts *parts, kx_part *part)
     int result = -2;
     pthread_mutex_lock(&parts->lock);
     if (!parts->slots)
-        parts->slots = calloc(KX_SLOTS, sizeof(*parts->slots));
+        parts->slots = kx_calloc(KX_SLOTS, sizeof(*parts->slots));
     if (!parts->slots) {
         result = -1;
     } else if (parts->count < KX_SLOTS) {
@@ -95,6 +107,8 @@ static inline int kx_parts_add(kx_parts *parts, kx_part *part)
 static inline void kx_parts_remove(kx_parts *parts, kx_part *part)
 {
     pthread_mutex_lock(&parts->lock);
+    KX_INVARIANT(parts->slots[part->slot] == part && parts->count > 0, "a batch removed twice");
+    KX_INVARIANT(KX_LOAD(part->pending) == 0, "a batch finished with messages unanswered");
     parts->slots[part->slot] = NULL;
     parts->count--;
     __atomic_fetch_sub(&kx_live_batches, 1, __ATOMIC_RELAXED);
@@ -110,19 +124,31 @@ static inline int64_t kx_opaque_index(const void *opaque) { return (int64_t)((ui
 
 static inline int kx_opaque_is_part(const void *opaque) { return ((uintptr_t)opaque & 3) == 2; }
 
-static inline int kx_part_init(kx_part *part, int64_t length)
+static inline void kx_part_free_numbers(kx_part *part)
+{
+    if (part->owns) {
+        free(part->offsets);
+        free(part->partitions);
+    }
+    part->offsets = NULL;
+    part->partitions = NULL;
+}
+
+/* With NULL for the numbers' memory the part gets its own. */
+static inline int kx_part_init(kx_part *part, int64_t length, int64_t *offsets, int32_t *partitions)
 {
     memset(part, 0, sizeof(*part));
     part->length = part->pending = length;
-    part->offsets = malloc((size_t)(length ? length : 1) * sizeof(*part->offsets));
-    part->partitions = malloc((size_t)(length ? length : 1) * sizeof(*part->partitions));
+    part->owns = !offsets;
+    part->offsets = offsets ? offsets : kx_malloc((size_t)(length ? length : 1) * sizeof(*part->offsets));
+    part->partitions = partitions ? partitions : kx_malloc((size_t)(length ? length : 1) * sizeof(*part->partitions));
     if (!part->offsets || !part->partitions || pthread_mutex_init(&part->lock, NULL)) {
-        free(part->offsets);
-        free(part->partitions);
-        part->offsets = NULL;
-        part->partitions = NULL;
+        kx_part_free_numbers(part);
         return -1;
     }
+#ifdef KAFKA_EXT_DEBUG
+    part->answered = calloc((size_t)(length ? length : 1), 1);
+#endif
     memset(part->offsets, 0xff, (size_t)length * sizeof(*part->offsets));
     memset(part->partitions, 0xff, (size_t)length * sizeof(*part->partitions));
     return 0;
@@ -132,20 +158,47 @@ static inline void kx_part_destroy(kx_part *part)
 {
     if (!part->offsets)
         return;
-    free(part->offsets);
-    free(part->partitions);
+    kx_part_free_numbers(part);
     free(part->failures);
+#ifdef KAFKA_EXT_DEBUG
+    free(part->answered);
+#endif
     pthread_mutex_destroy(&part->lock);
-    part->offsets = NULL;
+}
+
+/* Add up what all parts in flight keep in place. */
+static inline void kx_parts_pinned(kx_parts *parts, int64_t *messages, int64_t *bytes)
+{
+    pthread_mutex_lock(&parts->lock);
+    for (int64_t slot = 0, left = parts->count; left > 0; slot++)
+        if (parts->slots[slot]) {
+            *messages += __atomic_load_n(&parts->slots[slot]->pinned_messages, __ATOMIC_RELAXED);
+            *bytes += __atomic_load_n(&parts->slots[slot]->pinned_bytes, __ATOMIC_RELAXED);
+            left--;
+        }
+    pthread_mutex_unlock(&parts->lock);
+}
+
+/* Rule 1 for a batch: each of its messages is answered once. */
+static inline void kx_part_once(kx_part *part, int64_t index)
+{
+    KX_INVARIANT(index >= 0 && index < part->length, "an answer for a message that its batch does not have");
+#ifdef KAFKA_EXT_DEBUG
+    KX_INVARIANT(__atomic_exchange_n(&part->answered[index], 1, __ATOMIC_RELAXED) == 0, "a message of a batch answered twice");
+#else
+    (void)part;
+    (void)index;
+#endif
 }
 
 static inline void kx_part_fail(kx_part *part, int64_t index, int32_t code)
 {
+    kx_part_once(part, index);
     pthread_mutex_lock(&part->lock);
     part->failed++;
     if (part->failure_count == part->failure_size) {
         size_t size = part->failure_size ? part->failure_size * 2 : 64;
-        kx_failure *larger = realloc(part->failures, size * sizeof(*larger));
+        kx_failure *larger = kx_realloc(part->failures, size * sizeof(*larger));
         if (larger) {
             part->failures = larger;
             part->failure_size = size;
@@ -155,7 +208,8 @@ static inline void kx_part_fail(kx_part *part, int64_t index, int32_t code)
         part->failures[part->failure_count].index = index;
         part->failures[part->failure_count++].code = code;
     } else {
-        part->lost_failures++;
+        part->offsets[index] = KX_FAILED_WITH(code);
+        part->unlisted++;
     }
     pthread_mutex_unlock(&part->lock);
 }
@@ -166,11 +220,19 @@ static inline size_t kx_part_failures(kx_part *part, kx_failure **failures)
     size_t count;
     *failures = NULL;
     pthread_mutex_lock(&part->lock);
-    count = part->failure_count;
+    count = part->failure_count + (size_t)part->unlisted;
     if (count) {
-        *failures = malloc(count * sizeof(**failures));
-        if (*failures)
-            memcpy(*failures, part->failures, count * sizeof(**failures));
+        *failures = kx_malloc(count * sizeof(**failures));
+        if (*failures) {
+            size_t n = part->failure_count;
+            if (n)
+                memcpy(*failures, part->failures, n * sizeof(**failures));
+            for (int64_t i = 0; n < count; i++)
+                if (KX_IS_FAILURE(part->offsets[i])) {
+                    (*failures)[n].index = i;
+                    (*failures)[n++].code = (int32_t)(part->offsets[i] - KX_FAILED_WITH(0));
+                }
+        }
     }
     pthread_mutex_unlock(&part->lock);
     return count;
@@ -179,7 +241,12 @@ static inline size_t kx_part_failures(kx_part *part, kx_failure **failures)
 /* Count `count` messages as answered; the last ones pass the part on to be finished, with the GIL, by the thread that serves. */
 static inline int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count)
 {
-    if (!count || __atomic_sub_fetch(&part->pending, count, __ATOMIC_ACQ_REL) != 0)
+    int64_t pending;
+    if (!count)
+        return 0;
+    pending = __atomic_sub_fetch(&part->pending, count, __ATOMIC_ACQ_REL);
+    KX_INVARIANT(pending >= 0, "more answers than a batch has messages");
+    if (pending)
         return 0;
     pthread_mutex_lock(&parts->lock);
     part->next = parts->finished;
@@ -194,11 +261,14 @@ static inline kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t 
     const uint64_t opaque = (uint64_t)(uintptr_t)message->_private;
     kx_part *part = __atomic_load_n(&parts->slots[(opaque >> 2) & (KX_SLOTS - 1)], __ATOMIC_ACQUIRE);
     const int64_t index = kx_opaque_index(message->_private);
+    KX_INVARIANT(part, "a report for a batch that is finished");
     part->partitions[index] = message->partition;
-    if (message->err)
+    if (message->err) {
         kx_part_fail(part, index, message->err);
-    else
+    } else {
+        kx_part_once(part, index);
         part->offsets[index] = message->offset;
+    }
     return part;
 }
 
@@ -217,6 +287,7 @@ static inline kx_part *kx_parts_take_finished(kx_parts *parts)
 /* ------------------------------------------------------------------ the enqueue loop */
 
 #define KX_TURN 1024
+#define KX_TURNS 64
 
 typedef struct kx_enqueue {
     /* what: one segment of values; of the others, where the values' first message is in them */
@@ -231,6 +302,7 @@ typedef struct kx_enqueue {
     const char *const *header_names;
     size_t header_count;
     int copy;
+    int turns;                          /* at most, in one call; 0: KX_TURNS */
     /* where to */
     rd_kafka_t *rk;
     rd_kafka_topic_t *topic;
@@ -243,6 +315,7 @@ typedef struct kx_enqueue {
     int64_t refused;                    /* failed, and not yet counted as answered */
     int64_t accepted;
     int64_t accepted_bytes;
+    int64_t nulls;                      /* of the accepted: they have no value to keep in place */
 } kx_enqueue;
 
 static inline kx_span kx_enqueue_key(const kx_enqueue *e, int64_t i)
@@ -251,7 +324,7 @@ static inline kx_span kx_enqueue_key(const kx_enqueue *e, int64_t i)
 }
 
 /* Message `i` has been tried. 1: the queue is full, and it comes again. */
-static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t err, size_t size)
+static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t err, const void *value, size_t size)
 {
     if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
         return 1;
@@ -262,6 +335,7 @@ static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t
     } else {
         e->accepted++;
         e->accepted_bytes += (int64_t)size;
+        e->nulls += !value;
     }
     return 0;
 }
@@ -289,7 +363,7 @@ static inline int kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition)
         e->each_headers[i] = NULL;
     else if (err && headers && !e->each_headers)
         rd_kafka_headers_destroy(headers);
-    return kx_enqueue_tried(e, i, err, value.size);
+    return kx_enqueue_tried(e, i, err, value.data, value.size);
 }
 
 /* Of the turn's messages from `n` on, those that `following` chains to it (NULL: each that comes behind it): to one partition, or to
@@ -323,7 +397,7 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
     }
     for (n = 0; n < used; n++) {
         rd_kafka_message_t *m = &messages[n];
-        if (kx_enqueue_tried(e, kx_opaque_index(m->_private) - e->base, m->err, m->len))
+        if (kx_enqueue_tried(e, kx_opaque_index(m->_private) - e->base, m->err, m->payload, m->len))
             return 1;       /* it and all behind it */
     }
     return 0;
@@ -387,20 +461,24 @@ static inline int kx_enqueue_turn(kx_enqueue *e, int count)
 static int kx_enqueue_some(kx_enqueue *e)
 {
     const int64_t length = kx_segment_length(e->values);
-    for (int turn = 0; turn < 64; turn++) {
+    const int turns = e->turns ? e->turns : KX_TURNS;
+    int full = 0;
+    e->accepted = e->accepted_bytes = e->nulls = 0;
+    for (int turn = 0; turn < turns && !full && e->next < length; turn++) {
         const int count = length - e->next < KX_TURN ? (int)(length - e->next) : KX_TURN;
-        int full;
-        if (!count)
-            return 0;
         full = kx_enqueue_turn(e, count);
         kx_part_answered(e->parts, e->part, e->refused);
         e->refused = 0;
-        if (full)
-            return RD_KAFKA_RESP_ERR__QUEUE_FULL;
-        memset(e->done, 0, (size_t)count);
-        e->next += count;
+        if (!full) {
+            memset(e->done, 0, (size_t)count);
+            e->next += count;
+        }
     }
-    return e->next < length ? -1 : 0;
+    if (!e->copy) {
+        __atomic_fetch_add(&e->part->pinned_messages, e->accepted - e->nulls, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&e->part->pinned_bytes, e->accepted_bytes, __ATOMIC_RELAXED);
+    }
+    return full ? RD_KAFKA_RESP_ERR__QUEUE_FULL : e->next < length ? -1 : 0;
 }
 
 /* Give up on all that has not been enqueued: each is a failure with `code`. */

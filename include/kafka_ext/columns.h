@@ -156,6 +156,31 @@ static inline kx_span kx_segment_at(const kx_segment *s, int64_t i)
     return span;
 }
 
+/* A reference to each of `count` objects, and the objects into `held`, as long as each is an exact `bytes` or None: how many that were.
+ * Holds the GIL. In memory that no cache has, waiting for each object in turn would cost more than all the rest: they are asked for ahead. */
+#define KX_AHEAD 16
+
+static inline Py_ssize_t kx_objects_hold(PyObject *const *objects, Py_ssize_t count, PyObject **held)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i + KX_AHEAD < count)
+            __builtin_prefetch(objects[i + KX_AHEAD], 1);
+        if (!PyBytes_CheckExact(objects[i]) && objects[i] != Py_None)
+            return i;
+        held[i] = Py_NewRef(objects[i]);
+    }
+    return count;
+}
+
+static inline void kx_objects_drop(PyObject **held, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i + KX_AHEAD < count)
+            __builtin_prefetch(held[i + KX_AHEAD], 1);
+        Py_DECREF(held[i]);
+    }
+}
+
 /* What would make kx_segment_at() read where it must not: NULL, or what is wrong (static text). Once a segment, before anything is
  * enqueued; reads each offset once. */
 static const char *kx_segment_check(const kx_segment *s)

@@ -16,8 +16,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "kafka_ext/threads.h"
 #include "kafka_ext/dlpack.h"
+#include "kafka_ext/memory.h"
+#include "kafka_ext/threads.h"
 
 /* ------------------------------------------------------------------ bytes of an object */
 
@@ -50,7 +51,7 @@ static int kx_bytes_export(PyObject *object, kx_bytes *bytes, const char *what)
                          what, Py_TYPE(object)->tp_name);
         return found > 0 ? 0 : -1;
     }
-    view = PyMem_RawMalloc(sizeof(*view));
+    view = kx_raw_malloc(sizeof(*view));
     if (!view) {
         PyErr_NoMemory();
         return -1;
@@ -112,8 +113,14 @@ typedef struct kx_message {
     PyObject *on_delivery;      /* owned, or NULL: nobody to call */
     PyObject *id;               /* owned, or NULL */
     PyObject *headers;          /* owned, or NULL: a tuple of pairs, for the report */
-    struct kx_message *next;    /* in the pool's free list */
+#ifdef KAFKA_EXT_DEBUG
+    uint64_t state;             /* KX_IN_USE, or what kx_unusable() leaves */
+#endif
+    struct kx_message *next;    /* in the pool's free list, where it is all that may be looked at */
 } kx_message;
+
+#define KX_IN_USE UINT64_C(0x6b782d6d65737361)
+#define KX_CONTENT offsetof(kx_message, next)
 
 /* Everything in use anywhere in the process, for live_objects(). */
 static int64_t kx_live_messages = 0;
@@ -130,8 +137,11 @@ typedef struct kx_slab {
 typedef struct kx_pool {
     kx_message *free;
     kx_slab *slabs;
-    int64_t pinned_messages;    /* messages whose value is ours to keep in place */
+    int64_t pinned_messages;    /* messages whose value is ours to keep in place, those of batches included */
     int64_t pinned_bytes;
+#ifdef KAFKA_EXT_DEBUG
+    int64_t taken;              /* structs that are not in the free list */
+#endif
     kx_lock lock;
 } kx_pool;
 
@@ -141,19 +151,26 @@ static inline kx_message *kx_pool_take(kx_pool *pool)
     KX_LOCK(pool->lock);
     message = pool->free;
     if (!message) {
-        kx_slab *slab = PyMem_RawMalloc(sizeof(*slab));
+        kx_slab *slab = kx_raw_malloc(sizeof(*slab));
         if (slab) {
             slab->next = pool->slabs;
             pool->slabs = slab;
             for (int i = 0; i < KX_SLAB; i++) {
+                kx_unusable(&slab->messages[i], KX_CONTENT);
                 slab->messages[i].next = pool->free;
                 pool->free = &slab->messages[i];
             }
             message = pool->free;
         }
     }
-    if (message)
+    if (message) {
         pool->free = message->next;
+        kx_usable(message, KX_CONTENT);
+#ifdef KAFKA_EXT_DEBUG
+        message->state = KX_IN_USE;
+        pool->taken++;
+#endif
+    }
     KX_UNLOCK(pool->lock);
     return message;
 }
@@ -161,6 +178,10 @@ static inline kx_message *kx_pool_take(kx_pool *pool)
 static inline void kx_pool_give(kx_pool *pool, kx_message *message)
 {
     KX_LOCK(pool->lock);
+#ifdef KAFKA_EXT_DEBUG
+    pool->taken--;
+#endif
+    kx_unusable(message, KX_CONTENT);
     message->next = pool->free;
     pool->free = message;
     KX_UNLOCK(pool->lock);
@@ -168,9 +189,14 @@ static inline void kx_pool_give(kx_pool *pool, kx_message *message)
 
 static inline void kx_pool_destroy(kx_pool *pool)
 {
+#ifdef KAFKA_EXT_DEBUG
+    KX_INVARIANT(pool->taken == 0, "a pool goes with messages in use");
+    KX_INVARIANT(pool->pinned_messages == 0 && pool->pinned_bytes == 0, "a pool goes with values pinned");
+#endif
     while (pool->slabs) {
         kx_slab *slab = pool->slabs;
         pool->slabs = slab->next;
+        kx_usable(slab, sizeof(*slab));
         PyMem_RawFree(slab);
     }
     pool->free = NULL;
@@ -229,10 +255,13 @@ static inline void kx_message_release(kx_pool *pool, void *opaque)
 {
     if (!opaque)
         return;
+    KX_INVARIANT(((uintptr_t)opaque & 3) < 2, "the release of what is not a message");
+    KX_INVARIANT(KX_LOAD(kx_live_messages) > 0, "more messages released than made");
     KX_ADD(kx_live_messages, -1);
     if ((uintptr_t)opaque & 1) {
         PyObject *owner = (PyObject *)((uintptr_t)opaque & ~(uintptr_t)1);
         Py_ssize_t size;
+        KX_INVARIANT(Py_REFCNT(owner) > 0, "a value released before its message");
         if (PyBytes_Check(owner))
             size = PyBytes_GET_SIZE(owner);
         else
@@ -242,7 +271,10 @@ static inline void kx_message_release(kx_pool *pool, void *opaque)
         Py_DECREF(owner);
     } else {
         kx_message *message = opaque;
-        kx_message kept = *message;
+        kx_message kept;
+        /* Under AddressSanitizer the second release of a message is a "use-after-poison" here. */
+        KX_INVARIANT(message->state == KX_IN_USE, "a message released twice");
+        kept = *message;
         kx_pool_give(pool, message);
         if (kept.value.owner || kept.value.view) {
             KX_ADD(pool->pinned_messages, -1);
@@ -290,7 +322,7 @@ static inline int kx_releases_add(kx_releases *releases, void *opaque)
 {
     kx_chunk *chunk = releases->filling;
     if (!chunk) {
-        chunk = releases->filling = malloc(sizeof(*chunk));
+        chunk = releases->filling = kx_malloc(sizeof(*chunk));
         if (!chunk)
             return -1;
         chunk->count = 0;

@@ -28,6 +28,10 @@ typedef char kx_lock;
 #define KX_LOAD(counter) __atomic_load_n(&(counter), __ATOMIC_SEQ_CST)
 #define KX_STORE(counter, n) __atomic_store_n(&(counter), (n), __ATOMIC_SEQ_CST)
 
+/* A lock that nobody waits for: 1 for who has got it, until KX_LET. */
+#define KX_TRY(flag) (!__atomic_exchange_n(&(flag), 1, __ATOMIC_ACQUIRE))
+#define KX_LET(flag) __atomic_store_n(&(flag), 0, __ATOMIC_RELEASE)
+
 /* ------------------------------------------------------------------ fork */
 
 /* How many forks this process is away from the one that loaded the module. A handle remembers the number it was made under; a

@@ -4,8 +4,6 @@
 
 import warnings as _warnings
 
-from posix.time cimport timespec, nanosleep
-
 cdef extern from *:
     """
     static int64_t kx_live_readers = 0;
@@ -54,6 +52,7 @@ cdef class ClusterClient:
     cdef rd_kafka_t *rk                 # owned
     cdef int generation                 # kx_fork_generation of the process that made it
     cdef bint closing
+    cdef bint uncommitted               # reads what open transactions have written; a partition's end is behind that too
     cdef int asking                     # metadata threads that use rk; changed with `leaving`
     cdef object lock                    # threading.Lock: one call at a time, and none while it is destroyed
     cdef object leaving                 # threading.Lock: who frees
@@ -103,6 +102,7 @@ cdef class ClusterClient:
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"config must be str to str, but has {name!r}: {_shorten(value)}")
             settings[name] = value
+        self.uncommitted = settings.get("isolation.level") == "read_uncommitted"    # by default librdkafka reads what is committed
         conf = make_conf(settings, ())
         with nogil:
             rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, errstr, sizeof(errstr))
@@ -172,6 +172,9 @@ cdef class ClusterClient:
         if api == RD_KAFKA_ADMIN_OP_CREATETOPICS:
             # A topic that the controller knows of and the other brokers do not is no topic yet.
             rd_kafka_AdminOptions_set_operation_timeout(options, milliseconds, errstr, sizeof(errstr))
+        if api == RD_KAFKA_ADMIN_OP_LISTOFFSETS and not self.uncommitted:
+            # The end for those who read what is committed: waiting for more would be waiting for a transaction to end.
+            rd_kafka_AdminOptions_set_isolation_level(options, RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED)
         return options
 
     cdef rd_kafka_event_t *answer(self, rd_kafka_queue_t *queue, int64_t deadline, str what) except NULL:

@@ -1,17 +1,17 @@
 # Batches: columns in, one object out that knows what became of each message. The loop itself is C, in include/kafka_ext/batch.h.
 
-import asyncio as _asyncio
-
 from cpython.buffer cimport PyBUF_WRITABLE
 
 # With one list of headers for each message, so many are made at a time.
 cdef enum:
     HEADER_WINDOW = 16384
+    # An event loop's other tasks get a turn after so many thousands of messages.
+    LOOP_TURNS = 4
 
 
 @cython.final
 cdef class BatchPart:
-    """Messages of known number: a whole batch, or a chunk of a stream. What they pin goes with the last report."""
+    """A piece of a batch, or a chunk of a stream. What its messages pin goes with the last report of them."""
 
     cdef kx_part c
     cdef object pins                # what keeps the values in place; None when librdkafka copied them
@@ -24,10 +24,10 @@ cdef class BatchPart:
 
 @cython.final
 cdef class _Numbers:
-    """A buffer over a part's own memory."""
+    """A buffer over a batch's, or a part's, own memory."""
 
-    cdef BatchPart part             # keeps the memory
-    cdef void *data                 # borrowed from `part`
+    cdef object keeper              # keeps the memory
+    cdef const void *data           # borrowed from `keeper`
     cdef Py_ssize_t[1] shape
     cdef Py_ssize_t[1] strides
     cdef bint wide
@@ -35,7 +35,7 @@ cdef class _Numbers:
     def __getbuffer__(self, Py_buffer *view, int flags):
         if flags & PyBUF_WRITABLE:
             raise BufferError("read-only")
-        view.buf = self.data
+        view.buf = <void *>self.data
         view.obj = self
         view.itemsize = 8 if self.wide else 4
         view.len = self.shape[0] * view.itemsize
@@ -50,12 +50,12 @@ cdef class _Numbers:
         view.internal = NULL
 
 
-cdef object _numbers(BatchPart part, bint wide):
+cdef object _numbers(object keeper, const int64_t *offsets, const int32_t *partitions, int64_t length, bint wide):
     cdef _Numbers numbers = _Numbers.__new__(_Numbers)
-    numbers.part = part
+    numbers.keeper = keeper
     numbers.wide = wide
-    numbers.data = <void *>part.c.offsets if wide else <void *>part.c.partitions
-    numbers.shape[0] = part.c.length
+    numbers.data = <const void *>offsets if wide else <const void *>partitions
+    numbers.shape[0] = length
     numbers.strides[0] = 8 if wide else 4
     return memoryview(numbers)
 
@@ -77,18 +77,25 @@ cdef class BatchDelivery:
     cdef readonly object ids
     cdef readonly str topic
     cdef list parts                 # BatchPart
+    cdef int64_t *all_offsets       # owned: the parts', where their number was known before; or NULL
+    cdef int32_t *all_partitions    # owned, likewise
     cdef int64_t length
     cdef int64_t open_parts         # those without all reports, and one more while the enqueueing goes on
     cdef object on_delivery
     cdef list callbacks             # add_done_callback's; None once done
-    cdef object finished            # threading.Event
-    cdef object lock
+    cdef object finished            # threading.Event: wakes who waits
+    cdef bint ended                 # every message has been reported, and on_delivery has returned
+    cdef BatchDelivery next         # in Handle.completed
     cdef Handle handle
     cdef int gave_up                # the code all that is not enqueued yet fails with; 0: none
     cdef object __weakref__
 
     def __init__(self):
         raise TypeError("a BatchDelivery is made by send_batch and send_table only")
+
+    def __dealloc__(self):
+        free(self.all_offsets)
+        free(self.all_partitions)
 
     def __len__(self):
         return self.length
@@ -116,7 +123,7 @@ cdef class BatchDelivery:
 
     def done(self):
         """Whether every message has been reported, and `on_delivery` has returned."""
-        return self.finished.is_set()
+        return self.ended
 
     def wait(self, timeout=None):
         """Wait until every message has been reported; True.
@@ -128,13 +135,16 @@ cdef class BatchDelivery:
             KafkaException: called inside a callback of the same producer.
         """
         cdef int64_t deadline = _deadline(timeout)
-        if self.finished.is_set():
+        if self.ended:
             return True
+        if self.handle.loop is not None and self.handle.loop_thread == PyThread_get_thread_ident() and not self.handle.closing:
+            raise KafkaException(KafkaError(
+                RD_KAFKA_RESP_ERR__STATE, "wait() on the event loop's own thread would wait for itself; await the batch"))
         self.handle.check_not_in_callback("wait")
-        while not self.finished.is_set():
+        while not self.ended:
             if self.handle.forked:
                 self.handle.refuse()            # its reports come to the parent
-            if self.handle.manual and not self.handle.closing:
+            if self.handle.manual and not self.handle.closing and self.handle.loop is None:
                 self.handle.enter()
                 try:
                     serve_here(self.handle, _remaining_ms(deadline, SLICE_MS))
@@ -144,7 +154,7 @@ cdef class BatchDelivery:
                 PyErr_CheckSignals()
             else:
                 self.finished.wait(_remaining_ms(deadline, 1000) / 1000.0)
-            if not self.finished.is_set() and _expired(deadline):
+            if not self.ended and _expired(deadline):
                 raise KafkaTimeoutError(KafkaError(
                     RD_KAFKA_RESP_ERR__TIMED_OUT, f"{self.pending} of {self.length} records have no report after {timeout} s"))
         return True
@@ -175,11 +185,7 @@ cdef class BatchDelivery:
         return found
 
     cdef object error_of(self, int code):
-        if self.handle.rk != NULL:
-            fatal = _fatal_error(self.handle.rk)
-            if fatal is not None and (code == RD_KAFKA_RESP_ERR__FATAL or fatal == code):
-                return fatal
-        return KafkaError(code)
+        return report_error(self.handle, code, None)
 
     def raise_for_errors(self):
         """Raise a KafkaException for the first failure, if there is one; `errors()` has them all."""
@@ -200,23 +206,32 @@ cdef class BatchDelivery:
 
     cdef object numbers(self, bint wide):
         cdef list parts = self.parts
-        if len(parts) == 1:
-            return _numbers(parts[0], wide)
-        joined = b"".join([_numbers(part, wide) for part in parts])
-        return memoryview(joined).cast("q" if wide else "i")
+        cdef BatchPart part
+        if self.all_offsets != NULL:
+            return _numbers(self, self.all_offsets, self.all_partitions, self.length, wide)
+        pieces = []
+        for item in parts:
+            part = item
+            pieces.append(_numbers(part, part.c.offsets, part.c.partitions, part.c.length, wide))
+        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces)).cast("q" if wide else "i")
 
     def add_done_callback(self, callback):
         """Have `callback(batch)` called once every message has been reported: by the thread that serves the events, or at once here."""
         if not PyCallable_Check(callback):
             raise TypeError(f"callback must be callable, not {type(callback).__name__}")
-        with self.lock:
+        cdef bint later = False
+        with cython.critical_section(self):
             if self.callbacks is not None:
                 self.callbacks.append(callback)
-                return
-        callback(self)
+                later = True
+        if not later:
+            callback(self)
 
     def __await__(self):
-        loop = _asyncio.get_running_loop()
+        # Only where it is used: importing it takes longer than importing all of this package.
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
         future = loop.create_future()
         self.add_done_callback(_Resolve(loop, future))
         return future.__await__()
@@ -226,27 +241,43 @@ cdef class BatchDelivery:
 
     cdef int close_part(self) except -1:
         """One part fewer to wait for; the last one completes the batch."""
-        with self.lock:
+        cdef int64_t left
+        with cython.critical_section(self):
             self.open_parts -= 1
-            if self.open_parts:
-                return 0
-        self.complete()
+            left = self.open_parts
+        if not left:
+            self.complete()
         return 0
 
-    cdef int complete(self) except -1:
+    cdef int complete(self) noexcept:
+        """Tell who is to be told. It always comes to its end: whatever raises on the way, and where there is no memory either."""
         cdef Handle handle = self.handle
-        if self.on_delivery is not None:
-            call(handle, self.on_delivery, (self,))
-        elif self.failed:
-            _log.warning("%d of %d records of a batch to %s not delivered, and no callback to tell: %s", self.failed, self.length,
-                         self.topic, self.errors()[0][1])
-        with self.lock:
+        cdef list callbacks
+        cdef Py_ssize_t i
+        try:
+            if self.on_delivery is not None:
+                call(handle, self.on_delivery, (self,))
+            elif self.failed and not self.callbacks:
+                _log.warning("%d of %d records of a batch to %s not delivered, and no callback to tell: %s", self.failed, self.length,
+                             self.topic, self.errors()[0][1])
+        except BaseException as exc:
+            KX_ADD(handle.callback_errors, self.on_delivery is not None)
+            not_lost(handle, exc)
+        with cython.critical_section(self):
             callbacks = self.callbacks
             self.callbacks = None
             self.on_delivery = None
-        self.finished.set()
-        for callback in callbacks:
-            call(handle, callback, (self,))
+            self.ended = True
+        try:
+            self.finished.set()
+        except BaseException as exc:            # who waits looks at `ended` every second
+            not_lost(handle, exc)
+        for i in range(len(callbacks)):
+            try:
+                call(handle, callbacks[i], (self,))
+            except BaseException as exc:
+                KX_ADD(handle.callback_errors, 1)
+                not_lost(handle, exc)
         KX_ADD(handle.open_batches, -1)
         return 0
 
@@ -293,10 +324,7 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
         owner = <BatchPart>part.owner
         Py_DECREF(owner)                # the reference that `_start_part` took
         owner.pins = None
-        try:
-            owner.batch.close_part()
-        except BaseException as exc:
-            unraisable(exc, owner.batch)
+        owner.batch.close_part()
         owner.batch = None              # no cycle: the batch's memory goes with the last reference to it
         part = next
     return 0
@@ -305,20 +333,29 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
 cdef int64_t complete_batches(Handle handle) noexcept:
     """Complete the batches whose sender was the last to have something to do with them; how many."""
     cdef int64_t count = 0
-    while handle.completed:
-        batch = handle.completed.pop(0)
+    cdef BatchDelivery batch, first = None, following
+    with cython.critical_section(handle):
+        batch = handle.completed
+        handle.completed = None
+    while batch is not None:            # turned round: the oldest goes first
+        following = batch.next
+        batch.next = first
+        first = batch
+        batch = following
+    while first is not None:
+        batch = first
+        first = batch.next
+        batch.next = None
         KX_ADD(handle.completed_count, -1)
-        try:
-            (<BatchDelivery>batch).complete()
-        except BaseException as exc:
-            unraisable(exc, batch)
+        batch.complete()
         count += 1
     return count
 
 
 # ------------------------------------------------------------------ sending
 
-cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids):
+cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids, int64_t length):
+    """A batch of `length` messages, or of as many as come: 0."""
     cdef BatchDelivery batch = BatchDelivery.__new__(BatchDelivery)
     batch.handle = handle
     batch.topic = topic
@@ -328,7 +365,11 @@ cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids):
     batch.callbacks = []
     batch.open_parts = 1
     batch.finished = _threading.Event()
-    batch.lock = _threading.Lock()
+    if length > 0:
+        batch.all_offsets = <int64_t *>malloc(length * sizeof(int64_t))
+        batch.all_partitions = <int32_t *>malloc(length * sizeof(int32_t))
+        if batch.all_offsets == NULL or batch.all_partitions == NULL:
+            raise MemoryError()
     return batch
 
 
@@ -340,12 +381,14 @@ cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
     cdef int64_t open_parts
     if handle.state == CLOSED:          # by a signal handler, in the midst of sending: nobody serves any more
         finish_parts(handle, kx_parts_take_finished(&handle.parts))
-    with batch.lock:
+    with cython.critical_section(batch):
         KX_ADD(handle.open_batches, 1)
         batch.open_parts -= 1
         open_parts = batch.open_parts
     if not open_parts:
-        handle.completed.append(batch)
+        with cython.critical_section(handle):
+            batch.next = handle.completed
+            handle.completed = batch
         KX_ADD(handle.completed_count, 1)
     if handle.state == CLOSED:
         complete_batches(handle)
@@ -355,56 +398,79 @@ cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
 
 
 cdef BatchPart _start_part(Handle handle, BatchDelivery batch, int64_t length, pins):
+    """A part for the next `length` messages, which `pins` keeps in place (None: they are copied). Either all of it is done or nothing."""
     cdef BatchPart part = BatchPart()
     cdef int result
     if length > KX_MAX_BATCH:
-        raise ValueError(f"a batch holds at most {KX_MAX_BATCH} messages, not {length}")
-    if kx_part_init(&part.c, length) != 0:
-        raise MemoryError()
-    result = kx_parts_add(&handle.parts, &part.c)
-    if result == -1:
-        raise MemoryError()
+        raise ValueError(f"a chunk holds at most {KX_MAX_BATCH} messages, not {length}")
+    if batch.all_offsets != NULL:
+        result = kx_part_init(&part.c, length, &batch.all_offsets[batch.length], &batch.all_partitions[batch.length])
+    else:
+        result = kx_part_init(&part.c, length, NULL, NULL)
     if result != 0:
-        raise QueueFullError(KafkaError(RD_KAFKA_RESP_ERR__QUEUE_FULL, "too many batches are in flight; wait for some of them"))
-    part.c.owner = <void *>part
-    Py_INCREF(part)                     # released by finish_parts, after the last report
+        raise MemoryError()
     part.pins = pins
     part.batch = batch
     part.start = batch.length
+    part.c.owner = <void *>part
     batch.parts.append(part)
+    result = kx_parts_add(&handle.parts, &part.c)
+    if result != 0:
+        batch.parts.pop()
+        part.batch = None
+        if result == -1:
+            raise MemoryError()
+        raise QueueFullError(KafkaError(RD_KAFKA_RESP_ERR__QUEUE_FULL, "too many batches are in flight; wait for some of them"))
+    # From here on nothing may fail: the part is known, and ends by its reports only.
+    Py_INCREF(part)                     # released by finish_parts, after the last report
     batch.length += length
-    with batch.lock:
+    with cython.critical_section(batch):
         batch.open_parts += 1
     return part
 
 
-cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t deadline) except -1:
-    """Enqueue one segment, waiting for room as `send` does: 0, or 1 when it gave up, for good, at `part.batch.gave_up`.
+# A batch is sent by a generator, so that a thread can wait for room in the queue, and a coroutine too. It first yields the BatchDelivery, then
+# True whenever the queue is full and False whenever it has only been at it for a while. Whoever drives it waits and resumes it until it ends,
+# having set `gave_up` where the rest shall fail; or closes it. Either way each message ends up enqueued or failed.
 
-    Each message ends up enqueued or failed, also when this raises.
-    """
+cdef enum:
+    GAVE_UP = 1
+
+
+cdef int _enqueue_turns(Handle handle, BatchDelivery batch, kx_enqueue *e) except -2:
+    """Enqueue some of a segment: 0 when it is through, GAVE_UP when the rest has failed, QUEUE_FULL, or -1: go on."""
+    cdef int result
+    if handle.state != OPEN and not batch.gave_up:      # another thread, or task, closes
+        batch.gave_up = RD_KAFKA_RESP_ERR__STATE
+    if batch.gave_up:
+        with nogil:
+            kx_enqueue_abandon(e, batch.gave_up)
+        return GAVE_UP
+    with nogil:
+        result = kx_enqueue_some(e)
+    KX_ADD(handle.sent, e.accepted)
+    KX_ADD(handle.sent_bytes, e.accepted_bytes)
+    return result
+
+
+cdef BatchDelivery _send_here(Handle handle, steps, bint may_wait, int64_t deadline):
+    """Drive `steps` to the end on this thread, waiting for room as `send` does."""
     cdef unsigned long seen
-    cdef int result, milliseconds
+    cdef int milliseconds
     cdef int64_t started
     cdef bint in_callback = kx_in_callback()
-    cdef BatchDelivery batch = (<BatchPart>e.part.owner).batch
+    cdef BatchDelivery batch = next(steps)
     try:
-        while not batch.gave_up:
-            if handle.state != OPEN:            # another thread closes
-                batch.gave_up = RD_KAFKA_RESP_ERR__STATE
-                break
-            handle.let_signals()
+        while True:
+            if handle.state == OPEN:            # else another thread closes, and the rest fails
+                handle.let_signals()
             seen = kx_gate_seen(&handle.gate)
-            with nogil:
-                result = kx_enqueue_some(e)
-            KX_ADD(handle.sent, e.accepted)
-            KX_ADD(handle.sent_bytes, e.accepted_bytes)
-            e.accepted = e.accepted_bytes = 0
-            if result == 0:
-                return 0
+            full = next(steps, None)
+            if full is None:
+                return batch
             if kx_releases_waiting(&handle.releases):
                 kx_releases_empty(&handle.releases, &handle.pool)
-            if result != RD_KAFKA_RESP_ERR__QUEUE_FULL:
+            if not full:
                 continue
             if not may_wait or handle.manual or in_callback:
                 batch.gave_up = RD_KAFKA_RESP_ERR__QUEUE_FULL
@@ -416,17 +482,12 @@ cdef int _enqueue_segment(Handle handle, kx_enqueue *e, bint may_wait, int64_t d
                 with nogil:
                     kx_gate_wait(&handle.gate, seen, milliseconds)
                 KX_ADD(handle.blocked_us, kx_now_us() - started)
-    except ProducerClosedError:                 # by a signal handler
-        batch.gave_up = RD_KAFKA_RESP_ERR__STATE
+    except BaseException as exc:
+        # By a signal handler, which may have closed the producer too; or the generator's own, which has ended then.
+        batch.gave_up = RD_KAFKA_RESP_ERR__STATE if isinstance(exc, ProducerClosedError) else RD_KAFKA_RESP_ERR__INTR
+        steps.close()
+        _remember_batch(exc, batch)
         raise
-    except BaseException:
-        batch.gave_up = RD_KAFKA_RESP_ERR__INTR
-        raise
-    finally:
-        if batch.gave_up:
-            with nogil:
-                kx_enqueue_abandon(e, batch.gave_up)
-    return 1
 
 
 cdef extern from "Python.h":
@@ -441,51 +502,83 @@ cdef int _check_lengths(int64_t length, int64_t other, str what) except -1:
 
 def send_batch(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout):
     cdef Handle handle = producer.handle
-    cdef bint copy = option is _COPY
     cdef int64_t deadline = _deadline(timeout)
+    _check_batch_arguments(producer, topic, on_delivery, option, action)
+    handle.enter()
+    try:
+        steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option is _COPY,
+                             action is _BLOCK, deadline)
+        return _send_here(handle, steps, action is _BLOCK, deadline)
+    finally:
+        handle.leave()
+
+
+def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, bint copy, bint may_wait,
+                 int64_t deadline):
+    cdef Handle handle = producer.handle
     cdef Column column, key_column = None
     cdef Integers partition_numbers = None, timestamp_numbers = None
     cdef tuple same_headers = None
     cdef list each_headers = None
     cdef Topic known
     cdef BatchDelivery batch
-    cdef BatchPart part
-    _check_batch_arguments(producer, topic, on_delivery, option, action)
-    handle.enter()
+    cdef Column piece, key_piece
+    cdef _Cursor values_left, keys_left
+    cdef int64_t length
+    known = handle.topic(topic)
+    column = column_of(values, "values", False)
+    if keys is not None:
+        key_column = column_of(keys, "keys", True)
+        _check_lengths(column.length, key_column.length, "keys")
+    if partitions is not None:
+        partition_numbers = integers_of(partitions, "partitions", 0, INT32_MAX)
+        _check_lengths(column.length, partition_numbers.length, "partitions")
+    if timestamps is not None:
+        timestamp_numbers = integers_of(timestamps, "timestamps", 1, INT64_MAX)
+        _check_lengths(column.length, timestamp_numbers.length, "timestamps")
+    if headers is not None:
+        same_headers, each_headers = _batch_headers(headers, column.length)
+    if ids is not None:
+        _check_lengths(column.length, len(ids), "ids")
+    if partition_numbers is None and producer._partitioner is not None:
+        partition_numbers = _chosen_partitions(producer, handle, known, key_column, column.length, may_wait, deadline)
+    batch = _new_batch(handle, known.name, on_delivery, ids, column.length)
+    values_left = _cursor(column)
+    keys_left = None if key_column is None else _cursor(key_column)
     try:
-        known = handle.topic(topic)
-        column = column_of(values, "values", False)
-        if keys is not None:
-            key_column = column_of(keys, "keys", True)
-            _check_lengths(column.length, key_column.length, "keys")
-        if partitions is not None:
-            partition_numbers = integers_of(partitions, "partitions", 0, INT32_MAX)
-            _check_lengths(column.length, partition_numbers.length, "partitions")
-        if timestamps is not None:
-            timestamp_numbers = integers_of(timestamps, "timestamps", 1, INT64_MAX)
-            _check_lengths(column.length, timestamp_numbers.length, "timestamps")
-        if headers is not None:
-            same_headers, each_headers = _batch_headers(headers, column.length)
-        if ids is not None:
-            _check_lengths(column.length, len(ids), "ids")
-        if partition_numbers is None and producer._partitioner is not None:
-            partition_numbers = _chosen_partitions(
-                producer, handle, known, key_column, column.length,
-                action is _BLOCK, deadline)
-        batch = _new_batch(handle, known.name, on_delivery, ids)
-        try:
-            if column.length:
-                part = _start_part(handle, batch, column.length, None if copy else column.pins)
-                _enqueue_column(handle, known, part, column, key_column, partition_numbers, timestamp_numbers,
-                                same_headers, each_headers, copy, action is _BLOCK, deadline)
-        except BaseException as exc:
-            _remember_batch(exc, batch)
-            raise
-        finally:
-            _end_of_sending(handle, batch)
-        return batch
+        yield batch
+        while batch.length < column.length:
+            length = min(column.length - batch.length, PART)
+            piece = values_left.take(length)
+            key_piece = None if keys_left is None else keys_left.take(length)
+            yield from _column_steps(handle, known, batch, piece, key_piece, partition_numbers, timestamp_numbers, same_headers,
+                                     each_headers, copy)
+    except BaseException as exc:
+        if batch.length:
+            _fail_rest(handle, batch, column.length)
+        _remember_batch(exc, batch)
+        raise
     finally:
-        handle.leave()
+        _end_of_sending(handle, batch)
+
+
+cdef int _fail_rest(Handle handle, BatchDelivery batch, int64_t until) except -1:
+    """What an interruption left without a part: each has its index, and failed."""
+    cdef kx_enqueue e
+    cdef kx_segment rest
+    cdef BatchPart part
+    if batch.length == until:
+        return 0
+    part = _start_part(handle, batch, until - batch.length, None)
+    memset(&rest, 0, sizeof(rest))
+    rest.layout = KX_NULLS
+    rest.length = part.c.length
+    memset(&e, 0, sizeof(e))
+    e.part = &part.c
+    e.parts = &handle.parts
+    e.values = &rest
+    kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
+    return 0
 
 
 cdef int _remember_batch(exc, BatchDelivery batch) except -1:
@@ -562,10 +655,14 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
     return integers_of(chosen, "partitions", 0, INT32_MAX)
 
 
-cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column values, Column keys, Integers partitions,
-                         Integers timestamps, tuple same_headers, list each_headers, bint copy, bint may_wait,
-                         int64_t deadline) except -1:
-    """Enqueue a column of values, run by run: as far as one segment of each column goes."""
+def _column_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, Column keys, Integers partitions, Integers timestamps,
+                  tuple same_headers, list each_headers, bint copy):
+    """Enqueue the batch's next piece of values and keys, run by run: as far as one segment of each goes.
+
+    Of partitions, timestamps and headers the whole batch's are given.
+    """
+    cdef BatchPart part = None
+    cdef int64_t start = batch.length
     cdef kx_enqueue e
     cdef kx_segment value_run, key_run
     cdef kx_integers partition_run, timestamp_run
@@ -574,14 +671,16 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
     cdef rd_kafka_headers_t *headers = NULL         # owned
     cdef rd_kafka_headers_t **window = NULL         # owned, and so are those in it
     cdef int64_t i, windowed = 0
-    cdef int gave_up
+    cdef int result = 0
     memset(&e, 0, sizeof(e))
+    e.turns = LOOP_TURNS if handle.loop is not None else 0
     e.copy = copy
     e.rk = handle.rk
     e.topic = topic.rkt
-    e.part = &part.c
     e.parts = &handle.parts
     try:
+        part = _start_part(handle, batch, values.length, None if copy else values.pins)
+        e.part = &part.c
         if same_headers:
             headers = _make_headers(same_headers)
             e.headers = headers
@@ -607,27 +706,32 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
                 run = min(run, HEADER_WINDOW)
                 windowed = 0
                 for i in range(run):
-                    window[i] = _make_headers(each_headers[e.base + i]) if each_headers[e.base + i] else NULL
+                    pairs = each_headers[start + e.base + i]
+                    window[i] = _make_headers(pairs) if pairs else NULL
                     windowed += 1
             value_run = kx_segment_slice(&values.segments[value_segment], value_at, run)
             e.values = &value_run
             if partitions is not None:
                 partition_run = partitions.c
-                partition_run.offset += e.base
+                partition_run.offset += start + e.base
                 e.partitions = &partition_run
             if timestamps is not None:
                 timestamp_run = timestamps.c
-                timestamp_run.offset += e.base
+                timestamp_run.offset += start + e.base
                 e.timestamps = &timestamp_run
             e.next = 0
-            gave_up = _enqueue_segment(handle, &e, may_wait, deadline)
+            while True:
+                result = _enqueue_turns(handle, batch, &e)
+                if result == 0 or result == GAVE_UP:
+                    break
+                yield result == RD_KAFKA_RESP_ERR__QUEUE_FULL
             for i in range(windowed):
                 if window[i] != NULL:
                     rd_kafka_headers_destroy(window[i])
             windowed = 0
             e.values = NULL
             e.base += run
-            if gave_up:
+            if result == GAVE_UP:
                 break
             value_at += run
             key_at += run
@@ -638,71 +742,78 @@ cdef int _enqueue_column(Handle handle, Topic topic, BatchPart part, Column valu
         free(window)
         if headers != NULL:
             rd_kafka_headers_destroy(headers)
-        # Given up, or interrupted: the run at hand has been answered by _enqueue_segment, what comes behind it is here.
+        # Given up, or interrupted: what is left of the run at hand (nothing, as a rule), then what comes behind it.
         if e.values != NULL:
+            kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
             e.base += kx_segment_length(e.values)
-        if e.base < part.c.length:
+        if part is not None and e.base < part.c.length:
             memset(&value_run, 0, sizeof(value_run))
             value_run.layout = KX_NULLS
             value_run.length = part.c.length - e.base
             e.values = &value_run
             e.next = 0
-            kx_enqueue_abandon(&e, part.batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
-    return 0
+            kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
 
 
 def send_table(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout):
     cdef Handle handle = producer.handle
-    cdef bint copy = option is _COPY
     cdef int64_t deadline = _deadline(timeout)
+    _check_batch_arguments(producer, topic, on_delivery, option, action)
+    handle.enter()
+    try:
+        steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option is _COPY,
+                             action is _BLOCK, deadline)
+        return _send_here(handle, steps, action is _BLOCK, deadline)
+    finally:
+        handle.leave()
+
+
+def _table_steps(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, bint copy, bint may_wait,
+                 int64_t deadline):
+    cdef Handle handle = producer.handle
     cdef _Stream stream = _Stream()
     cdef BatchDelivery batch
     cdef Topic known
-    _check_batch_arguments(producer, topic, on_delivery, option, action)
     if not _is_arrow(table):
         raise TypeError(
             f"table must have __arrow_c_stream__ or __arrow_c_array__ (pyarrow, Polars, DuckDB, pandas), not {type(table).__name__}")
     if isinstance(headers, str):
         raise TypeError("headers must be a sequence of column names, not a str")
     names = list(headers)
-    handle.enter()
+    known = handle.topic(topic)
+    stream.open(table, "table")
+    if stream.schema.format.decode() != "+s":
+        raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
+    columns = [_column_name(stream, i) for i in range(stream.schema.n_children)]
+    where = {}
+    for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp),
+                       *(("headers", header) for header in names)):
+        if name is None:
+            if role == "value":
+                raise TypeError("value must be the name of a column")
+            continue
+        if not isinstance(name, str):
+            raise TypeError(f"{role} must be the name of a column, not {type(name).__name__}")
+        if name not in columns:
+            raise ValueError(f"{role}: the table has no column {name!r}; it has {', '.join(columns)}")
+        if columns.count(name) > 1:
+            raise ValueError(f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all but one")
+        where[name] = columns.index(name)
+    batch = _new_batch(handle, known.name, on_delivery, None, 0)
     try:
-        known = handle.topic(topic)
-        stream.open(table, "table")
-        if stream.schema.format.decode() != "+s":
-            raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
-        columns = [_column_name(stream, i) for i in range(stream.schema.n_children)]
-        where = {}
-        for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp),
-                           *(("headers", header) for header in names)):
-            if name is None:
-                if role == "value":
-                    raise TypeError("value must be the name of a column")
-                continue
-            if not isinstance(name, str):
-                raise TypeError(f"{role} must be the name of a column, not {type(name).__name__}")
-            if name not in columns:
-                raise ValueError(f"{role}: the table has no column {name!r}; it has {', '.join(columns)}")
-            if columns.count(name) > 1:
-                raise ValueError(f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all but one")
-            where[name] = columns.index(name)
-        batch = _new_batch(handle, known.name, on_delivery, None)
-        try:
-            while True:
-                holder = stream.next()
-                if holder is None:
-                    break
-                handle.let_signals()
-                _send_chunk(producer, handle, known, batch, stream, holder, where, value, key, partition, timestamp, names, copy,
-                            action is _BLOCK, deadline)
-        except BaseException as exc:
-            _remember_batch(exc, batch)
-            raise
-        finally:
-            _end_of_sending(handle, batch)
-        return batch
+        yield batch
+        while True:
+            holder = stream.next()
+            if holder is None:
+                break
+            yield from _chunk_steps(producer, handle, known, batch, stream, holder, where, value, key, partition, timestamp, names, copy,
+                                    may_wait, deadline)
+            yield False
+    except BaseException as exc:
+        _remember_batch(exc, batch)
+        raise
     finally:
-        handle.leave()
+        _end_of_sending(handle, batch)
 
 
 cdef str _column_name(_Stream stream, int64_t i):
@@ -734,12 +845,11 @@ cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, 
     return integers
 
 
-cdef int _send_chunk(Producer producer, Handle handle, Topic topic, BatchDelivery batch, _Stream stream, holder, dict where, value, key,
-                     partition, timestamp, list header_names, bint copy, bint may_wait, int64_t deadline) except -1:
+def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery batch, _Stream stream, holder, dict where, value, key,
+                 partition, timestamp, list header_names, bint copy, bint may_wait, int64_t deadline):
     cdef kx_arrow_array *array = _array_of(holder)
     cdef Column values, keys = None
     cdef Integers partitions = None, timestamps = None
-    cdef BatchPart part
     cdef const char *problem = kx_table_check(stream.schema, array)
     if problem != NULL:
         raise ValueError(f"table: malformed Arrow array: {problem.decode()}")
@@ -757,23 +867,24 @@ cdef int _send_chunk(Producer producer, Handle handle, Topic topic, BatchDeliver
         timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
     header_columns = [_child_column(stream, array, where[name], f"headers ({name})") for name in header_names]
     if values.length == 0:
-        return 0
-    part = _start_part(handle, batch, values.length, None if copy else holder)
-    _enqueue_table_chunk(handle, topic, part, values, keys, partitions, timestamps, header_names, header_columns, copy,
-                         may_wait, deadline)
-    return 0
+        return
+    yield from _rows_steps(handle, topic, batch, values, keys, partitions, timestamps, header_names, header_columns,
+                           None if copy else holder)
 
 
-cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column values, Column keys,
-                              Integers partitions, Integers timestamps, list header_names, list header_columns, bint copy,
-                              bint may_wait, int64_t deadline) except -1:
+def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, Column keys, Integers partitions, Integers timestamps,
+                list header_names, list header_columns, pins):
+    """Enqueue a chunk of a table, one segment of each column, which `pins` keeps in place (None: its values are copied)."""
     cdef kx_enqueue e
+    cdef BatchPart part = None
+    cdef int result = 0
     cdef size_t i, count = len(header_columns)
     cdef kx_segment *segments = NULL        # owned
     cdef const char **names = NULL          # owned; what it points at is kept by `encoded`
     memset(&e, 0, sizeof(e))
-    encoded = [name.encode() for name in header_names]
     try:
+        part = _start_part(handle, batch, values.length, pins)
+        encoded = [name.encode() for name in header_names]
         if count:
             segments = <kx_segment *>malloc(count * sizeof(kx_segment))
             names = <const char **>malloc(count * sizeof(char *))
@@ -782,10 +893,11 @@ cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column
             for i in range(count):
                 segments[i] = (<Column>header_columns[i]).segments[0]
                 names[i] = <bytes>encoded[i]
+        e.turns = LOOP_TURNS if handle.loop is not None else 0
         e.header_columns = segments
         e.header_names = names
         e.header_count = count
-        e.copy = copy
+        e.copy = pins is None
         e.rk = handle.rk
         e.topic = topic.rkt
         e.part = &part.c
@@ -797,15 +909,17 @@ cdef int _enqueue_table_chunk(Handle handle, Topic topic, BatchPart part, Column
             e.partitions = &partitions.c
         if timestamps is not None:
             e.timestamps = &timestamps.c
-        _enqueue_segment(handle, &e, may_wait, deadline)
-    except BaseException:
-        # After _enqueue_segment there is nothing left; where something else failed, not one of them was tried.
-        e.part = &part.c
-        e.parts = &handle.parts
-        e.values = &values.segments[0]
-        kx_enqueue_abandon(&e, RD_KAFKA_RESP_ERR__INTR)
-        raise
+        while True:
+            result = _enqueue_turns(handle, batch, &e)
+            if result == 0 or result == GAVE_UP:
+                break
+            yield result == RD_KAFKA_RESP_ERR__QUEUE_FULL
     finally:
+        # Interrupted, or nothing could be tried: all that is left fails. As a rule nothing is.
+        if part is not None:
+            e.part = &part.c
+            e.parts = &handle.parts
+            e.values = &values.segments[0]
+            kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
         free(segments)
         free(<void *>names)
-    return 0

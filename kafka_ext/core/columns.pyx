@@ -6,17 +6,13 @@ from array import array as _array
 from collections.abc import Sequence as _Sequence
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer
-from cpython.bytes cimport PyBytes_CheckExact
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stdint cimport INT64_MIN
-from libc.stdlib cimport malloc
 
 cdef extern from "Python.h":
     int PyObject_GetBuffer(object exporter, Py_buffer *view, int flags) except -1
-
-cdef extern from *:
-    ctypedef struct PyTupleObject:
-        PyObject **ob_item
+    Py_ssize_t PySequence_Fast_GET_SIZE(object sequence) noexcept
+    PyObject **PySequence_Fast_ITEMS(object sequence) noexcept
 
 cdef extern from "kafka_ext/columns.h" nogil:
     ctypedef struct kx_arrow_schema:
@@ -79,6 +75,8 @@ cdef extern from "kafka_ext/columns.h" nogil:
     int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t absent) noexcept
     const char *kx_table_check(const kx_arrow_schema *schema, const kx_arrow_array *array) noexcept
     bint kx_table_has_nulls(const kx_arrow_array *array) noexcept
+    Py_ssize_t kx_objects_hold(PyObject *const *objects, Py_ssize_t count, PyObject **held) noexcept
+    void kx_objects_drop(PyObject **held, Py_ssize_t count) noexcept
     int64_t kx_integers_outside(const kx_integers *c, int64_t least, int64_t most) noexcept
 
 
@@ -102,7 +100,8 @@ cdef extern from "kafka_ext/batch.h" nogil:
     void kx_parts_destroy(kx_parts *parts) noexcept
     int kx_parts_add(kx_parts *parts, kx_part *part) noexcept
     void kx_parts_remove(kx_parts *parts, kx_part *part) noexcept
-    int kx_part_init(kx_part *part, int64_t length) noexcept
+    int kx_part_init(kx_part *part, int64_t length, int64_t *offsets, int32_t *partitions) noexcept
+    void kx_parts_pinned(kx_parts *parts, int64_t *messages, int64_t *bytes) noexcept
     void kx_part_destroy(kx_part *part) noexcept
     bint kx_opaque_is_part(const void *opaque) noexcept
     kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t *message) noexcept
@@ -120,6 +119,7 @@ cdef extern from "kafka_ext/batch.h" nogil:
         const char **header_names
         size_t header_count
         bint copy
+        int turns
         rd_kafka_t *rk
         rd_kafka_topic_t *topic
         kx_part *part
@@ -130,6 +130,11 @@ cdef extern from "kafka_ext/batch.h" nogil:
         int64_t accepted_bytes
     int kx_enqueue_some(kx_enqueue *e) noexcept
     void kx_enqueue_abandon(kx_enqueue *e, int32_t code) noexcept
+
+
+# So many messages of a column are answered for, kept in place and let go together.
+cdef enum:
+    PART = 65536
 
 
 # ------------------------------------------------------------------ what keeps memory in place
@@ -160,6 +165,51 @@ cdef _Export _export(object exporter, str what):
 
 
 @cython.final
+cdef class _Objects:
+    """References to exact `bytes` and None. What a tuple would do, but it walks through memory without waiting for each object."""
+
+    cdef PyObject **items       # owned, with a reference to each
+    cdef Py_ssize_t count
+
+    def __cinit__(self):
+        self.items = NULL
+
+    def __dealloc__(self):
+        kx_objects_drop(self.items, self.count)
+        free(self.items)
+
+
+cdef bint _add_objects(Column column, object sequence) except -1:
+    """Add the items of a list or tuple, a snapshot; False, and nothing is added, where there are others than exact `bytes` and None.
+
+    In pieces that are let go one by one: nobody waits, in the end, for the release of millions.
+    """
+    cdef _Objects objects
+    cdef kx_segment *segment
+    cdef Py_ssize_t start = 0, n, piece
+    with cython.critical_section(sequence):     # it keeps its length and its items until all are held
+        n = PySequence_Fast_GET_SIZE(sequence)
+        while start < n:
+            piece = min(n - start, PART)
+            objects = _Objects()
+            objects.items = <PyObject **>malloc(piece * sizeof(PyObject *))
+            if objects.items == NULL:
+                raise MemoryError()
+            objects.count = kx_objects_hold(PySequence_Fast_ITEMS(sequence) + start, piece, objects.items)
+            if objects.count != piece:
+                column.clear()
+                return False
+            segment = column.add()
+            segment.layout = KX_OBJECTS
+            segment.index = objects.items
+            segment.length = piece
+            column.pins.append(objects)
+            start += piece
+    column.length = n
+    return True
+
+
+@cython.final
 cdef class _Spans:
     """Pointer and length of each item of a sequence that holds more than exact `bytes`, and what keeps each in place."""
 
@@ -176,17 +226,17 @@ cdef class _Spans:
         free(self.items)
 
 
-cdef _Spans _spans(tuple objects, bytes what):
+cdef _Spans _spans(tuple objects, Py_ssize_t start, Py_ssize_t n, bytes what):
     cdef _Spans spans = _Spans()
-    cdef Py_ssize_t i, n = len(objects)
-    spans.items = <kx_bytes *>malloc(max(n, 1) * sizeof(kx_bytes))
+    cdef Py_ssize_t i
+    spans.items = <kx_bytes *>malloc(n * sizeof(kx_bytes))
     if spans.items == NULL:
         raise MemoryError()
     for i in range(n):
         try:
-            kx_bytes_get(objects[i], &spans.items[i], what)
+            kx_bytes_get(objects[start + i], &spans.items[i], what)
         except (TypeError, ValueError, BufferError) as exc:
-            raise type(exc)(f"item {i} of {exc}") if type(exc) is not UnicodeEncodeError else exc
+            raise type(exc)(f"item {start + i} of {exc}") if type(exc) is not UnicodeEncodeError else exc
         spans.count = i + 1
     return spans
 
@@ -321,7 +371,7 @@ cdef class Column:
     cdef kx_segment *segments       # owned; what they point at is kept by `pins`
     cdef size_t count
     cdef int64_t length             # -1: one for all
-    cdef list pins
+    cdef list pins                  # one for each segment (none where somebody else keeps all)
 
     def __cinit__(self):
         self.segments = NULL
@@ -329,6 +379,11 @@ cdef class Column:
 
     def __dealloc__(self):
         free(self.segments)
+
+    cdef int clear(self) except -1:
+        self.count = 0
+        self.pins.clear()
+        return 0
 
     cdef kx_segment *add(self) except NULL:
         cdef kx_segment *larger = <kx_segment *>realloc(self.segments, (self.count + 1) * sizeof(kx_segment))
@@ -356,6 +411,42 @@ cdef class Column:
         return 0
 
 
+@cython.final
+cdef class _Cursor:
+    """Takes a column piece by piece."""
+
+    cdef Column column
+    cdef size_t segment
+    cdef int64_t at                 # in that segment
+
+    cdef Column take(self, int64_t count):
+        """The next `count` messages, which must be there; one for all stays that."""
+        cdef Column piece
+        cdef int64_t run, left = count
+        if self.column.length < 0:
+            return self.column
+        piece = Column()
+        while left:
+            run = min(left, kx_segment_length(&self.column.segments[self.segment]) - self.at)
+            if run:
+                piece.add()[0] = kx_segment_slice(&self.column.segments[self.segment], self.at, run)
+                piece.pins.append(self.column.pins[self.segment])
+                self.at += run
+                left -= run
+            else:
+                self.column.pins[self.segment] = None       # its pieces keep it now, as long as they are in flight
+                self.segment += 1
+                self.at = 0
+        piece.length = count
+        return piece
+
+
+cdef _Cursor _cursor(Column column):
+    cdef _Cursor cursor = _Cursor()
+    cursor.column = column
+    return cursor
+
+
 cdef bint _is_arrow(object source):
     return hasattr(source, "__arrow_c_array__") or hasattr(source, "__arrow_c_stream__")
 
@@ -366,14 +457,11 @@ cdef Column column_of(object source, str what, bint one_allowed):
     cdef kx_segment *segment
     cdef _Stream stream
     cdef _Export export
-    cdef tuple objects
-    cdef Py_ssize_t i, n
-    cdef bint plain = True
+    cdef Py_ssize_t start
     if isinstance(source, (str, bytes, bytearray)):
         if not one_allowed:
             raise TypeError(f"{what} must be many values; a lone {type(source).__name__} is one: put it in a list")
-        objects = (source,)
-        spans = _spans(objects, what.encode())
+        spans = _spans((source,), 0, 1, what.encode())
         column.pins.append(spans)
         segment = column.add()
         segment.layout = KX_ONE
@@ -382,37 +470,28 @@ cdef Column column_of(object source, str what, bint one_allowed):
         column.length = -1
         return column
     if isinstance(source, (list, tuple)):
-        objects = tuple(source)         # a snapshot: the caller may change the list
-        n = len(objects)
-        for i in range(n):
-            item = objects[i]
-            if not PyBytes_CheckExact(item) and item is not None:
-                plain = False
-                break
-        segment = column.add()
-        segment.length = n
-        if plain:
-            segment.layout = KX_OBJECTS
-            segment.index = <void *>&(<PyTupleObject *><PyObject *>objects).ob_item[0]
-            column.pins.append(objects)
-        else:
-            segment.layout = KX_POINTERS
-            spans = _spans(objects, what.encode())
-            segment.index = (<_Spans>spans).items
-            segment.width = sizeof(kx_bytes)
-            column.pins.append(spans)
-        column.length = n
+        items = source if type(source) in (list, tuple) else tuple(source)
+        if not _add_objects(column, items):
+            items = tuple(items)            # a snapshot: the caller may change the list
+            for start in range(0, len(items), PART):
+                spans = _spans(items, start, min(len(items) - start, PART), what.encode())
+                segment = column.add()
+                segment.layout = KX_POINTERS
+                segment.index = (<_Spans>spans).items
+                segment.length = (<_Spans>spans).count
+                segment.width = sizeof(kx_bytes)
+                column.pins.append(spans)
+            column.length = len(items)
         return column
     if _is_arrow(source):
         stream = _Stream()
         stream.open(source, what)
-        column.pins.append(stream)
         while True:
             holder = stream.next()
             if holder is None:
                 return column
-            column.pins.append(holder)
             column.add_arrow(stream.schema, _array_of(holder), what, NULL)
+            column.pins.append(holder)
     if PyObject_CheckBuffer(source):
         export = _export(source, what)
         column.pins.append(export)

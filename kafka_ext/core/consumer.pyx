@@ -1,7 +1,6 @@
 # Reading topics back: librdkafka's consumer with no group, all partitions into one queue, taken from it in large batches by a loop
 # without the GIL. What users see of it is EmbeddedBroker.messages() and kafka_ext.testing.TopicReader.
 
-from libc.stdlib cimport calloc
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX

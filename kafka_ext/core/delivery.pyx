@@ -3,11 +3,9 @@
 # Whoever serves (the events thread, or under manual polling the caller) takes all that waits, does without the GIL what needs none,
 # takes it once for the rest, and gives the events back to librdkafka after their callbacks have returned (rules 1 and 3).
 
-import json as _json
 import logging as _logging
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
-from libc.stdlib cimport realloc
 from libc.string cimport strncpy
 
 cdef extern from "Python.h":
@@ -15,6 +13,11 @@ cdef extern from "Python.h":
     # As a pointer, so that a failure is looked at here: a try-except would save the thread's exception state for each record.
     PyObject *PyObject_Vectorcall(object callable, PyObject **arguments, size_t count, void *names) noexcept
     void Py_DECREF(object o) noexcept
+    void PyErr_Clear() noexcept
+    ctypedef struct PyTypeObject:
+        PyObject *(*tp_new)(PyTypeObject *kind, PyObject *arguments, PyObject *keywords) noexcept
+
+cdef tuple _NOTHING = ()
 
 cdef extern from *:
     void __builtin_prefetch(const void *address) noexcept nogil
@@ -37,7 +40,7 @@ cdef int64_t serve_here(Handle handle, int timeout_ms) except -1:
         with nogil:                         # the events thread itself, or its successor
             return serve(handle, timeout_ms)
     cdef unsigned long seen = kx_gate_seen(&handle.gate)
-    if not handle.serving.acquire(False):
+    if not KX_TRY(handle.serving):
         with nogil:                         # another thread serves
             kx_gate_wait(&handle.gate, seen, timeout_ms)
         return 0
@@ -48,7 +51,7 @@ cdef int64_t serve_here(Handle handle, int timeout_ms) except -1:
         return served
     finally:
         handle.serving_thread = 0
-        handle.serving.release()
+        KX_LET(handle.serving)
 
 
 cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
@@ -59,6 +62,13 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     cdef kx_part *finished
 
     handle.todo_count = 0
+    if handle.at_hand != NULL:              # an event loop has begun with it
+        events[0] = handle.at_hand
+        count = 1
+        messages = handle.at_hand_answered + rd_kafka_event_message_count(handle.at_hand)
+        quiet = sort_reports(handle, handle.at_hand)
+        handle.at_hand = NULL
+        timeout_ms = 0
     event = rd_kafka_queue_poll(handle.queue, timeout_ms)
     while event != NULL:
         events[count] = event
@@ -93,6 +103,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
             finish_parts(handle, finished)
             if complete_batches(handle) or finished != NULL:
                 ended = 1
+            if handle.answers is not None:
+                pass_on_answers(handle)
             kx_leave_callbacks()
     kx_releases_publish(&handle.releases)
     for i in range(count):
@@ -150,7 +162,9 @@ cdef int note(Handle handle, const rd_kafka_message_t *message) noexcept nogil:
         larger = <const rd_kafka_message_t **>realloc(<void *>handle.todo, size * sizeof(void *))
         if larger == NULL:
             with gil:
+                kx_enter_callbacks()
                 report(handle, message)             # out of memory: not later, then, but now
+                kx_leave_callbacks()
             return 0
         handle.todo = larger
         handle.todo_size = size
@@ -173,16 +187,24 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
             unheard(handle, message)
             kx_message_release(&handle.pool, message._private)
             return 0
-        error = delivery_error(handle, message)
+        error = error_of(handle, message)
     else:
         KX_ADD(handle.delivered, 1)
         if kept == NULL or kept.on_delivery == NULL:
             kx_message_release(&handle.pool, message._private)
             return 0
     on_delivery = <object>kept.on_delivery
+    if handle.loop is not None and isinstance(on_delivery, _Future):
+        answer(handle, message, kept, on_delivery, error)
+        kx_message_release(&handle.pool, message._private)
+        return 0
     metadata = handle.spare
     if metadata is None:
-        metadata = RecordMetadata.__new__(RecordMetadata)
+        metadata = new_metadata(handle)
+        if metadata is None:
+            call_failed(handle, on_delivery)
+            kx_message_release(&handle.pool, message._private)
+            return 0
     else:
         handle.spare = None
     metadata.message = message
@@ -209,6 +231,38 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
     return 0
 
 
+cdef RecordMetadata new_metadata(Handle handle):
+    """One to be filled; the one in reserve where there is no memory; None, with the error set, where that is gone as well.
+
+    By type's own slot, and what comes of it looked at here: a try-except would save the thread's exception state for each record.
+    """
+    cdef PyObject *made = (<PyTypeObject *>RecordMetadata).tp_new(<PyTypeObject *>RecordMetadata, <PyObject *>_NOTHING, NULL)   # owned
+    cdef RecordMetadata metadata
+    if made != NULL:
+        metadata = <RecordMetadata>made
+        Py_DECREF(metadata)
+        if handle.reserve is None:
+            handle.reserve, metadata = metadata, None
+            return new_metadata(handle)
+        return metadata
+    metadata = handle.reserve
+    if metadata is not None:
+        handle.reserve = None
+        PyErr_Clear()
+    return metadata
+
+
+cdef object error_of(Handle handle, const rd_kafka_message_t *message):
+    """The error of a failed record, in any case: without memory for its text, or with a signal handler that raises meanwhile."""
+    try:
+        return delivery_error(handle, message)
+    except MemoryError:
+        pass
+    except BaseException as exc:
+        not_lost(handle, exc)
+    return _prepared_error(message.err)
+
+
 cdef int call_failed(Handle handle, object callback) noexcept:
     """A callback has raised: the exception is set, and taken from there."""
     KX_ADD(handle.callback_errors, 1)
@@ -224,11 +278,24 @@ cdef int _propagate() except -1:
 
 
 cdef object delivery_error(Handle handle, const rd_kafka_message_t *message):
-    fatal = _fatal_error(handle.rk)
-    if fatal is not None and (message.err == RD_KAFKA_RESP_ERR__FATAL or fatal == <int>message.err):
-        return fatal
     cdef const char *text = rd_kafka_message_produce_errstr(message)
-    return KafkaError(message.err, text.decode("utf-8", "replace") if text != NULL else None)
+    # Brokers name some record errors in words and send an empty text with others, which is no reason to have none.
+    return report_error(handle, message.err, text.decode("utf-8", "replace") if text != NULL and text[0] != 0 else None)
+
+
+cdef object report_error(Handle handle, int code, text):
+    """The error of a record's report. One that a fatal error has failed says so: librdkafka purges the queue then, unasked."""
+    # After a fatal error rd_kafka_produceva, unlike rd_kafka_produce, returns the code of the error itself.
+    if handle.rk != NULL and code == rd_kafka_fatal_error(handle.rk, NULL, 0):
+        return _fatal_error(handle.rk)
+    if handle.rk != NULL and code in (RD_KAFKA_RESP_ERR__FATAL, RD_KAFKA_RESP_ERR__PURGE_QUEUE, RD_KAFKA_RESP_ERR__PURGE_INFLIGHT):
+        fatal = _fatal_error(handle.rk)
+        if fatal is not None:
+            if code == RD_KAFKA_RESP_ERR__FATAL:
+                return fatal
+            words = rd_kafka_err2str(<rd_kafka_resp_err_t>code).decode("utf-8", "replace")
+            return KafkaError(code, f"{words}, after the fatal error {fatal}", is_fatal=True)
+    return KafkaError(code, text)
 
 
 cdef int callback_raised(Handle handle, object callback, object exc) except -1:
@@ -298,7 +365,9 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
             handle.stats_json = rd_kafka_event_stats(event)
             callback = handle.callbacks.get("stats_cb")
             if callback is not None:
-                call(handle, callback, (_json.loads(handle.stats_json),))
+                from json import loads
+
+                call(handle, callback, (loads(handle.stats_json),))
         elif kind == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
             serve_token_refresh(handle, event)
     except BaseException as exc:
@@ -348,15 +417,28 @@ cdef int serve_error(Handle handle, rd_kafka_event_t *event) except -1:
 
 cdef int serve_token_refresh(Handle handle, rd_kafka_event_t *event) except -1:
     cdef const char *config = rd_kafka_event_config_string(event)
-    cdef char[512] errstr
-    cdef const char **extensions = NULL     # owned; what it points at is kept by `encoded`
     callback = handle.callbacks["oauthbearer_token_refresh_cb"]
     try:
         token = callback(config.decode("utf-8", "replace") if config != NULL else "")
-        value = token.value.encode()
-        principal = token.principal.encode()
-        encoded = [part.encode() for pair in token.extensions.items() for part in pair]
-        lifetime = token.lifetime_ms
+        if token is None and handle.loop is not None:
+            return 0                # a coroutine gets it: it comes later, to set_token() or refuse_token()
+        set_token(handle, token)
+    except BaseException as exc:
+        refuse_token(handle, exc)
+        KX_ADD(handle.callback_errors, 1)
+        callback_raised(handle, callback, exc)
+    return 0
+
+
+def set_token(Handle handle, token):
+    """Give librdkafka the OAuthBearerToken that it has asked for (rd_kafka_oauthbearer_set_token)."""
+    cdef char[512] errstr
+    cdef const char **extensions = NULL     # owned; what it points at is kept by `encoded`
+    cdef int64_t lifetime = token.lifetime_ms
+    value = token.value.encode()
+    principal = token.principal.encode()
+    encoded = [part.encode() for pair in token.extensions.items() for part in pair]
+    try:
         extensions = <const char **>malloc((len(encoded) + 1) * sizeof(char *))
         if extensions == NULL:
             raise MemoryError()
@@ -364,14 +446,17 @@ cdef int serve_token_refresh(Handle handle, rd_kafka_event_t *event) except -1:
             extensions[i] = <bytes>part
         if rd_kafka_oauthbearer_set_token(handle.rk, value, lifetime, principal, extensions, len(encoded), errstr, sizeof(errstr)):
             raise ValueError((<bytes>errstr).decode("utf-8", "replace"))
-    except BaseException as exc:
-        reason = f"{type(exc).__name__}: {exc}".encode()
-        rd_kafka_oauthbearer_set_token_failure(handle.rk, reason)
-        KX_ADD(handle.callback_errors, 1)
-        callback_raised(handle, callback, exc)
     finally:
         free(<void *>extensions)
-    return 0
+
+
+def refuse_token(Handle handle, exc):
+    """Tell librdkafka that there is no token, and why; it asks again later (rd_kafka_oauthbearer_set_token_failure)."""
+    try:
+        reason = f"{type(exc).__name__}: {exc}".encode()
+    except MemoryError:
+        reason = b"MemoryError"             # without an answer, librdkafka would never ask again
+    rd_kafka_oauthbearer_set_token_failure(handle.rk, reason)
 
 
 cdef void _on_throttle(rd_kafka_t *rk, const char *broker_name, int32_t broker_id, int throttle_time_ms, void *opaque) noexcept nogil:
@@ -390,14 +475,16 @@ cdef void _on_throttle(rd_kafka_t *rk, const char *broker_name, int32_t broker_i
     end[0] = throttle
 
 
-cdef int serve_throttles(Handle handle) except -1:
+cdef int serve_throttles(Handle handle) noexcept:
     cdef Throttle *throttle
-    callback = handle.callbacks.get("throttle_cb")
     while handle.throttles != NULL:
         throttle = handle.throttles
         handle.throttles = throttle.next
-        arguments = (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000.0)
+        try:
+            callback = handle.callbacks.get("throttle_cb")
+            if callback is not None:
+                call(handle, callback, (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000.0))
+        except BaseException as exc:
+            not_lost(handle, exc)
         free(throttle)
-        if callback is not None:
-            call(handle, callback, arguments)
     return 0

@@ -119,6 +119,19 @@ class KafkaError:
         return _restore_error, (int(self._code), self._message, self._fatal, self._retriable, self._abort)
 
 
+# One of each, made beforehand: where there is no memory to say more, a failed record is still reported as failed, and with its code.
+cdef int _FIRST_CODE = min(ErrorCode)
+cdef list _PREPARED = [KafkaError(code) for code in range(min(ErrorCode), max(ErrorCode) + 1)]
+
+
+cdef object _prepared_error(int code):
+    """The error for `code`, without an allocation."""
+    cdef int i = code - _FIRST_CODE
+    if not 0 <= i < len(_PREPARED):
+        i = RD_KAFKA_RESP_ERR__FAIL - _FIRST_CODE
+    return _PREPARED[i]
+
+
 def _restore_error(code, message, fatal, retriable, abort):
     return KafkaError(code, message, is_fatal=fatal, is_retriable=retriable, transaction_requires_abort=abort)
 
@@ -205,12 +218,14 @@ cdef int check_error(rd_kafka_error_t *error, str call) except -1:
     """Raise for a rich error that librdkafka's function `call` returned, and free it (owned by the caller of that function)."""
     if error == NULL:
         return 0
-    value = KafkaError(
-        rd_kafka_error_code(error),
-        f"{call}: {rd_kafka_error_string(error).decode('utf-8', 'replace')}",
-        is_fatal=rd_kafka_error_is_fatal(error),
-        is_retriable=bool(rd_kafka_error_is_retriable(error)),
-        transaction_requires_abort=rd_kafka_error_txn_requires_abort(error),
-    )
-    rd_kafka_error_destroy(error)
+    try:
+        value = KafkaError(
+            rd_kafka_error_code(error),
+            f"{call}: {rd_kafka_error_string(error).decode('utf-8', 'replace')}",
+            is_fatal=rd_kafka_error_is_fatal(error),
+            is_retriable=bool(rd_kafka_error_is_retriable(error)),
+            transaction_requires_abort=rd_kafka_error_txn_requires_abort(error),
+        )
+    finally:
+        rd_kafka_error_destroy(error)
     raise _exception(value)

@@ -75,6 +75,7 @@ cdef class Topic:
     cdef int partition_count        # cached for partitioners written in Python; 0: not known
     cdef int64_t counted_at
     cdef bint asking                # a thread is finding that out
+    cdef Topic next                 # in Handle.all_topics
 
     def __cinit__(self):
         self.rkt = NULL
@@ -93,6 +94,9 @@ cdef struct Throttle:
     char[256] broker_name
 
 
+cdef class BatchDelivery
+
+
 @cython.final
 cdef class Handle:
     """A producer's C side. `Producer` and the events thread share it, so that a producer can be collected while it works.
@@ -102,14 +106,15 @@ cdef class Handle:
 
     cdef rd_kafka_t *rk             # owned
     cdef rd_kafka_queue_t *queue    # owned: where all events come
-    cdef dict topics                # str -> Topic
+    cdef dict topics                # str -> Topic: where they are found
+    cdef Topic all_topics           # chained: where they are kept, and nothing is needed to put one there
     cdef Topic last_topic           # the one used last; not used by free-threaded builds, where reading it would need a lock
     cdef kx_pool pool
     cdef kx_releases releases
     cdef kx_parts parts             # batches in flight
     cdef bint parts_made
     cdef int64_t open_batches       # those that are not completed yet
-    cdef list completed             # batches whose sender came last: to be completed by the serving thread
+    cdef BatchDelivery completed    # chained, the last one first: batches whose sender came last, to be completed by the serving thread
     cdef int64_t completed_count
     cdef kx_gate gate
     cdef bint gate_made
@@ -118,6 +123,7 @@ cdef class Handle:
     cdef readonly bint manual       # no events thread: whoever calls serves
     cdef public bint abandoned      # its producer was dropped: deliver what there is, then end
     cdef bint stop                  # the events thread shall end
+    cdef bint in_run                # and has not yet
     cdef int64_t callers            # calls that may touch rk right now; close() waits for them
     cdef int users                  # who keeps rk: this handle until destroy(), and each call set `aside`
     cdef public bint hurry          # a close elsewhere has run out of time: purge now
@@ -128,17 +134,24 @@ cdef class Handle:
     cdef int64_t failed
     cdef int64_t callback_errors
     cdef int64_t blocked_us
-    cdef object serving             # threading.Lock: one thread serves at a time
+    cdef int serving                # 1: a thread serves, one at a time (KX_TRY)
     cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
     cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
     cdef size_t todo_count
     cdef size_t todo_size
     cdef Throttle *throttles        # owned; only touched by the serving thread (and by rd_kafka_queue_poll, on that thread)
     cdef RecordMetadata spare       # reused while callbacks do not keep it
+    cdef RecordMetadata reserve     # for the report for which there is no memory
     cdef object callbacks           # dict: error_cb, stats_cb, throttle_cb, log_cb, oauthbearer_token_refresh_cb
     cdef list raised                # manual polling: what callbacks raised, for the serving call to raise
     cdef bytes stats_json           # the newest statistics
     cdef dict unheard               # (topic, code) -> [count, error] of this turn's failures without a callback
+    # Served by an asyncio event loop (core/aio.pyx); None, 0 and NULL otherwise.
+    cdef object loop
+    cdef unsigned long loop_thread  # the thread that the loop ran in when it last served
+    cdef rd_kafka_event_t *at_hand  # owned: reports of which some have been answered
+    cdef int64_t at_hand_answered   # how many
+    cdef list answers               # futures and their outcomes, found in another thread than the loop's
     cdef object __weakref__
 
     def __cinit__(self):
@@ -146,6 +159,7 @@ cdef class Handle:
         self.queue = NULL
         self.todo = NULL
         self.throttles = NULL
+        self.at_hand = NULL
         self.gate_made = False
         self.state = CLOSED
         self.generation = kx_fork_generation
@@ -166,11 +180,10 @@ cdef class Handle:
         if kx_parts_init(&self.parts) != 0:
             raise MemoryError()
         self.parts_made = True
-        self.completed = []
+        self.reserve = RecordMetadata.__new__(RecordMetadata)
         self.topics = {}
         self.callbacks = callbacks
         self.manual = manual
-        self.serving = _threading.Lock()
         self.raised = []
         conf = make_conf(settings, extra_names)
         # Rule 3: all that librdkafka has to say comes through queues. The refresh event is asked for only with a callback to
@@ -248,12 +261,22 @@ cdef class Handle:
                 f"{call}() inside a callback of the same producer would wait for that callback; call it outside"))
 
     @property
+    def loop_thread_id(self):
+        """The thread whose event loop serves, as threading.get_ident() has it; 0: none."""
+        return self.loop_thread
+
+    @property
     def forked(self):
         return self.generation != kx_fork_generation
 
     @property
     def closed(self):
         return self.state == CLOSED
+
+    @property
+    def running(self):
+        """Whether a thread is inside `run`; none that comes there after `stop_events` serves anything."""
+        return self.in_run
 
     @property
     def closing(self):
@@ -293,10 +316,10 @@ cdef class Handle:
             check(rd_kafka_last_error(), "rd_kafka_topic_new")
         # Two threads may have come here for the same name: librdkafka counts references, the first one's name stays in use.
         KX_ADD(kx_live_topics, 1)
-        kept = self.topics.setdefault(topic.name, topic)
-        if kept is not topic:
-            self.topics[(topic.name, id(topic))] = topic
-        return kept
+        with cython.critical_section(self):
+            topic.next = self.all_topics
+            self.all_topics = topic
+        return self.topics.setdefault(topic.name, topic)
 
     # ------------------------------------------------------------------ waiting
 
@@ -432,6 +455,7 @@ cdef class Handle:
     cdef int let_go(self) except -1:
         """One user fewer; the last one frees. A call set `aside` cannot be interrupted, and close() does not wait for it."""
         cdef bint last
+        cdef Topic topic
         cdef Throttle *throttle
         cdef rd_kafka_t *rk = self.rk
         with cython.critical_section(self):
@@ -440,10 +464,12 @@ cdef class Handle:
         if not last:
             return 0
         kx_releases_empty(&self.releases, &self.pool)
-        for topic in self.topics.values():
-            rd_kafka_topic_destroy((<Topic>topic).rkt)
-            (<Topic>topic).rkt = NULL
+        topic = self.all_topics
+        while topic is not None:
+            rd_kafka_topic_destroy(topic.rkt)
+            topic.rkt = NULL
             KX_ADD(kx_live_topics, -1)
+            topic = topic.next
         rd_kafka_queue_destroy(self.queue)
         self.queue = NULL
         self.rk = NULL
@@ -454,10 +480,14 @@ cdef class Handle:
             self.throttles = throttle.next
             free(throttle)
         # The names are the C topics' opaques: they go only now that nothing can look at them.
-        self.topics = {}
+        self.topics.clear()
+        while self.all_topics is not None:      # one by one: a chain that goes at once goes by recursion
+            topic = self.all_topics
+            self.all_topics = topic.next
+            topic.next = None
         self.last_topic = None
-        self.spare = None
-        self.callbacks = {}
+        self.spare = self.reserve = None
+        self.callbacks = _NO_CALLBACKS
         KX_ADD(kx_live_handles, -1)
         return 0
 
@@ -465,19 +495,29 @@ cdef class Handle:
 
     def run(self):
         """The events thread: serve until `stop`. The GIL is only held while there is something to call."""
-        self.serving_thread = PyThread_get_thread_ident()
-        with nogil:
-            # A callback that forks comes back here in the child as well, where there is nothing to serve.
-            while not (self.stop or self.abandoned or self.generation != kx_fork_generation):
-                if serve(self, 5 if kx_releases_waiting(&self.releases) else SLICE_MS * 10) == 0 \
-                        and kx_releases_waiting(&self.releases):
-                    with gil:
-                        kx_releases_empty(&self.releases, &self.pool)
-        if self.abandoned and self.generation == kx_fork_generation:
-            self.begin_close()
-            self.finish_close(None)
-            self.destroy()
-        self.serving_thread = 0
+        self.in_run = True
+        if not self.abandoned:
+            self.serving_thread = PyThread_get_thread_ident()
+        try:
+            with nogil:
+                # A callback that forks comes back here in the child as well, where there is nothing to serve.
+                while not (self.stop or self.abandoned or self.generation != kx_fork_generation):
+                    if serve(self, 5 if kx_releases_waiting(&self.releases) else SLICE_MS * 10) == 0 \
+                            and kx_releases_waiting(&self.releases):
+                        with gil:
+                            kx_releases_empty(&self.releases, &self.pool)
+            while self.abandoned and not self.over():
+                try:
+                    self.begin_close()
+                    self.finish_close(None)
+                    self.destroy()
+                except MemoryError as exc:          # nobody else would do it
+                    unraisable(exc, None)
+                    with nogil:
+                        kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), SLICE_MS)
+        finally:
+            self.serving_thread = 0
+            self.in_run = False
 
     def poll(self, timeout):
         """Serve on this thread: wait up to `timeout` seconds for the first event, then serve all that is there."""
@@ -530,8 +570,9 @@ cdef class Handle:
 
     def counters(self):
         """The counts of ProducerMetrics, in its order; times in seconds."""
-        return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed),
-                KX_LOAD(self.pool.pinned_messages), KX_LOAD(self.pool.pinned_bytes), KX_LOAD(self.sent) - KX_LOAD(self.reported),
+        cdef int64_t pinned = KX_LOAD(self.pool.pinned_messages), pinned_bytes = KX_LOAD(self.pool.pinned_bytes)
+        kx_parts_pinned(&self.parts, &pinned, &pinned_bytes)
+        return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed), pinned, pinned_bytes, KX_LOAD(self.sent) - KX_LOAD(self.reported),
                 KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
 
 
@@ -540,36 +581,47 @@ def in_callback():
     return bool(kx_in_callback())
 
 
+cdef dict _NO_CALLBACKS = {}
+
+
 def aside(Handle handle, function, *arguments):
     """`function(*arguments)` in a thread of its own, for calls of librdkafka's that wait and can be neither sliced nor interrupted.
 
     The caller stays open to signals. A call given up on goes on by itself and keeps what it uses: close() does not wait for it.
     """
     outcome = []
-    handle.enter()
-    with cython.critical_section(handle):
-        handle.users += 1
-    handle.leave()
-    try:
-        thread = _threading.Thread(target=_aside, args=(handle, function, arguments, outcome), name="kafka_ext call", daemon=True)
-        thread.start()
-    except BaseException:
-        handle.let_go()
-        raise
-    thread.join()
+    start_aside(handle, outcome.append, function, *arguments).join()
+    if not outcome:
+        raise MemoryError()
     failed, result = outcome[0]
     if failed:
         raise result
     return result
 
 
-def _aside(Handle handle, function, arguments, list outcome):
+def start_aside(Handle handle, tell, function, *arguments):
+    """Begin what `aside` waits for: the thread, which calls `tell((False, result))` or `tell((True, exception))` at its end."""
+    handle.enter()
+    with cython.critical_section(handle):
+        handle.users += 1
+    handle.leave()
     try:
-        outcome.append((False, function(*arguments)))
+        thread = _threading.Thread(target=_aside, args=(handle, tell, function, arguments), name="kafka_ext call", daemon=True)
+        thread.start()
+    except BaseException:
+        handle.let_go()
+        raise
+    return thread
+
+
+def _aside(Handle handle, tell, function, arguments):
+    try:
+        outcome = (False, function(*arguments))
     except BaseException as exc:
-        outcome.append((True, exc))
+        outcome = (True, exc)
     finally:
         handle.let_go()
+    tell(outcome)
 
 
 cdef object _fatal_error(rd_kafka_t *rk):

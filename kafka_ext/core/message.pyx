@@ -16,6 +16,8 @@ cdef extern from "kafka_ext/threads.h" nogil:
     bint kx_in_callback() noexcept
     void KX_ADD(int64_t counter, int64_t n) noexcept
     int64_t KX_LOAD(int64_t counter) noexcept
+    bint KX_TRY(int flag) noexcept
+    void KX_LET(int flag) noexcept
     ctypedef struct kx_gate:
         pass
     int kx_gate_init(kx_gate *gate) noexcept
@@ -64,7 +66,10 @@ if kx_watch_forks() != 0:
 
 cdef tuple _header_pairs(object headers):
     """`headers` as given, as a tuple of `(name, value)` pairs in their order."""
-    if isinstance(headers, _Mapping):
+    if type(headers) is dict:
+        # Not by an iterator over its items: CPython up to 3.12 crashes where there is no memory for that (dictiter_new).
+        headers = [(name, value) for name, value in (<dict>headers).items()]
+    elif isinstance(headers, _Mapping):
         headers = headers.items()
     if isinstance(headers, (str, bytes, bytearray)):
         raise TypeError(f"headers must be (name, value) pairs or a mapping, not {type(headers).__name__}")

@@ -222,7 +222,19 @@ cdef class Producer:
             raise _invalid_record(f"partitioner returned {partition} for topic {topic.name}, which has {partition_count} partitions")
         return partition
 
-    cdef int _send_detour(self, Handle handle, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
+    cdef object _intercept(self, object record):
+        """As the Java client: an interceptor that raises is reported and passed over; the record goes on as it was."""
+        for interceptor in self._interceptors:
+            try:
+                replaced = interceptor.on_send(record)
+                if not isinstance(replaced, ProducerRecord):
+                    raise TypeError(f"on_send must return a ProducerRecord, not {type(replaced).__name__}")
+                record = replaced
+            except Exception as exc:
+                unraisable(exc, interceptor)
+        return record
+
+    cdef int _send_detour(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
                           int64_t deadline) except? -9999:
         """By way of interceptors and serializers, in the Java client's order.
 
@@ -232,23 +244,13 @@ cdef class Producer:
         handle.check_usable()
         if self._interceptors is None:
             return self._enqueue_counted(handle, self._serialized(record), on_delivery, copy, may_wait, deadline)
-        # As there: an interceptor that raises is reported and passed over; the record goes on as it was.
-        for interceptor in self._interceptors:
-            try:
-                replaced = interceptor.on_send(record)
-                if not isinstance(replaced, ProducerRecord):
-                    raise TypeError(f"on_send must return a ProducerRecord, not {type(replaced).__name__}")
-                record = replaced
-            except Exception as exc:
-                unraisable(exc, interceptor)
-        acknowledge = _Acknowledge(self._interceptors, on_delivery)
+        record = self._intercept(record)
+        cdef _Acknowledge acknowledge = _Acknowledge(self._interceptors, on_delivery)
         cdef int err = 0
-        cdef object error
         try:
             err = self._enqueue_counted(handle, self._serialized(record), acknowledge, copy, may_wait, deadline)
         except BaseException as exc:
-            error = exc.error if isinstance(exc, KafkaException) else KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, str(exc))
-            acknowledge.tell(_metadata_of_refused(record), error)
+            acknowledge.refused(record, exc)
             raise
         if err != 0:
             acknowledge.tell(_metadata_of_refused(record), self._send_error(err))
@@ -295,6 +297,10 @@ cdef class _Acknowledge:
                 interceptor.on_acknowledgement(metadata, error)
             except Exception as exc:
                 unraisable(exc, interceptor)
+
+    cdef refused(self, record, exc):
+        error = exc.error if isinstance(exc, KafkaException) else KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, str(exc))
+        self.tell(_metadata_of_refused(record), error)
 
     def __call__(self, metadata, error):
         self.tell(metadata, error)

@@ -1,5 +1,11 @@
 # Transactions. Each of librdkafka's calls can be taken up again after a timeout, so each is made in slices that let signals through.
 
+from posix.time cimport timespec, nanosleep
+
+# How long a call that was refused for the moment is let be: retry.backoff.ms of librdkafka.
+cdef enum:
+    RETRY_PAUSE_MS = 100
+
 ctypedef rd_kafka_error_t *(*TransactionCall)(rd_kafka_t *rk, int timeout_ms) noexcept nogil
 
 
@@ -7,16 +13,26 @@ cdef int _in_slices(Handle handle, TransactionCall call, str name, object timeou
     cdef int64_t deadline = _deadline(timeout)
     cdef rd_kafka_error_t *error
     cdef int milliseconds
+    cdef bint waits
+    cdef timespec pause
     while True:
         milliseconds = _remaining_ms(deadline, SLICE_MS)
         with nogil:
             error = call(handle.rk, milliseconds)
         if error == NULL:
             return 0
-        if rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT or not rd_kafka_error_is_retriable(error) or _expired(deadline):
+        if not rd_kafka_error_is_retriable(error) or _expired(deadline):
             check_error(error, name)
+        # Time is up for this slice; or the coordinator cannot do it yet: it is loading, has moved, or still aborts what a fenced
+        # predecessor has left (CONCURRENT_TRANSACTIONS). librdkafka leaves the second to its caller; the Java client tries again.
+        waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
         rd_kafka_error_destroy(error)
         handle.let_signals()    # a signal handler may close the producer, and close() waits for the calls under way
+        if waits:
+            pause.tv_sec = 0
+            pause.tv_nsec = <long>_remaining_ms(deadline, RETRY_PAUSE_MS) * 1000000
+            with nogil:
+                nanosleep(&pause, NULL)
 
 
 def init_transactions(Handle handle, timeout):
@@ -28,9 +44,12 @@ def init_transactions(Handle handle, timeout):
 
 
 def begin_transaction(Handle handle):
+    cdef rd_kafka_error_t *error
     handle.enter()
     try:
-        check_error(rd_kafka_begin_transaction(handle.rk), "rd_kafka_begin_transaction")
+        with nogil:         # it asks librdkafka's main thread and waits for the answer
+            error = rd_kafka_begin_transaction(handle.rk)
+        check_error(error, "rd_kafka_begin_transaction")
     finally:
         handle.leave()
 

@@ -21,14 +21,25 @@ if TYPE_CHECKING:
 
     from ._faults import ApiKey, BrokerStateError
     from .broker import EmbeddedBroker
+    from .cluster import KafkaCluster
+    from .cluster_admin import PartitionState
+    from .cluster_artifacts import KafkaInstallError
+    from .cluster_security import Certificate, CertificateAuthority, Certificates, Listener
     from .external import ExternalCluster
 
 __all__ = [
     "ApiKey",
     "BrokerStateError",
+    "Certificate",
+    "CertificateAuthority",
+    "Certificates",
     "ConsumedMessage",
     "EmbeddedBroker",
     "ExternalCluster",
+    "KafkaCluster",
+    "KafkaInstallError",
+    "Listener",
+    "PartitionState",
     "RetentionLost",
     "TopicReader",
 ]
@@ -38,9 +49,16 @@ __all__ = [
 _WHERE = {
     "ApiKey": "kafka_ext.testing._faults",
     "BrokerStateError": "kafka_ext.testing._faults",
+    "Certificate": "kafka_ext.testing.cluster_security",
+    "CertificateAuthority": "kafka_ext.testing.cluster_security",
+    "Certificates": "kafka_ext.testing.cluster_security",
     "ConsumedMessage": "kafka_ext._rdkafka",
     "EmbeddedBroker": "kafka_ext.testing.broker",
     "ExternalCluster": "kafka_ext.testing.external",
+    "KafkaCluster": "kafka_ext.testing.cluster",
+    "KafkaInstallError": "kafka_ext.testing.cluster_artifacts",
+    "Listener": "kafka_ext.testing.cluster_security",
+    "PartitionState": "kafka_ext.testing.cluster_admin",
     "RetentionLost": "kafka_ext._rdkafka",
     "TopicReader": "kafka_ext._rdkafka",
 }

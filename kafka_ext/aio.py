@@ -1,0 +1,637 @@
+"""asyncio: a producer that an event loop serves, without a thread of its own.
+
+    from kafka_ext import ProducerRecord
+    from kafka_ext.aio import AsyncKafkaProducer
+
+    async with AsyncKafkaProducer(bootstrap_servers="localhost:9092") as producer:
+        future = await producer.send(ProducerRecord("orders", b"a value"))     # over when it is enqueued
+        metadata = await future                                                # over when it is delivered
+
+librdkafka's queue of events writes to a pipe when it stops being empty (rd_kafka_queue_io_event_enable); the loop reads the pipe and answers
+all that waits in one pass, on its own thread: futures are resolved directly, callbacks called. Works with asyncio's loops and uvloop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import threading
+import time
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _rdkafka, events
+from ._rdkafka import (
+    AsyncProducer,
+    BatchDelivery,
+    ErrorCode,
+    Handle,
+    KafkaError,
+    KafkaException,
+    KafkaTimeoutError,
+    ProducerRecord,
+    RecordMetadata,
+    SendOption,
+)
+from .metadata import BrokerMetadata
+from .metrics import ProducerMetrics
+from .producer import checked_metadata, metadata_failure, property_in_force
+from .properties import CALLBACKS, MANUAL_POLL, OWN_NAMES, Properties, invalid, resolve
+from .transactions import group_of, offset_rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["AsyncKafkaProducer"]
+
+T = TypeVar("T")
+
+# librdkafka disregards linger.ms only while rd_kafka_flush() waits, which would block the loop: with a longer linger than this, in seconds, a
+# flush has it wait for a millisecond of each such interval.
+LINGER_WORTH_A_NUDGE = 0.02
+
+# One of librdkafka's transaction calls waits so long, in milliseconds, on the loop's thread. It is long enough for the part that librdkafka
+# cannot take up again, which its main thread answers in microseconds, and too short for others to notice.
+TRANSACTION_SLICE_MS = 2
+
+# How long a partitioner written in Python waits to learn how many partitions a topic has, in seconds; as the synchronous producer.
+PARTITIONS_TIMEOUT = 10.0
+
+
+class AsyncKafkaProducer(AsyncProducer):
+    """Writes records to Kafka from an event loop. One is enough for a loop; any number of its tasks can use it.
+
+    Args:
+        properties: as `KafkaProducer`'s. `enable.manual.events.poll` has no meaning here and is refused.
+        keywords: the same with underscores for dots: `linger_ms=5`. They go before `properties`.
+
+    Raises:
+        RuntimeError: made outside of a running event loop.
+        InvalidConfigError: a property is unknown, misspelt, out of range or contradicts another; it is named.
+        TypeError: a property's value is of the wrong type.
+
+    It belongs to the event loop it was made in, and everything happens on that loop's thread: the callbacks in the properties (which may be
+    coroutine functions here), interceptors, and futures getting their results. What a callback raises goes to the loop's exception handler.
+
+    `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was given,
+    by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up again
+    (`fetch_broker_metadata`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that lives as long as the call.
+    """
+
+    _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
+
+    def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
+        self._properties = Properties(properties, **keywords)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("an AsyncKafkaProducer is made inside a running event loop: in a coroutine, not before it") from None
+        if MANUAL_POLL in self._properties:
+            raise invalid(MANUAL_POLL, f"property {MANUAL_POLL!r} cannot be set: an AsyncKafkaProducer's events are served by its loop")
+        settings = resolve(self._properties)
+        self._loop_ = loop
+        self._turnstile = asyncio.Lock()  # of those who wait for room, the first goes to the gate
+        self._closer: asyncio.Task[None] | None = None
+        callbacks: dict[str, Callable[..., Any]] = {}
+        handle = Handle(settings.librdkafka, callbacks, True, OWN_NAMES)
+        for name in CALLBACKS & settings.callbacks.keys():
+            callbacks[name] = _OnLoop(loop, handle, name, settings.callbacks[name])
+        self._server = _Server(handle, loop)
+        self._open(handle, settings.partitioner, settings.interceptors or None, loop, settings.serializers)
+        events.start(handle)
+
+    # ------------------------------------------------------------------ sending
+
+    async def send_and_wait(self, record: ProducerRecord, *, option: SendOption = SendOption.NO_COPY_RECORD_VALUE) -> RecordMetadata:
+        """Send a record and wait for its report; what became of it.
+
+        Raises:
+            KafkaException: it was not delivered, and `error` says why. Besides, whatever `send` raises.
+
+        Cancelled once the record is enqueued, it takes nothing back: the record stays on its way, and may be delivered.
+        """
+        return await (await self.send(record, option=option))
+
+    async def _send_later(self, record: ProducerRecord, copy: bool) -> asyncio.Future[RecordMetadata]:
+        """A send that cannot be done at once, or has Python of the user's to call: `Sending` awaits it."""
+        record, future, on_delivery = self._prepare(record)
+        began = self._wait_begins()
+        try:
+            # Asked for before it queues up, so that an unknown topic holds up nobody else.
+            await self._know_partitions(record)
+            async with self._turnstile:
+                while True:
+                    try:
+                        self._enqueue_for(record, on_delivery, copy)
+                    except KafkaException as exc:
+                        if exc.error.code != ErrorCode["QUEUE_FULL"]:
+                            raise
+                    else:
+                        return future
+                    await self._server.room()
+        except BaseException as exc:
+            self._refuse(record, on_delivery, exc)
+            raise
+        finally:
+            self._wait_ends(began)
+
+    async def _know_partitions(self, record: ProducerRecord) -> None:
+        """Until a partitioner written in Python can be told how many partitions there are (found out by a thread, once every few minutes)."""
+        end = time.monotonic() + PARTITIONS_TIMEOUT
+        while not self._partitions_known(record):
+            if time.monotonic() > end:
+                message = f"topic {record.topic}: its partitions are not known, so the partitioner cannot be asked"
+                raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC"], message))
+            await asyncio.sleep(0.005)
+
+    async def send_batch(
+        self,
+        topic: str,
+        values: Any,
+        *,
+        keys: Any = None,
+        partitions: Any = None,
+        timestamps: Any = None,
+        headers: Any = None,
+        ids: Sequence[Any] | None = None,
+        on_delivery: Callable[[BatchDelivery], object] | None = None,
+        option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
+    ) -> BatchDelivery:
+        """Send a column of values: `batch = await producer.send_batch(…)` is over when all is enqueued, `await batch` when all is reported.
+
+        Arguments as `KafkaProducer.send_batch`, which says what `values` can be. While the queue is full the task is suspended, in its turn
+        among all who send; every few thousand messages it lets others have theirs. `on_delivery(batch)` is called on the loop's thread.
+
+        Returns:
+            BatchDelivery: what becomes of it. Each message is either enqueued or in its `errors()` by index.
+
+        Raises: what `KafkaProducer.send_batch` raises. Cancelled, what is not enqueued yet fails with INTR, and `batch` of the CancelledError
+        is what was sent.
+        """
+        self._usable()
+        if self._topic_needs_partitions(partitions):
+            await self._know_partitions(ProducerRecord(topic))
+        started = _rdkafka.start_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option)
+        return await self._drive(*started)
+
+    async def send_table(
+        self,
+        table: Any,
+        *,
+        topic: str,
+        value: str,
+        key: str | None = None,
+        partition: str | None = None,
+        timestamp: str | None = None,
+        headers: Sequence[str] = (),
+        on_delivery: Callable[[BatchDelivery], object] | None = None,
+        option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
+    ) -> BatchDelivery:
+        """Send the rows of a table, each a message. Arguments as `KafkaProducer.send_table`; all else as `send_batch`.
+
+        A stream is read chunk by chunk, on the loop's thread: what makes the chunks should have them ready.
+        """
+        self._usable()
+        if self._topic_needs_partitions(partition):
+            await self._know_partitions(ProducerRecord(topic))
+        started = _rdkafka.start_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option)
+        return await self._drive(*started)
+
+    async def _drive(self, steps: Any, batch: BatchDelivery) -> BatchDelivery:
+        handle = self.handle
+        began = self._wait_begins()
+        try:
+            async with self._turnstile:
+                while (full := _rdkafka.resume_batch(handle, steps, batch)) is not None:
+                    if full:
+                        await self._server.room()
+                    else:
+                        await asyncio.sleep(0)
+        except BaseException as exc:
+            _rdkafka.give_up_batch(steps, batch, exc)
+            raise
+        finally:
+            self._wait_ends(began)
+        return batch
+
+    # ------------------------------------------------------------------ waiting, giving up, ending
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Send all that waits, without regard to `linger.ms`, and wait until every record and batch has been reported.
+
+        What other tasks send meanwhile is waited for as well. Futures have their results when it returns; what waits for them runs in the
+        loop's next turn.
+
+        Raises:
+            KafkaTimeoutError: records are still outstanding after `timeout` seconds; they stay enqueued.
+            ProducerClosedError: the producer is closed, or being closed.
+        """
+        self._usable()
+        if not await self._server.drained(_rdkafka.deadline(timeout)):
+            outstanding = self.handle.outstanding
+            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{outstanding} records are still outstanding after {timeout} s"))
+
+    def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
+        """Fail records at once: those waiting here (PURGE_QUEUE), those sent but not answered (PURGE_INFLIGHT; they may be persisted).
+
+        Their futures get the exception soon; this does not wait for it. Source: rd_kafka_purge().
+        """
+        self._usable()
+        self.handle.purge(bool(in_queue), bool(in_flight))
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Take no new records, wait up to `timeout` seconds for every report, purge what is left, and free everything.
+
+        When it returns every future has its result and every buffer has been released. Sends that wait for room raise ProducerClosedError.
+        Idempotent; several tasks can wait for it, and the shortest `timeout` holds. Cancelled, the closing goes on by itself.
+
+        Raises:
+            ProducerForkedError: made before a fork.
+            RuntimeError: awaited in another event loop than the producer's.
+        """
+        handle = self._handle_or_none()
+        if handle is None or handle.closed:
+            return
+        if handle.forked:
+            handle.check_usable()
+        self._check_loop()
+        _rdkafka.deadline(timeout)  # refuses nonsense
+        if self._closer is None or self._closer.cancelled():
+            self._closer = self._loop_.create_task(self._close())
+        done, _ = await asyncio.wait({self._closer}, timeout=timeout)
+        if not done:
+            handle.hurry = True
+            self._server.wake()
+        await asyncio.shield(self._closer)
+
+    async def close(self, timeout: float | None = None) -> None:
+        """The same as `aclose`."""
+        await self.aclose(timeout)
+
+    async def _close(self) -> None:
+        handle = self.handle
+        handle.begin_close()
+        self._server.wake()
+        await self._server.drained(-1)
+        self._server.stop()
+        # librdkafka joins its threads here, which may take as long as a connection attempt does.
+        await _in_thread(self._loop_, lambda tell: threading.Thread(target=_call, args=(tell, handle.destroy), daemon=True).start())
+
+    async def __aenter__(self) -> Self:
+        self._usable()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        if exc is not None and self.handle.forked:
+            return  # a child leaving by the block it was forked in (sys.exit, say): that is what its parent shall see
+        await self.aclose()
+
+    def __del__(self) -> None:
+        handle = self._handle_or_none()
+        if handle is None or handle.forked or handle.closed:
+            return
+        try:
+            message = f"{self!r} was not closed; what it was given is still being delivered"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+        finally:
+            # Also where warnings are errors. The loop may never run again, so from here on it is a thread that serves.
+            events.abandon(handle)
+            self._server.stop()
+
+    # ------------------------------------------------------------------ transactions
+
+    async def init_transactions(self, timeout: float | None = None) -> None:
+        """Get ready for transactions: once, before the first. Fences older producers of the same `transactional.id`.
+
+        Raises:
+            KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
+            KafkaException: there is no `transactional.id`, or the coordinator refuses.
+
+        Source: rd_kafka_init_transactions().
+        """
+        await self._in_slices("init_transactions", _rdkafka.deadline(timeout))
+
+    async def begin_transaction(self) -> None:
+        """Begin a transaction: what is sent from here on, by any task, belongs to it.
+
+        Raises:
+            KafkaException: `init_transactions` has not been called, a transaction is open, or the producer has been fenced.
+
+        Source: rd_kafka_begin_transaction().
+        """
+        self._usable()
+        _rdkafka.begin_transaction(self.handle)
+
+    async def commit_transaction(self, timeout: float | None = None) -> None:
+        """Wait for every record's report and commit. Cancelled, librdkafka goes on with it: call it again to see the end.
+
+        Raises:
+            KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
+            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer.
+
+        Source: rd_kafka_commit_transaction().
+        """
+        self._usable()
+        deadline = _rdkafka.deadline(timeout)
+        if not await self._server.drained(deadline):
+            message = "commit_transaction: records are still outstanding"
+            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], message, is_retriable=True))
+        await self._in_slices("commit_transaction", deadline)
+
+    async def abort_transaction(self, timeout: float | None = None) -> None:
+        """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Raises as `commit_transaction`.
+
+        Source: rd_kafka_abort_transaction().
+        """
+        await self._in_slices("abort_transaction", _rdkafka.deadline(timeout))
+
+    async def _in_slices(self, call: str, deadline: int) -> None:
+        """One of the calls that librdkafka goes on with in the background: it is asked again and again, hardly waiting."""
+        pause = 0.002
+        resumed = False
+        while True:
+            self._usable()
+            error = _rdkafka.transaction_slice(self.handle, call, TRANSACTION_SLICE_MS)
+            if error is None:
+                return
+            # What init_transactions says of a coordinator that is not there yet is what it would say at the end of a longer timeout; and
+            # STATE after a timeout is the answer to a step that had been taken by then.
+            again = error.code == ErrorCode["TIMED_OUT"] and error.is_retriable
+            again = again or (call == "init_transactions" and error.is_retriable and not error.is_fatal)
+            again = again or (resumed and error.code == ErrorCode["STATE"] and pause < 1.0)
+            if not again or _rdkafka.seconds_until(deadline) == 0.0:
+                raise _rdkafka.exception_for(error)
+            resumed = True
+            await asyncio.sleep(min(pause, 0.05))
+            pause *= 2 if error.code == ErrorCode["STATE"] or pause < 0.05 else 1
+
+    async def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
+        """Commit a consumer's offsets with the transaction. Arguments as `KafkaProducer.send_offsets_to_transaction`.
+
+        Raises as `commit_transaction`. Source: rd_kafka_send_offsets_to_transaction().
+        """
+        self._usable()
+        group = group_of(group_metadata)
+        rows = offset_rows(offsets)
+        await _in_thread(
+            self._loop_,
+            lambda tell: _rdkafka.start_send_offsets(
+                self.handle, tell, rows, group.group_id, group.generation_id, group.member_id, group.group_instance_id, timeout
+            ),
+        )
+
+    @asynccontextmanager
+    async def transaction(self, timeout: float | None = None) -> AsyncIterator[AsyncKafkaProducer]:
+        """`async with producer.transaction():` begins, and commits at the end of the block, or aborts when the block or the commit raises.
+
+        A commit that only timed out, or was cancelled, is not aborted: call `commit_transaction` again to go on with it.
+
+        Args:
+            timeout (float | None): seconds for the commit, and as many again for an abort; None for no limit.
+
+        Raises: what the block raised, after the abort; else as `begin_transaction` and `commit_transaction`.
+        """
+        await self.begin_transaction()
+        try:
+            yield self
+        except BaseException as exc:
+            await self._abort_after(exc, timeout)
+            raise
+        try:
+            await self.commit_transaction(timeout)
+        except KafkaException as exc:
+            if exc.error.transaction_requires_abort:
+                await self._abort_after(exc, timeout)
+            raise
+
+    async def _abort_after(self, exc: BaseException, timeout: float | None) -> None:
+        """Abort; when that fails as well, the block's own exception is the one to see, with this one in its context."""
+        try:
+            await self.abort_transaction(timeout)
+        except KafkaException as failure:
+            if exc.__context__ is None:
+                exc.__context__ = failure
+
+    # ------------------------------------------------------------------ what is known
+
+    async def fetch_broker_metadata(self, topic: str | None = None, timeout: float | None = 10.0) -> BrokerMetadata:
+        """Ask a broker for the cluster's brokers and for one topic's partitions, or all topics' with None.
+
+        Raises:
+            KafkaTimeoutError: no broker answered within `timeout` seconds.
+            KafkaException: the topic does not exist, or may not be seen.
+
+        Source: rd_kafka_metadata().
+        """
+        self._usable()
+        if topic is not None and not isinstance(topic, str):
+            raise TypeError(f"topic must be a str or None, not {type(topic).__name__}")
+        try:
+            found = await _in_thread(self._loop_, lambda tell: _rdkafka.start_fetch_metadata(self.handle, tell, topic, timeout))
+        except KafkaException as exc:
+            raise metadata_failure(exc, timeout) from exc
+        return checked_metadata(found, topic)
+
+    @property
+    def properties(self) -> Properties:
+        """The properties as given, as a copy; secrets are masked in its `repr`."""
+        if self.handle.forked:
+            self.handle.check_usable()
+        return self._properties.copy()
+
+    def get_property(self, name: str) -> str | None:
+        """The value in force of any property, as librdkafka spells it (rd_kafka_conf_get); None where it has none.
+
+        Raises:
+            InvalidConfigError: there is no property of this name.
+        """
+        return property_in_force(self.handle, self._properties, name)
+
+    def metrics(self) -> ProducerMetrics:
+        """The producer's counters now. Cheap, and can be called from any thread, also after `aclose`."""
+        if self.handle.forked:
+            self.handle.check_usable()
+        return ProducerMetrics(*self.handle.counters())
+
+    def fatal_error(self) -> KafkaError | None:
+        """The fatal error that ended this producer's work, or None while it can work (rd_kafka_fatal_error)."""
+        self.handle.check_usable()
+        return self.handle.fatal_error()
+
+    def _usable(self) -> None:
+        self.handle.check_usable()
+        self._check_loop()
+
+    def __repr__(self) -> str:
+        handle = self._handle_or_none()
+        state = "unusable" if handle is None else "forked" if handle.forked else "closed" if handle.closing else "open"
+        return f"<AsyncKafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties")
+
+
+class _Server:
+    """What the loop calls when librdkafka has something to say, and those who wait for what comes of it. Does not keep the producer."""
+
+    def __init__(self, handle: Handle, loop: asyncio.AbstractEventLoop) -> None:
+        self._handle = handle
+        self._loop = loop
+        self._waiting: list[asyncio.Future[None]] = []
+        self._reads, self._writes = os.pipe()
+        os.set_blocking(self._reads, False)
+        os.set_blocking(self._writes, False)
+        self._open = True
+        linger = float(handle.get_property("queue.buffering.max.ms") or 0) / 1000
+        self._nudge = linger > LINGER_WORTH_A_NUDGE
+        loop.add_reader(self._reads, self._serve)
+        _rdkafka.attach_loop(handle, loop, self._writes)
+
+    def _serve(self) -> None:
+        handle = self._handle
+        if not self._open or handle.forked:
+            return
+        try:
+            os.read(self._reads, 4096)
+        except BlockingIOError:
+            pass
+        more = _rdkafka.serve_on_loop(handle)
+        if more:
+            os.write(self._writes, b"1")  # in the loop's next turn; others have theirs first
+        if self._waiting:
+            self.wake()
+        for exc in handle.take_raised():
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise exc
+            self._loop.call_exception_handler({"message": "a callback of an AsyncKafkaProducer raised", "exception": exc})
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def room(self) -> None:
+        """Until reports have been served, or the producer closes."""
+        waiter = self._loop.create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    async def drained(self, deadline: int) -> bool:
+        """Until everything has been reported (True), or `deadline` is over. While a close is in a hurry, what is left is purged."""
+        handle = self._handle
+        closing = handle.closing
+        while not _rdkafka.all_reported(handle):
+            if handle.closing and not closing:
+                handle.check_usable()  # close() has begun elsewhere: that sees to the reports, within its own time
+            if closing and handle.hurry:
+                _rdkafka.purge_rest(handle)
+            left = _rdkafka.seconds_until(deadline)
+            if left == 0.0:
+                return False
+            if self._nudge:
+                _rdkafka.hurry(handle)
+            waiter = self._loop.create_future()
+            self._waiting.append(waiter)
+            # In any case once in a while: purging may have to be repeated, and a nudge come too early.
+            slice_ = LINGER_WORTH_A_NUDGE if self._nudge else 0.25
+            await asyncio.wait({waiter}, timeout=slice_ if left is None else min(left, slice_))
+            waiter.cancel()
+        return True
+
+    def stop(self) -> None:
+        """Let go of the loop and of the pipe. Called on any thread, for a producer is collected on any."""
+        if not self._open:
+            return
+        self._open = False
+        _rdkafka.detach_loop(self._handle)
+        try:
+            if threading.get_ident() == self._handle.loop_thread_id:
+                self._let_go()
+            else:
+                self._loop.call_soon_threadsafe(self._let_go)
+        except RuntimeError:  # closed, and has forgotten its descriptors
+            self._close_pipe()
+
+    def _let_go(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._reads)
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        os.close(self._reads)
+        os.close(self._writes)
+
+
+class _OnLoop:
+    """One of the callbacks in the properties, called on the loop's thread; a coroutine function becomes a task."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, handle: Handle, name: str, callback: Callable[..., Any]) -> None:
+        self._loop = loop
+        self._handle = handle
+        self._name = name
+        self._callback = callback
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __call__(self, *arguments: Any) -> Any:
+        if threading.get_ident() != self._handle.loop_thread_id:  # the producer was dropped, or is at its end
+            try:
+                self._loop.call_soon_threadsafe(self, *arguments)
+            except RuntimeError:
+                pass  # the loop is closed
+            return None
+        result = self._callback(*arguments)
+        if not inspect.isawaitable(result):
+            return result
+        task = self._loop.create_task(self._finish(result))
+        self._tasks.add(task)  # the loop itself keeps none
+        task.add_done_callback(self._tasks.discard)
+        return None
+
+    async def _finish(self, result: Awaitable[Any]) -> None:
+        try:
+            outcome = await result
+            if self._name == "oauthbearer_token_refresh_cb" and not self._handle.closed:
+                _rdkafka.set_token(self._handle, outcome)
+        except Exception as exc:  # noqa: BLE001 - whatever a user's coroutine raises
+            if self._name == "oauthbearer_token_refresh_cb" and not self._handle.closed:
+                _rdkafka.refuse_token(self._handle, exc)
+            message = f"{self._name} of an AsyncKafkaProducer raised"
+            self._loop.call_exception_handler({"message": message, "exception": exc})
+
+
+def _call(tell: Callable[[tuple[bool, Any]], object], function: Callable[[], object]) -> None:
+    try:
+        outcome: tuple[bool, Any] = (False, function())
+    except BaseException as exc:  # noqa: BLE001 - it is raised where the result is awaited
+        outcome = (True, exc)
+    tell(outcome)
+
+
+async def _in_thread(loop: asyncio.AbstractEventLoop, start: Callable[[Callable[[tuple[bool, Any]], object]], object]) -> Any:
+    """Await a call of librdkafka's that waits: `start(tell)` begins it in a thread of its own, which calls `tell((failed, result))`."""
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(outcome: tuple[bool, Any]) -> None:
+        failed, result = outcome
+        if future.done():
+            return  # cancelled: the call went on by itself
+        if failed:
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def tell(outcome: tuple[bool, Any]) -> None:
+        try:
+            loop.call_soon_threadsafe(functools.partial(settle, outcome))
+        except RuntimeError:
+            pass  # the loop is closed, and who waited is gone with it
+
+    start(tell)
+    return await future

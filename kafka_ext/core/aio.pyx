@@ -1,0 +1,641 @@
+# asyncio: a producer that is served by its event loop, on the loop's own thread.
+#
+# librdkafka writes to a pipe when its queue of events stops being empty (rd_kafka_queue_io_event_enable); the loop reads the pipe and calls
+# `serve_on_loop`, which answers all that waits, a bounded number at a turn, so that other tasks get theirs. No thread but librdkafka's own
+# is there, and none of those ever wants the GIL (rule 3): the whole turn runs with it, and futures are resolved directly.
+
+import asyncio as _asyncio
+import sys as _sys
+import warnings as _warnings
+
+from cpython.exc cimport PyErr_Clear
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        pass
+    PyTypeObject *Py_TYPE(object o) noexcept
+    object PyObject_Call(object callable, object arguments, object keywords)
+    void PyObject_GC_UnTrack(object o) noexcept
+    int PyIter_Send(object iterator, PyObject *value, PyObject **result) except -1
+
+cdef extern from *:
+    """
+    /* `await` asks a type for this slot before it asks for __next__, and takes the result without a StopIteration around it. Cython has no
+     * way to name it. */
+    static inline void kx_set_am_send(PyTypeObject *type, int (*send)(PyObject *, PyObject *, PyObject **))
+    {
+        type->tp_as_async->am_send = (sendfunc)send;
+        PyType_Modified(type);
+    }
+    """
+    ctypedef int (*kx_sendfunc)(PyObject *, PyObject *, PyObject **) except -1
+    void kx_set_am_send(PyTypeObject *type, kx_sendfunc send) noexcept
+
+# The C type behind asyncio.Future; uvloop makes the same ones.
+cdef object _Future = _asyncio.Future
+cdef object _set_result = _asyncio.Future.set_result
+cdef object _set_exception = _asyncio.Future.set_exception
+cdef object _get_running_loop = _asyncio.get_running_loop
+cdef bint _GETPID_EACH_TIME = _sys.version_info < (3, 12)
+
+cdef enum:
+    # Reports answered in one turn, some 0.3 microseconds each: how long other tasks wait, beside librdkafka's own way of taking back the
+    # memory of a request's messages at once.
+    LOOP_MESSAGES = 1024
+    # Sends that go through one after the other before the task lets others have a turn: an `await` that need not wait does not.
+    LOOP_SENDS = 256
+    PYGEN_RETURN = 0
+    PYGEN_NEXT = 1
+
+
+# ------------------------------------------------------------------ serving
+
+def attach_loop(Handle handle, loop, int fd):
+    """Have librdkafka write a byte to `fd` when there is something to serve, and answer futures on `loop`."""
+    handle.loop = loop
+    handle.loop_thread = PyThread_get_thread_ident()
+    rd_kafka_queue_io_event_enable(handle.queue, fd, b"1", 1)
+
+
+def detach_loop(Handle handle):
+    """No more bytes to the descriptor, which can be closed then. Any thread."""
+    if handle.queue != NULL and handle.generation == kx_fork_generation:
+        rd_kafka_queue_io_event_enable(handle.queue, -1, NULL, 0)
+
+
+def all_reported(Handle handle):
+    """Whether every record and batch has been reported, and its report served to the end."""
+    return handle.all_reported()
+
+
+def hurry(Handle handle):
+    """Send what waits now, whatever linger.ms says. Takes a millisecond: rd_kafka_flush() ignores linger.ms only while it waits."""
+    if handle.state != CLOSED:
+        rd_kafka_flush(handle.rk, 1)
+
+
+def purge_rest(Handle handle):
+    """Fail all that is left; callable while closing."""
+    if handle.state != CLOSED and handle.generation == kx_fork_generation:
+        handle.purge_now(True, True)
+
+
+def serve_on_loop(Handle handle):
+    """Serve one turn; true when there may be more to serve. Called by the loop, on its thread."""
+    cdef int64_t budget = LOOP_MESSAGES
+    cdef rd_kafka_event_t *event
+    cdef kx_part *finished
+    # In a forked child all this is the parent's. And a producer that was dropped has a thread that delivers what is left.
+    if handle.generation != kx_fork_generation or handle.abandoned or handle.state == CLOSED:
+        return False
+    if not handle.serving.acquire(False):
+        return False
+    handle.serving_thread = handle.loop_thread = PyThread_get_thread_ident()
+    kx_enter_callbacks()
+    try:
+        while budget > 0:
+            if handle.at_hand != NULL:
+                budget -= answer_some(handle)
+                if handle.generation != kx_fork_generation:
+                    return False                # a callback has forked, and this is the child
+                continue
+            event = rd_kafka_queue_poll(handle.queue, 0)
+            if event == NULL:
+                break
+            if rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR:
+                handle.at_hand = event
+                continue
+            serve_other(handle, event)
+            rd_kafka_event_destroy(event)
+            budget -= 16
+        report_unheard(handle)
+        if handle.throttles != NULL:
+            serve_throttles(handle)
+        finished = kx_parts_take_finished(&handle.parts)
+        if finished != NULL:
+            finish_parts(handle, finished)
+        if KX_LOAD(handle.completed_count):
+            complete_batches(handle)
+    finally:
+        kx_leave_callbacks()
+        handle.serving_thread = 0
+        handle.serving.release()
+    return budget <= 0
+
+
+cdef int64_t answer_some(Handle handle) noexcept:
+    """Answer some of the reports at hand; the last ones give the event back to librdkafka, which makes room. How many."""
+    cdef (const rd_kafka_message_t *)[128] batch          # borrowed: the event owns them
+    cdef kx_part *part = NULL
+    cdef kx_part *of_message
+    cdef int64_t answered = 0
+    cdef size_t i
+    cdef rd_kafka_event_t *event = handle.at_hand
+    cdef size_t n = rd_kafka_event_message_array(event, batch, 128)
+    for i in range(n):
+        if kx_opaque_is_part(batch[i]._private):
+            of_message = kx_part_report(&handle.parts, batch[i])
+            if of_message != part:
+                kx_part_answered(&handle.parts, part, answered)
+                part = of_message
+                answered = 0
+            answered += 1
+            if batch[i].err == RD_KAFKA_RESP_ERR_NO_ERROR:
+                KX_ADD(handle.delivered, 1)
+            else:
+                KX_ADD(handle.failed, 1)
+            continue
+        if i + 4 < n:                       # made by another thread, so in another core's cache
+            __builtin_prefetch(kx_message_of(batch[i + 4]._private))
+        report(handle, batch[i])
+        if handle.generation != kx_fork_generation:
+            return <int64_t>n
+    kx_part_answered(&handle.parts, part, answered)
+    handle.at_hand_answered += <int64_t>n
+    if rd_kafka_event_message_count(event) == 0:
+        handle.at_hand = NULL
+        rd_kafka_event_destroy(event)
+        KX_ADD(handle.reported, handle.at_hand_answered)
+        handle.at_hand_answered = 0
+    return max(<int64_t>n, 1)
+
+
+cdef int answer(Handle handle, const rd_kafka_message_t *message, kx_message *kept, object future, object error) noexcept:
+    """Resolve the future of one message; what it kept is released by the caller (rule 1), whatever becomes of the future."""
+    cdef RecordMetadata metadata
+    if not KX_FREE_THREADED and Py_REFCNT(future) == 2:     # `kept` has one, report() the other: nobody can ever look at it
+        if error is not None:
+            unheard(handle, message)
+        return 0
+    try:
+        if error is None:
+            metadata = RecordMetadata.__new__(RecordMetadata)
+            metadata.message = message
+            metadata._topic = <object>rd_kafka_topic_opaque(message.rkt)
+            metadata._record_id = <object>kept.id if kept.id != NULL else None
+            metadata._headers = <object>kept.headers if kept.headers != NULL else None
+            metadata.settle()
+            if kept.id == NULL and kept.headers == NULL:
+                PyObject_GC_UnTrack(metadata)       # it is in no cycle, for it refers to a str alone: one object less to look at
+            outcome = metadata
+        else:
+            outcome = _exception(error)
+        if handle.loop_thread == PyThread_get_thread_ident():
+            if not resolve(future, outcome, error is not None) and error is not None:
+                unheard(handle, message)        # cancelled: nobody listens
+        else:
+            if handle.answers is None:
+                handle.answers = []
+            handle.answers.append((future, outcome, error is not None))
+    except BaseException as exc:
+        not_lost(handle, exc)
+    return 0
+
+
+cdef bint resolve(object future, object outcome, bint failed) except -1:
+    """Give `future` its outcome; False when it has one already, having been cancelled. Its callbacks run in the loop's next turn."""
+    cdef PyObject *arguments[2]
+    cdef PyObject *result
+    arguments[0] = <PyObject *>future
+    arguments[1] = <PyObject *>outcome
+    result = PyObject_Vectorcall(_set_exception if failed else _set_result, arguments, 2, NULL)
+    if result != NULL:
+        Py_DECREF(<object>result)
+        return True
+    PyErr_Clear()       # InvalidStateError; or the loop is closed, and who waited is gone with it
+    return False
+
+
+cdef int pass_on_answers(Handle handle) noexcept:
+    """Outcomes found by another thread than the loop's (the producer was dropped, or the interpreter exits) go to the loop, all at once."""
+    answers = handle.answers
+    handle.answers = None
+    try:
+        try:
+            handle.loop.call_soon_threadsafe(_resolve_all, answers)
+        except RuntimeError:            # closed: nobody else can be at the futures
+            _resolve_all(answers)
+    except BaseException as exc:
+        not_lost(handle, exc)
+    return 0
+
+
+def _resolve_all(list answers):
+    for future, outcome, failed in answers:
+        resolve(future, outcome, failed)
+
+
+# ------------------------------------------------------------------ sending
+
+cdef class AsyncProducer:
+    """The sending half of AsyncKafkaProducer, in C. Made by AsyncKafkaProducer only."""
+
+    cdef Producer _producer             # None until the constructor is through
+    cdef Handle _handle
+    cdef object _loop
+    cdef dict _future_arguments
+    cdef bint _plain_futures            # the loop's futures are asyncio.Future itself
+    cdef int _turns_left                # sends before the next pause
+    cdef int64_t _waiting               # sends that wait for room: others queue up behind them
+
+    @property
+    def handle(self):
+        if self._handle is None:
+            raise ProducerClosedError(KafkaError(RD_KAFKA_RESP_ERR__STATE, "the producer is closed: its constructor failed"))
+        return self._handle
+
+    def _handle_or_none(self):
+        return self._handle
+
+    cpdef object _open(self, Handle handle, partitioner, interceptors, loop, serializers=None):
+        cdef Producer producer = Producer.__new__(Producer)
+        producer._open(handle, partitioner, interceptors, serializers)
+        self._producer = producer
+        self._handle = handle
+        self._loop = loop
+        self._future_arguments = {"loop": loop}
+        self._plain_futures = type(loop.create_future()) is _Future
+        self._turns_left = LOOP_SENDS
+
+    def send(self, ProducerRecord record not None, *, option=_NO_COPY):
+        """`future = await producer.send(record)`: enqueue a record, waiting while the queue is full; its outcome comes through the future.
+
+        Nothing happens before it is awaited (or made a task). The `await` is over when the record is enqueued; as a rule at once. While the
+        queue is full the calling task is suspended, and those who wait are served in their order. Every 256 sends the task lets others have
+        a turn of the loop, so that sending in a loop starves nobody.
+
+        The value is not copied: its exporter stays pinned until the future has its result. Key and headers are copied.
+
+        Args:
+            record (ProducerRecord): what to send.
+            option (SendOption): TO_COPY_RECORD_VALUE has librdkafka copy the value before the `await` is over.
+
+        Returns:
+            Sending: an awaitable, with all that a coroutine has, so that `asyncio.create_task` and `gather` take it. Its result is an
+                `asyncio.Future`: a RecordMetadata, or a KafkaException that says why it was not delivered. It is resolved on the loop's
+                thread. Cancelling it, or a task that awaits it, takes nothing back: the record stays on its way, and is still counted.
+
+        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a full queue. Cancelled while it waits, or raising
+        for any other reason, it has enqueued nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
+
+            TypeError: an argument is of the wrong type; it is named.
+            RuntimeError: awaited in another event loop than the producer's.
+        """
+        cdef Sending sending
+        if option is not _NO_COPY and option is not _COPY:
+            raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
+        if self._handle is None:
+            self.handle
+        sending = Sending.__new__(Sending)
+        sending.producer = self
+        sending.record = record
+        sending.copy = option is not _NO_COPY
+        return sending
+
+    def send_nowait(self, ProducerRecord record not None, *, option=_NO_COPY):
+        """As `send`, for where nothing can be awaited (protocols, callbacks): enqueue now, or raise QueueFullError. Returns the future.
+
+        It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has to
+        be asked and the topic's partitions are not known yet.
+        """
+        if option is not _NO_COPY and option is not _COPY:
+            raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
+        if self._handle is None:
+            self.handle
+        self._check_loop()
+        if self._waiting:
+            self._producer._refused(RD_KAFKA_RESP_ERR__QUEUE_FULL)
+        future = self._new_future()
+        if self._producer._interceptors is None:
+            self._enqueue_for(self._producer._serialized(record), future, option is not _NO_COPY)
+        else:
+            replaced, acknowledge = self._intercepted(record, future)
+            try:
+                self._enqueue_for(self._producer._serialized(replaced), acknowledge, option is not _NO_COPY)
+            except BaseException as exc:
+                (<_Acknowledge>acknowledge).refused(replaced, exc)
+                raise
+        return future
+
+    def _check_loop(self):
+        """Raise unless the calling thread runs the producer's event loop."""
+        try:
+            running = _get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            if self._handle is not None and self._handle.generation != kx_fork_generation:
+                self._handle.refuse()
+            where = "outside of any event loop" if running is None else "in another event loop"
+            raise RuntimeError(
+                f"this AsyncKafkaProducer belongs to the event loop it was made in, and is used {where}; make one in each loop, "
+                "and call it by loop.call_soon_threadsafe() or asyncio.run_coroutine_threadsafe() from other threads")
+
+    cdef bint on_its_loop(self) except -1:
+        """Whether the calling thread runs the producer's loop; cheaply, for each send asks.
+
+        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours runs
+        at all and did so in this thread when it served last, it is the one.
+        """
+        if _GETPID_EACH_TIME and self._handle.loop_thread == PyThread_get_thread_ident():
+            return self._loop.is_running()
+        return _get_running_loop() is self._loop
+
+    cdef object _new_future(self):
+        if self._plain_futures:
+            return PyObject_Call(_Future, (), self._future_arguments)
+        return self._loop.create_future()
+
+    cdef int _enqueue_now(self, ProducerRecord record, object on_delivery, bint copy) except? -9999:
+        cdef Handle handle = self._handle
+        handle.enter()
+        try:
+            return self._producer._enqueue(handle, record, on_delivery, copy, False, -1)
+        finally:
+            handle.leave()
+
+    def _enqueue_for(self, record, on_delivery, bint copy):
+        """Enqueue or raise."""
+        cdef int err = self._enqueue_now(record, on_delivery, copy)
+        if err != 0:
+            self._producer._refused(err)
+
+    def _intercepted(self, record, future):
+        """The record that the interceptors make of `record`, and who is to be told of its report."""
+        return (self._producer._intercept(record), _Acknowledge(self._producer._interceptors, _Resolve1(future)))
+
+    def _prepare(self, record):
+        """For a send that may have to wait: `(record, future, who is to be told)`."""
+        future = self._new_future()
+        if self._producer._interceptors is None:
+            return self._producer._serialized(record), future, future
+        replaced, acknowledge = self._intercepted(record, future)
+        try:
+            return self._producer._serialized(replaced), future, acknowledge
+        except BaseException as exc:
+            (<_Acknowledge>acknowledge).refused(replaced, exc)
+            raise
+
+    def _topic_needs_partitions(self, partitions):
+        """Whether a partitioner written in Python will be asked."""
+        return partitions is None and self._producer._partitioner is not None
+
+    def _partitions_known(self, ProducerRecord record):
+        """Whether a partitioner written in Python can be asked where to put `record`; if not, they are being asked for."""
+        if self._producer._partitioner is None or record._partition != NO_PARTITION:
+            return True
+        self._handle.enter()
+        try:
+            partition_count_of(self._handle, self._handle.topic(record._topic), False)
+        except KafkaException as exc:
+            if exc.error.code != RD_KAFKA_RESP_ERR__WAIT_CACHE:
+                raise
+            return False
+        finally:
+            self._handle.leave()
+        return True
+
+    def _refuse(self, record, on_delivery, exc):
+        """Tell the interceptors that `record` was not enqueued after all."""
+        if isinstance(on_delivery, _Acknowledge):
+            (<_Acknowledge>on_delivery).refused(record, exc)
+
+    def _wait_begins(self):
+        self._waiting += 1
+        return kx_now_us()
+
+    def _wait_ends(self, int64_t began):
+        self._waiting -= 1
+        KX_ADD(self._handle.blocked_us, kx_now_us() - began)
+
+
+@cython.final
+cdef class _Resolve1:
+    """A delivery callback that resolves a future: what is told last of an intercepted record."""
+
+    cdef object future
+
+    def __init__(self, future):
+        self.future = future
+
+    def __call__(self, metadata, error):
+        if not resolve(self.future, metadata if error is None else _exception(error), error is not None) and error is not None:
+            _log.warning("1 record to %s not delivered, and its future was cancelled: %s", metadata.topic, error)
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Sending:
+    """A send that has been asked for: `await` it, once. Made by `AsyncKafkaProducer.send` only."""
+
+    cdef AsyncProducer producer         # None once it is through
+    cdef ProducerRecord record
+    cdef object rest                    # a coroutine: what is left to do when it cannot be done at once
+    cdef bint copy
+    cdef bint begun
+
+    def __init__(self):
+        raise TypeError("a Sending is made by AsyncKafkaProducer.send only")
+
+    def __dealloc__(self):
+        if not self.begun and self.producer is not None:
+            never_awaited(self.record)
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Go on; as a generator's."""
+        cdef PyObject *result = NULL        # owned
+        cdef int status = sending_send(<PyObject *>self, <PyObject *>value, &result)
+        outcome = <object>result
+        Py_DECREF(outcome)
+        if status == PYGEN_RETURN:
+            raise StopIteration(outcome)
+        return outcome
+
+    def throw(self, kind, value=None, traceback=None):
+        """Raise at the point where it waits; as a generator's."""
+        self.begun = True
+        if self.rest is not None:
+            if value is None and traceback is None:
+                return self.rest.throw(kind)
+            return self.rest.throw(kind, value, traceback)
+        self.done()
+        if isinstance(kind, type):
+            kind = kind() if value is None else value if isinstance(value, kind) else kind(value)
+        raise kind if traceback is None else kind.with_traceback(traceback)
+
+    def close(self):
+        """Give up: nothing is enqueued."""
+        self.begun = True
+        if self.rest is not None:
+            self.rest.close()
+        self.done()
+
+    cdef int done(self) except -1:
+        self.producer = None
+        self.record = None
+        self.rest = None
+        return 0
+
+
+cdef int never_awaited(ProducerRecord record) noexcept:
+    try:
+        _warnings.warn(
+            f"AsyncKafkaProducer.send() was never awaited, and the record to {record._topic} not sent", RuntimeWarning, stacklevel=1)
+    except BaseException as exc:
+        unraisable(exc, None)
+    return 0
+
+
+cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) except -1:
+    """One step of the awaiting: PYGEN_RETURN with the future, PYGEN_NEXT with what to wait for (type slot am_send)."""
+    cdef Sending sending = <Sending>itself
+    cdef AsyncProducer producer = sending.producer
+    cdef int status, err
+    result[0] = NULL
+    if sending.rest is not None:
+        return sending_rest(sending, value, result)
+    if producer is None:
+        raise RuntimeError("cannot await the same send() twice")
+    if not producer.on_its_loop():
+        sending.begun = True
+        producer._check_loop()
+    if not sending.begun:
+        sending.begun = True
+        producer._turns_left -= 1
+        if producer._turns_left < 0:
+            # Before the enqueue, so that a task cancelled here has sent nothing. A bare yield is asyncio.sleep(0).
+            producer._turns_left = LOOP_SENDS
+            Py_INCREF(None)
+            result[0] = <PyObject *>None
+            return PYGEN_NEXT
+    if producer._waiting == 0 and not producer._producer._detour and producer._producer._partitioner is None:
+        future = producer._new_future()
+        err = producer._enqueue_now(sending.record, future, sending.copy)
+        if err == RD_KAFKA_RESP_ERR_NO_ERROR:
+            sending.producer = None
+            sending.record = None
+            Py_INCREF(future)
+            result[0] = <PyObject *>future
+            return PYGEN_RETURN
+        if err != RD_KAFKA_RESP_ERR__QUEUE_FULL:
+            sending.done()
+            producer._producer._refused(err)
+    sending.rest = producer._send_later(sending.record, sending.copy)
+    return sending_rest(sending, <PyObject *>None, result)
+
+
+cdef int sending_rest(Sending sending, PyObject *value, PyObject **result) except -1:
+    cdef int status
+    try:
+        status = PyIter_Send(sending.rest, value, result)
+    except BaseException:
+        sending.done()
+        raise
+    if status == PYGEN_RETURN:
+        sending.done()
+    return status
+
+
+kx_set_am_send(<PyTypeObject *>Sending, sending_send)
+
+
+# ------------------------------------------------------------------ batches
+
+def start_batch(AsyncProducer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option):
+    """The generator that sends a batch (core/batch.pyx), and the batch, for a coroutine to drive."""
+    _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
+    return _started(producer, _batch_steps(producer._producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery,
+                                           option is _COPY, False, -1))
+
+
+def start_table(AsyncProducer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option):
+    """The same for send_table."""
+    _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
+    return _started(producer, _table_steps(producer._producer, table, topic, value, key, partition, timestamp, headers, on_delivery,
+                                           option is _COPY, False, -1))
+
+
+cdef tuple _started(AsyncProducer producer, steps):
+    producer._handle.enter()
+    try:
+        return steps, next(steps)
+    finally:
+        producer._handle.leave()
+
+
+def resume_batch(Handle handle, steps, BatchDelivery batch):
+    """One step: None when all is enqueued or failed, True when the queue is full, False when there is more to do at once."""
+    cdef bint entered = False
+    try:
+        handle.enter()
+        entered = True
+    except ProducerClosedError:
+        pass                        # so the rest fails: _enqueue_turns
+    try:
+        return next(steps, None)
+    finally:
+        if entered:
+            handle.leave()
+
+
+def give_up_batch(steps, BatchDelivery batch, exc):
+    """`exc` has come in between (a cancelled task): what is not enqueued yet fails with INTR, and `exc.batch` is what was."""
+    if not batch.gave_up:
+        batch.gave_up = RD_KAFKA_RESP_ERR__INTR
+    steps.close()
+    _remember_batch(exc, batch)
+
+
+# ------------------------------------------------------------------ transactions
+
+cdef dict _TRANSACTION_CALLS = {"init_transactions": 0, "commit_transaction": 1, "abort_transaction": 2}
+
+
+def transaction_slice(Handle handle, str name, int milliseconds):
+    """Begin or resume one of librdkafka's transaction calls, waiting at most so long: None when it is done, else the KafkaError."""
+    cdef rd_kafka_error_t *error
+    cdef int which = _TRANSACTION_CALLS[name]
+    handle.enter()
+    try:
+        with nogil:
+            if which == 0:
+                error = rd_kafka_init_transactions(handle.rk, milliseconds)
+            elif which == 1:
+                error = rd_kafka_commit_transaction(handle.rk, milliseconds)
+            else:
+                error = rd_kafka_abort_transaction(handle.rk, milliseconds)
+    finally:
+        handle.leave()
+    try:
+        check_error(error, "rd_kafka_" + name)
+    except KafkaException as exc:
+        return exc.error
+    return None
+
+
+def start_send_offsets(Handle handle, tell, list offsets, str group_id, int generation_id, str member_id, group_instance_id, timeout):
+    """send_offsets_to_transaction in a thread of its own (librdkafka can neither slice nor resume it), which calls `tell` as start_aside's."""
+    cdef int64_t deadline = _deadline(timeout)
+    start_aside(handle, tell, _send_offsets, handle, offsets, group_id.encode(), generation_id, member_id.encode(),
+                None if group_instance_id is None else group_instance_id.encode(),
+                -1 if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS))
+
+
+def start_fetch_metadata(Handle handle, tell, topic, timeout):
+    """fetch_metadata in a thread of its own, which calls `tell` as start_aside's."""
+    cdef int64_t deadline = _deadline(timeout)
+    handle.enter()
+    try:
+        known = None if topic is None else handle.topic(topic)
+    finally:
+        handle.leave()
+    start_aside(handle, tell, _fetch, handle, known, _remaining_ms(deadline, MAX_WAIT_MS))

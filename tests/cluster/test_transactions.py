@@ -1,0 +1,229 @@
+"""Transactions on a real broker: what is visible when, who is fenced, and a consumer's offsets (FAULTS.md, 14)."""
+
+import time
+
+import pytest
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as ConfluentPartition
+from faultlib import Outcomes
+
+from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, ProducerRecord, TopicPartition
+
+
+@pytest.fixture
+def topic(single, new_topic):
+    return new_topic(single, 2)
+
+
+@pytest.fixture
+def transactional(single, connect, topic):
+    def make(**settings):
+        producer = connect(single.config(**{"transactional_id": f"of-{topic}"} | settings))
+        producer.init_transactions(30)
+        return producer
+
+    return make
+
+
+def values(single, topic, isolation_level="read_committed"):
+    return sorted(message.value for message in single.messages(topic, isolation_level=isolation_level))
+
+
+def test_a_transaction_is_visible_when_it_is_committed_and_not_before(single, transactional, topic):
+    producer = transactional()
+    with producer.transaction(timeout=30):
+        for number in range(10):
+            producer.send(ProducerRecord(topic, b"%d" % number, partition=number % 2))
+        producer.flush(10)  # all of it is in the log now
+        assert len(values(single, topic, "read_uncommitted")) == 10
+        assert values(single, topic) == []
+    assert values(single, topic) == [b"%d" % number for number in range(10)]
+
+
+def test_an_aborted_transaction_is_never_visible(single, transactional, topic):
+    producer = transactional()
+    outcomes = Outcomes()
+
+    def transact():
+        with producer.transaction(timeout=30):
+            producer.send(ProducerRecord(topic, b"aborted", partition=0), outcomes.expect("flushed"))
+            producer.flush(10)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        transact()
+    outcomes.check(["flushed"])
+    assert outcomes.errors == []  # it was delivered: whether it counts is the transaction's matter
+    with producer.transaction(timeout=30):
+        producer.send(ProducerRecord(topic, b"committed", partition=0))
+    assert values(single, topic) == [b"committed"]
+    assert values(single, topic, "read_uncommitted") == [b"aborted", b"committed"]
+
+
+def test_a_transaction_over_several_topics_and_many_batches(single, transactional, topic, new_topic):
+    other = new_topic(single, 3)
+    producer = transactional(batch_num_messages=100)
+    for round_ in range(5):
+        producer.begin_transaction()
+        for number in range(1000):
+            producer.send(ProducerRecord((topic, other)[number % 2], b"%d-%d" % (round_, number)))
+        if round_ % 2:
+            producer.abort_transaction(30)
+        else:
+            producer.commit_transaction(30)
+    found = values(single, topic) + values(single, other)
+    assert sorted(found) == sorted(b"%d-%d" % (round_, number) for round_ in (0, 2, 4) for number in range(1000))
+
+
+def test_fault_14_a_zombie_is_fenced_and_its_successor_takes_over(single, transactional, topic):
+    zombie = transactional()
+    zombie.begin_transaction()
+    zombie.send(ProducerRecord(topic, b"left open"))
+    zombie.flush(10)
+    successor = transactional()  # which aborts what the zombie has left
+    with successor.transaction(timeout=30):
+        successor.send(ProducerRecord(topic, b"successor's"))
+    outcomes = Outcomes()
+    zombie.send(ProducerRecord(topic, b"too late"), outcomes.expect("late"))
+    with pytest.raises(KafkaException) as raised:
+        zombie.commit_transaction(30)
+    assert raised.value.error.is_fatal
+    assert raised.value.error in (ErrorCode["FENCED"], ErrorCode["PRODUCER_FENCED"], ErrorCode["INVALID_PRODUCER_EPOCH"])
+    with pytest.raises(KafkaException) as raised:
+        zombie.send(ProducerRecord(topic, b"never"))
+    assert raised.value.error.is_fatal
+    zombie.close(10)
+    outcomes.check(["late"])
+    assert len(outcomes.errors) == 1
+    assert values(single, topic) == [b"successor's"]
+    with successor.transaction(timeout=30):  # unaffected by the zombie's try
+        successor.send(ProducerRecord(topic, b"more"))
+    assert values(single, topic) == [b"more", b"successor's"]
+
+
+def test_a_transaction_that_takes_too_long_is_aborted_by_the_broker(single, transactional, topic):
+    producer = transactional(transaction_timeout_ms=1000, message_timeout_ms=1000)
+    producer.begin_transaction()
+    producer.send(ProducerRecord(topic, b"too slow"))
+    producer.flush(10)
+    give_up = time.monotonic() + 30
+    while True:  # the coordinator looks every so often; when it has, others read on
+        with transactional(transactional_id=f"other-{topic}") as other, other.transaction(timeout=30):
+            other.send(ProducerRecord(topic, b"other", partition=0))
+            other.send(ProducerRecord(topic, b"other", partition=1))
+        if len(single.messages(topic)) == len(single.messages(topic, isolation_level="read_uncommitted")) - 1:
+            break
+        assert time.monotonic() < give_up
+        time.sleep(0.5)
+    with pytest.raises(KafkaException) as raised:
+        producer.commit_transaction(30)
+    assert raised.value.error.is_fatal or raised.value.error.transaction_requires_abort
+    assert b"too slow" not in values(single, topic)
+
+
+def test_calls_out_of_order_are_refused_and_harm_nothing(single, connect, transactional, topic):
+    plain = connect(single.config())
+    with pytest.raises(KafkaException):
+        plain.init_transactions(10)
+    producer = transactional()
+    for call in (producer.commit_transaction, producer.abort_transaction):
+        with pytest.raises(KafkaException) as raised:
+            call(10)
+        assert raised.value.error == ErrorCode["STATE"]
+    with pytest.raises(KafkaException) as raised:
+        producer.send(ProducerRecord(topic, b"outside"))
+    assert raised.value.error == ErrorCode["STATE"]
+    with producer.transaction(timeout=30):
+        producer.send(ProducerRecord(topic, b"inside"))
+    assert values(single, topic) == [b"inside"]
+
+
+# ---------------------------------------------------------------------- a consumer's offsets
+
+
+@pytest.fixture
+def consumer(single, topic, new_topic):
+    """A consumer of confluent-kafka's in a group of its own, on a topic with ten records."""
+    consumer = Consumer(
+        single.config(
+            group_id=f"group-of-{topic}", auto_offset_reset="earliest", enable_auto_commit=False, isolation_level="read_committed"
+        )
+    )
+    yield consumer
+    consumer.close()
+
+
+def committed(consumer, topic):
+    return [partition.offset for partition in consumer.committed([ConfluentPartition(topic, 0)], timeout=10)]
+
+
+def read(consumer, count):
+    messages = []
+    give_up = time.monotonic() + 30
+    while len(messages) < count:
+        assert time.monotonic() < give_up
+        messages += [message for message in consumer.consume(count - len(messages), 1) if message.error() is None]
+    return messages
+
+
+def test_offsets_are_committed_with_the_transaction_and_not_with_an_aborted_one(single, connect, consumer, transactional, topic, new_topic):
+    source = new_topic(single)
+    with connect(single.config()) as feeder:
+        for number in range(10):
+            feeder.send(ProducerRecord(source, b"%d" % number))
+    consumer.subscribe([source])
+    producer = transactional()
+    group = ConsumerGroupMetadata(f"group-of-{topic}")
+
+    first = read(consumer, 4)
+    producer.begin_transaction()
+    for message in first:
+        producer.send(ProducerRecord(topic, b"aborted " + message.value()))
+    producer.send_offsets_to_transaction({TopicPartition(source, 0): first[-1].offset() + 1}, group, timeout=30)
+    producer.abort_transaction(30)
+    assert committed(consumer, source) == [-1001]
+
+    with producer.transaction(timeout=30):
+        for message in first:
+            producer.send(ProducerRecord(topic, b"done " + message.value()))
+        producer.send_offsets_to_transaction({TopicPartition(source, 0): first[-1].offset() + 1}, group, timeout=30)
+    assert committed(consumer, source) == [4]
+    assert values(single, topic) == [b"done %d" % number for number in range(4)]
+
+
+def test_whoever_takes_over_the_group_goes_on_where_the_transactions_were(single, connect, transactional, topic, new_topic):
+    source = new_topic(single)
+    with connect(single.config()) as feeder:
+        for number in range(10):
+            feeder.send(ProducerRecord(source, b"%d" % number))
+    group = f"group-of-{topic}"
+    for count in (4, 6):
+        consumer = Consumer(single.config(group_id=group, auto_offset_reset="earliest", enable_auto_commit=False))
+        consumer.subscribe([source])
+        producer = transactional()
+        messages = read(consumer, count)
+        with producer.transaction(timeout=30):
+            for message in messages:
+                producer.send(ProducerRecord(topic, message.value(), partition=0))
+            producer.send_offsets_to_transaction({TopicPartition(source, 0): messages[-1].offset() + 1}, group, timeout=30)
+        consumer.close()
+        producer.close(10)
+    single.assert_delivered(topic, [b"%d" % number for number in range(10)], exactly_once=True, ordered=True)
+
+
+def test_a_member_that_the_group_has_replaced_cannot_commit_its_offsets(single, consumer, connect, transactional, topic, new_topic):
+    source = new_topic(single)
+    with connect(single.config()) as feeder:
+        feeder.send(ProducerRecord(source, b"v"))
+    consumer.subscribe([source])
+    read(consumer, 1)
+    producer = transactional()
+    producer.begin_transaction()
+    producer.send(ProducerRecord(topic, b"zombie's"))
+    zombie = ConsumerGroupMetadata(f"group-of-{topic}", generation_id=99, member_id=consumer.memberid())
+    with pytest.raises(KafkaException) as raised:
+        producer.send_offsets_to_transaction({TopicPartition(source, 0): 1}, zombie, timeout=30)
+    assert raised.value.error.transaction_requires_abort
+    producer.abort_transaction(30)
+    assert committed(consumer, source) == [-1001]
+    assert values(single, topic) == []
