@@ -60,6 +60,10 @@ test: $(VENV)/.extra-test build  ## the whole suite
 	@# A test that waits for time can be late on a machine others use too; what is broken is so three times. Reruns are listed.
 	$(py) -m pytest --reruns 2 tests/unit tests/embedded tests/memory $(ARGS)
 
+.PHONY: test-engines
+test-engines: $(VENV)/.extra-engines build  ## KafkaSink on local clusters of Dask, Ray and Spark (heavy, and Spark needs Java 17)
+	$(py) -m pytest --timeout 600 tests/engines $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: $(VENV)/.extra-test build  ## the tests that need real Apache Kafka: Java 17 and Maven; a few minutes
 	@$(PYTHON) wheels/needs.py kafka

@@ -48,7 +48,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "py:.*",
-        r"((collections|concurrent|pathlib|types|typing)\..*|datetime|os\.PathLike|Path|Buffer|Callable|Iterable|Mapping|Future|Sending)",
+        r"((collections|concurrent|logging|pathlib|types|typing)\..*|datetime|os\.PathLike|Path|Buffer|Callable|Iterable|Mapping|Future|Sending"
+        r"|Part|PropertiesSource|SubjectOf)",
     )
 ]
 napoleon_google_docstring = True

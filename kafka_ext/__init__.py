@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .metrics import ProducerMetrics
     from .producer import KafkaProducer
     from .properties import Properties
+    from .serialization import Serializer
+    from .sink import DeliveryError, KafkaSink
     from .tokens import OAuthBearerToken
     from .transactions import ConsumerGroupMetadata, TopicPartition
 
@@ -47,12 +49,14 @@ __all__ = [
     "BrokerMetadata",
     "BrokerNode",
     "ConsumerGroupMetadata",
+    "DeliveryError",
     "ErrorCode",
     "InvalidConfigError",
     "InvalidRecordError",
     "KafkaError",
     "KafkaException",
     "KafkaProducer",
+    "KafkaSink",
     "KafkaTimeoutError",
     "OAuthBearerToken",
     "PartitionMetadata",
@@ -66,6 +70,7 @@ __all__ = [
     "QueueFullError",
     "RecordMetadata",
     "SendOption",
+    "Serializer",
     "TimestampType",
     "TopicMetadata",
     "TopicPartition",
@@ -101,6 +106,9 @@ _WHERE = {
     "ProducerMetrics": ".metrics",
     "KafkaProducer": ".producer",
     "Properties": ".properties",
+    "Serializer": ".serialization",
+    "DeliveryError": ".sink",
+    "KafkaSink": ".sink",
     "OAuthBearerToken": ".tokens",
     "ConsumerGroupMetadata": ".transactions",
     "TopicPartition": ".transactions",

@@ -256,16 +256,16 @@ class ProducerForkedError(KafkaException): ...
 
 @disjoint_base
 class ProducerRecord:
-    value: _Content
-    key: _Content
+    value: Any  # _Content, or whatever the producer's value_serializer takes
+    key: Any
     headers: _Headers | None
     id: Any
     def __init__(
         self,
         topic: str,
-        value: _Content = None,
+        value: Any = None,
         *,
-        key: _Content = None,
+        key: Any = None,
         partition: SupportsIndex | None = None,
         headers: _Headers | None = None,
         timestamp: SupportsIndex | datetime | None = None,
@@ -362,7 +362,13 @@ class Producer:
     @property
     def handle(self) -> Handle: ...
     def _handle_or_none(self) -> Handle | None: ...
-    def _open(self, handle: Handle, partitioner: Callable[[str, Any, int], int] | None, interceptors: tuple[Any, ...] | None) -> None: ...
+    def _open(
+        self,
+        handle: Handle,
+        partitioner: Callable[[str, Any, int], int] | None,
+        interceptors: tuple[Any, ...] | None,
+        serializers: tuple[Callable[[str, Any], Any] | None, Callable[[str, Any], Any] | None] | None = None,
+    ) -> None: ...
     def send(
         self,
         record: ProducerRecord,
@@ -522,6 +528,7 @@ def start_aside(handle: Handle, tell: _Outcome, function: Callable[..., Any], *a
 def set_token(handle: Handle, token: Any) -> None: ...
 def refuse_token(handle: Handle, exc: BaseException) -> None: ...
 def known_properties() -> frozenset[str]: ...
+def in_callback() -> bool: ...
 def aside(handle: Handle, function: Callable[..., Any], *arguments: Any) -> Any: ...
 def live_objects() -> dict[str, int]: ...
 def fail_allocations(first: int, times: int = 1, everywhere: bool = False) -> None: ...

@@ -105,7 +105,7 @@ class AsyncKafkaProducer(AsyncProducer):
         for name in CALLBACKS & settings.callbacks.keys():
             callbacks[name] = _OnLoop(loop, handle, name, settings.callbacks[name])
         self._server = _Server(handle, loop)
-        self._open(handle, settings.partitioner, settings.interceptors or None, loop)
+        self._open(handle, settings.partitioner, settings.interceptors or None, loop, settings.serializers)
         events.start(handle)
 
     # ------------------------------------------------------------------ sending

@@ -47,7 +47,8 @@ class KafkaProducer(Producer):
 
     Args:
         properties: librdkafka's settings by name, and this package's own: `enable.manual.events.poll`, `partitioner` (a name or a
-            callable), `interceptors`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`, `oauthbearer_token_refresh_cb`.
+            callable), `interceptors`, `key_serializer`, `value_serializer`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`,
+            `oauthbearer_token_refresh_cb`.
         keywords: the same with underscores for dots: `linger_ms=5`. They go before `properties`.
 
     Raises:
@@ -75,7 +76,7 @@ class KafkaProducer(Producer):
         except BaseException:  # "can't start new thread", for one
             events.close(handle, 0.0)
             raise
-        self._open(handle, settings.partitioner, settings.interceptors or None)
+        self._open(handle, settings.partitioner, settings.interceptors or None, settings.serializers)
 
     # ------------------------------------------------------------------ sending
 
@@ -206,7 +207,7 @@ class KafkaProducer(Producer):
             BufferError: a value or a column gives no C-contiguous buffer.
             ProducerClosedError: closed, or being closed.
             ProducerForkedError: made before a fork.
-            KafkaException: the producer has interceptors, which see records one by one.
+            KafkaException: the producer has interceptors or serializers, which see records one by one.
 
         What a signal handler raises while it waits (KeyboardInterrupt, say) has an attribute `batch`: all that was enqueued is in it.
 
@@ -546,7 +547,10 @@ class KafkaProducer(Producer):
         return f"<KafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a KafkaProducer cannot be pickled: it is threads and connections. Make one in each process, from its properties")
+        raise TypeError(
+            "a KafkaProducer cannot be pickled: it is threads and connections. Send a KafkaSink(properties, topic) in its place, which "
+            "makes one in each process, or make one there yourself"
+        )
 
 
 def property_in_force(handle: Handle, given: Properties, name: str) -> str | None:

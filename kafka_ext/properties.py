@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError
+from .serialization import Serialize, Serializers, with_topic
 
 CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"})
 MANUAL_POLL = "enable.manual.events.poll"
 # Ours, or with a meaning of ours. librdkafka's own names with an underscore are few, and hold Python objects or are for tests.
-OWN_NAMES = CALLBACKS | {MANUAL_POLL, "interceptors", "partitioner"}
-_OBJECTS = CALLBACKS | {"interceptors", "partitioner"}
+SERIALIZERS = ("key_serializer", "value_serializer")
+_OBJECTS = CALLBACKS | {"interceptors", "partitioner", *SERIALIZERS}
+OWN_NAMES = _OBJECTS | {MANUAL_POLL}
 _UNDERSCORED = frozenset({"log_level", "ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"})
 _SECRET = re.compile(r"password|secret|token|\.key\.pem$|private|ssl\.key|sasl\.jaas|assertion|userinfo", re.IGNORECASE)
 _SECRET_EXCEPT = re.compile(r"location|endpoint|\.url|algorithm|\.file")
@@ -122,6 +124,7 @@ class Settings(NamedTuple):
     manual: bool
     partitioner: Callable[[str, Any, int], int] | None
     interceptors: tuple[Any, ...]
+    serializers: Serializers | None
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -168,6 +171,7 @@ def resolve(properties: Properties) -> Settings:
     partitioner = None
     interceptors: tuple[Any, ...] = ()
     manual = False
+    serializers: dict[str, Serialize | None] = {}
     for name, value in properties.items():
         if name in CALLBACKS:
             if value is None:
@@ -177,6 +181,8 @@ def resolve(properties: Properties) -> Settings:
             callbacks[name] = value
         elif name == "interceptors":
             interceptors = _checked_interceptors(value)
+        elif name in SERIALIZERS:
+            serializers[name] = with_topic(name, value)
         elif name == "partitioner" and callable(value):
             partitioner = value
         elif name == "partitioner" and not isinstance(value, str):
@@ -195,7 +201,8 @@ def resolve(properties: Properties) -> Settings:
     for name in ("bootstrap.servers", "metadata.broker.list"):
         if name in values:
             _check_bootstrap(name, values[name])
-    return Settings(_with_safe_defaults(values), callbacks, manual, partitioner, interceptors)
+    pair = (serializers.get("key_serializer"), serializers.get("value_serializer"))
+    return Settings(_with_safe_defaults(values), callbacks, manual, partitioner, interceptors, None if pair == (None, None) else pair)
 
 
 def _checked_interceptors(value: Any) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@
 # `serve_on_loop`, which answers all that waits, a bounded number at a turn, so that other tasks get theirs. No thread but librdkafka's own
 # is there, and none of those ever wants the GIL (rule 3): the whole turn runs with it, and futures are resolved directly.
 
+import asyncio as _asyncio
 import sys as _sys
 import warnings as _warnings
 
@@ -259,10 +260,10 @@ cdef class AsyncProducer:
     def _handle_or_none(self):
         return self._handle
 
-    cpdef object _open(self, Handle handle, partitioner, interceptors, loop):
+    cpdef object _open(self, Handle handle, partitioner, interceptors, loop, serializers=None):
         cdef Producer producer = Producer.__new__(Producer)
         _know_asyncio()
-        producer._open(handle, partitioner, interceptors)
+        producer._open(handle, partitioner, interceptors, serializers)
         self._producer = producer
         self._handle = handle
         self._loop = loop
@@ -320,11 +321,11 @@ cdef class AsyncProducer:
             self._producer._refused(RD_KAFKA_RESP_ERR__QUEUE_FULL)
         future = self._new_future()
         if self._producer._interceptors is None:
-            self._enqueue_for(record, future, option is not _NO_COPY)
+            self._enqueue_for(self._producer._serialized(record), future, option is not _NO_COPY)
         else:
             replaced, acknowledge = self._intercepted(record, future)
             try:
-                self._enqueue_for(replaced, acknowledge, option is not _NO_COPY)
+                self._enqueue_for(self._producer._serialized(replaced), acknowledge, option is not _NO_COPY)
             except BaseException as exc:
                 (<_Acknowledge>acknowledge).refused(replaced, exc)
                 raise
@@ -381,9 +382,13 @@ cdef class AsyncProducer:
         """For a send that may have to wait: `(record, future, who is to be told)`."""
         future = self._new_future()
         if self._producer._interceptors is None:
-            return record, future, future
+            return self._producer._serialized(record), future, future
         replaced, acknowledge = self._intercepted(record, future)
-        return replaced, future, acknowledge
+        try:
+            return self._producer._serialized(replaced), future, acknowledge
+        except BaseException as exc:
+            (<_Acknowledge>acknowledge).refused(replaced, exc)
+            raise
 
     def _topic_needs_partitions(self, partitions):
         """Whether a partitioner written in Python will be asked."""
@@ -539,7 +544,7 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
     elif sending.paused:
         sending.paused = False
         producer._paused -= 1
-    if producer._waiting == 0 and producer._producer._interceptors is None and producer._producer._partitioner is None:
+    if producer._waiting == 0 and not producer._producer._detour and producer._producer._partitioner is None:
         future = producer._new_future()
         err = producer._enqueue_now(sending.record, future, sending.copy)
         if err == RD_KAFKA_RESP_ERR_NO_ERROR:

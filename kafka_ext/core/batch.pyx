@@ -608,6 +608,11 @@ cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, a
         raise KafkaException(KafkaError(
             ErrorCode["NOT_IMPLEMENTED"],
             "interceptors see records one by one, and a batch has none: send() them, or use a producer without"))
+    if producer._serializers is not None:
+        raise KafkaException(KafkaError(
+            ErrorCode["NOT_IMPLEMENTED"],
+            "value_serializer and key_serializer see records one by one, and a batch has none: give it a column that is serialized "
+            "already, to a producer without them, or send() records"))
     return 0
 
 

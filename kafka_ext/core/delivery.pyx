@@ -283,6 +283,9 @@ cdef object delivery_error(Handle handle, int code):
     What the broker says of it in words is not asked for: rd_kafka_message_produce_errstr() points into the answer that librdkafka has
     parsed, and its broker thread frees that at the same time (2.14.2; tests/cluster/produce_errstr.c shows it).
     """
+    # After a fatal error rd_kafka_produceva, unlike rd_kafka_produce, returns the code of the error itself.
+    if handle.rk != NULL and code == rd_kafka_fatal_error(handle.rk, NULL, 0):
+        return _fatal_error(handle.rk)
     if handle.rk != NULL and code in (RD_KAFKA_RESP_ERR__FATAL, RD_KAFKA_RESP_ERR__PURGE_QUEUE, RD_KAFKA_RESP_ERR__PURGE_INFLIGHT):
         fatal = _fatal_error(handle.rk)
         if fatal is not None:

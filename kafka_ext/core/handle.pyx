@@ -585,6 +585,11 @@ cdef class Handle:
                 KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
 
 
+def in_callback():
+    """Whether the calling thread is inside a callback, of whichever producer."""
+    return bool(kx_in_callback())
+
+
 cdef dict _NO_CALLBACKS = {}
 
 
