@@ -100,7 +100,7 @@ class KafkaHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """Records that were not sent, for want of room in the queue, after `close`, unfit for the topic, or in a child without a producer."""
+        """Records that were not sent, for want of room in the queue, after `close`, unfit for the topic, in a child without a producer."""
         return self._dropped
 
     @property

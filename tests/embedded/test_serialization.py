@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from faultlib import is_pinned, within
 
 from kafka_ext import KafkaException, KafkaProducer, KafkaSink, ProducerClosedError, ProducerRecord, SendOption, Serializer
+from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
 
@@ -167,3 +169,19 @@ def test_a_recoverable_producer_serializes_once(broker, config):
         producer.handle.test_fatal_error(45, "for the test")
     assert len(count) == 1
     assert [message.value for message in broker.messages("orders", count=1)] == [b'{"n": 1}']
+
+
+def test_an_asyncio_producer_serializes(broker, config):
+    async def main():
+        async with AsyncKafkaProducer(config, value_serializer=as_json, key_serializer=WithTopic()) as producer:
+            record = ProducerRecord("orders", {"n": 1}, key=7, partition=0)
+            await (await producer.send(record))
+            await producer.send_nowait(record)
+            await producer.send_and_wait(record)
+            with pytest.raises(TypeError, match="not JSON serializable"):
+                producer.send_nowait(ProducerRecord("orders", object()))
+            with pytest.raises(TypeError, match="not JSON serializable"):
+                await producer.send_and_wait(ProducerRecord("orders", object()))
+
+    asyncio.run(main())
+    assert {(message.key, message.value) for message in broker.messages("orders", count=3)} == {(b"orders:7", b'{"n": 1}')}
