@@ -32,9 +32,10 @@ mount --make-rprivate /
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
-# Not exec: the shell stays, as the init that takes orphans in and reaps them.
+# Not exec: the shell stays, as the init that takes orphans in and reaps them; in another session than theirs, as a real init is, else the
+# kernel does not take a stopped process whose parent has died for an orphan, and never wakes it.
 status=0
-chroot "$root" "$@" || status=$?
+setsid --wait chroot "$root" "$@" || status=$?
 exit $status
 """
 
