@@ -91,7 +91,11 @@ CASES = (
             at_least=wanted,
         )
         for way, what in (("batch", "lists"), ("column", "Arrow columns"))
-        for label, title, size, count in (("100", "100 B", 100, 4_000_000), ("1k", "1 kB", 1000, 2_000_000), ("10k", "10 kB", 10_000, 200_000))
+        for label, title, size, count in (
+            ("100", "100 B", 100, 4_000_000),
+            ("1k", "1 kB", 1000, 2_000_000),
+            ("10k", "10 kB", 10_000, 200_000),
+        )
         for client, wanted in (("C", 0.95), ("confluent-kafka", 2.5))
         if client == "C" or size < 10_000
     ),

@@ -18,6 +18,7 @@ from . import Burst, Sender
 
 VERSION = f"kafka_ext {kafka_ext.__version__}"
 
+
 def callback(settings: dict[str, str]) -> Sender:
     """A callback each, called by the events thread."""
     producer = KafkaProducer(settings)

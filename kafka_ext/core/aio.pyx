@@ -100,7 +100,7 @@ def serve_on_loop(Handle handle):
     # In a forked child all this is the parent's. And a producer that was dropped has a thread that delivers what is left.
     if handle.generation != kx_fork_generation or KX_FLAG(handle.dropped) or handle.state == CLOSED:
         return False
-    if not handle.serving.acquire(False):
+    if not KX_TRY(handle.serving):
         return False
     handle.serving_thread = handle.loop_thread = PyThread_get_thread_ident()
     kx_enter_callbacks()
@@ -131,7 +131,7 @@ def serve_on_loop(Handle handle):
     finally:
         kx_leave_callbacks()
         handle.serving_thread = 0
-        handle.serving.release()
+        KX_LET(handle.serving)
     return budget <= 0
 
 
