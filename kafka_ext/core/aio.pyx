@@ -4,7 +4,6 @@
 # `serve_on_loop`, which answers all that waits, a bounded number at a turn, so that other tasks get theirs. No thread but librdkafka's own
 # is there, and none of those ever wants the GIL (rule 3): the whole turn runs with it, and futures are resolved directly.
 
-import asyncio as _asyncio
 import sys as _sys
 import warnings as _warnings
 

@@ -581,8 +581,8 @@ cdef class Handle:
         """The counts of ProducerMetrics, in its order; times in seconds."""
         cdef int64_t pinned = KX_LOAD(self.pool.pinned_messages), pinned_bytes = KX_LOAD(self.pool.pinned_bytes)
         kx_parts_pinned(&self.parts, &pinned, &pinned_bytes)
-        return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed), pinned, pinned_bytes, KX_LOAD(self.sent) - KX_LOAD(self.reported),
-                KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
+        return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed), pinned, pinned_bytes,
+                KX_LOAD(self.sent) - KX_LOAD(self.reported), KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
 
 
 def in_callback():
