@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
-CHUNK = 256 * 1024
+from .._rdkafka import Lines
+
+CHUNK = 512 * 1024
 
 
 class TooLong:
@@ -15,8 +17,8 @@ class TooLong:
         self.size = size
 
 
-def split(read: Callable[[], bytes], delimiter: bytes, limit: int) -> Iterator[list[bytes | TooLong]]:
-    """Lists of records, each the bytes between two delimiters; one at the end need not be closed by a delimiter.
+def split(read: Callable[[], bytes], delimiter: bytes, limit: int) -> Iterator[Lines | list[TooLong]]:
+    """Records, many at a time, each the bytes between two delimiters; one at the end need not be closed by a delimiter.
 
     Args:
         read: the next bytes of the input, as they come; b"" at its end.
@@ -36,21 +38,19 @@ def split(read: Callable[[], bytes], delimiter: bytes, limit: int) -> Iterator[l
                 dropped += max(certain, 0)
                 del pending[: max(certain, 0)]
             continue
-        records: list[bytes | TooLong] = []
-        records += bytes(pending).split(delimiter)
-        rest = records.pop()
-        assert isinstance(rest, bytes)
-        pending[:] = rest
         if dropped:
-            first = records[0]
-            assert isinstance(first, bytes)
-            records[0] = TooLong(dropped + len(first))
+            end = pending.find(delimiter, searched)
+            yield [TooLong(dropped + end)]
             dropped = 0
-        yield records
+            del pending[: end + len(delimiter)]
+        records = Lines(bytes(pending), delimiter)
+        del pending[: records.end]
+        if len(records):
+            yield records
     if dropped:
         yield [TooLong(dropped + len(pending))]
     elif pending:
-        yield [bytes(pending)]
+        yield Lines(bytes(pending), delimiter, True)
 
 
 def reader(descriptor: int, on_read: Callable[[int], None]) -> Callable[[], bytes]:

@@ -15,13 +15,13 @@ from . import settings
 from .display import Display
 from .inputs import Input
 from .interrupts import Interrupts
-from .records import Documents, Lines
+from .records import Delimited, Documents
 from .session import finish, open_producer
 from .settings import UsageError
 from .tables import Tables
 from .tally import Tally
 
-Records = Lines | Tables
+Records = Delimited | Tables
 
 _TABLES = ("arrow", "parquet")
 _FORMATS = ("lines", "ndjson", *_TABLES)
@@ -181,7 +181,7 @@ def _as_text(summary: dict[str, Any]) -> str:
 def _records(arguments: argparse.Namespace, source: Input, tally: Tally) -> Records:
     if arguments.format in _TABLES:
         return Tables(arguments, source, tally)
-    return (Documents if arguments.format == "ndjson" else Lines)(arguments, source, tally)
+    return (Documents if arguments.format == "ndjson" else Delimited)(arguments, source, tally)
 
 
 def _work(records: Records, producer: KafkaProducer, interrupts: Interrupts, display: Display) -> str | None:

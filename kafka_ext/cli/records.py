@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import cast
 
-from .._rdkafka import ErrorCode, KafkaError
+from .._rdkafka import ErrorCode, KafkaError, Lines
 from ..producer import KafkaProducer
 from . import documents, lines
 from .inputs import Input
@@ -34,7 +34,7 @@ def _header(text: str) -> tuple[str, str | None]:
     return name, value if equals else None
 
 
-class Lines:
+class Delimited:
     """Each record is what is between two delimiters."""
 
     def __init__(self, arguments: argparse.Namespace, source: Input, tally: Tally) -> None:
@@ -53,23 +53,21 @@ class Lines:
         for name, descriptor in self.source.opened():
             self.begin(name, number, note)
             for some in lines.split(lines.reader(descriptor, self.source.read), self.delimiter, limit):
-                if isinstance(some[0], lines.TooLong):  # it can only be the first
+                if isinstance(some, list):
                     self.tally.failures.add(too_long, number)
-                    del some[0]
-                    number += 1
-                if some:
-                    self.send(producer, cast("list[bytes]", some), number)
-                    number += len(some)
+                else:
+                    self.send(producer, some, number)
+                number += len(some)
                 if self.tally.fatal:
                     return
 
     def begin(self, name: str, number: int, note: Callable[[str], None]) -> None:
         """File `name` is next; `number` is that of its first record."""
 
-    def send(self, producer: KafkaProducer, some: list[bytes], number: int) -> None:
-        """A list of lines in one call, which does nothing of Python's for each; `number` is that of the first."""
+    def send(self, producer: KafkaProducer, some: Lines, number: int) -> None:
+        """Lines in one call, which does nothing of Python's for each; `number` is that of the first."""
         keys: list[bytes | None] | None = None
-        values: list[bytes | None] = cast("list[bytes | None]", some)
+        values: Lines | list[bytes | None] = some
         null = self.null
         if self.separator is not None:
             parts = [line.partition(self.separator) for line in some]
@@ -81,13 +79,14 @@ class Lines:
         self.enqueue(producer, values, keys, number.__add__)
 
     def enqueue(
-        self, producer: KafkaProducer, values: list[bytes | None], keys: list[bytes | None] | None, number_at: Callable[[int], int]
+        self, producer: KafkaProducer, values: Lines | list[bytes | None], keys: list[bytes | None] | None, number_at: Callable[[int], int]
     ) -> None:
         send = functools.partial(producer.send_batch, self.tally.topic, values, keys=keys, partitions=self.partition, headers=self.headers)
-        self.tally.enqueue(send, len(values), sum(map(len, filter(None, values))), number_at, lambda index: len(values[index] or b""))
+        size = values.size if isinstance(values, Lines) else sum(map(len, filter(None, values)))
+        self.tally.enqueue(send, len(values), size, number_at, lambda index: len(values[index] or b""))
 
 
-class Documents(Lines):
+class Documents(Delimited):
     """Each line is a JSON document; empty lines are none. Parsed only where that is asked for: it costs more than all the rest."""
 
     def __init__(self, arguments: argparse.Namespace, source: Input, tally: Tally) -> None:
@@ -101,7 +100,7 @@ class Documents(Lines):
         self.before = number - 1  # lines of other files
         self.note = note
 
-    def send(self, producer: KafkaProducer, some: list[bytes], number: int) -> None:
+    def send(self, producer: KafkaProducer, some: Lines, number: int) -> None:
         keys: list[bytes | None] = []
         values: list[bytes | None] = []
         numbers: list[int] = []

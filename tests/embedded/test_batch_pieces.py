@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from batchlib import arrow, delivered, fresh_topic
 from faultlib import interrupt_after, is_pinned
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kafka_ext import ErrorCode, KafkaException
+from kafka_ext import ErrorCode, KafkaException, _rdkafka
 
 pa = pytest.importorskip("pyarrow")
 
@@ -146,3 +148,39 @@ def test_metrics_count_what_batches_pin(make_producer):
     producer.flush(10)
     pinned = producer.metrics()
     assert (pinned.pinned_messages, pinned.pinned_bytes) == (0, 0)
+
+
+# ---------------------------------------------------------------------- lines, which the command line sends
+
+
+@given(st.text("ab\n", max_size=60).map(str.encode), st.sampled_from([b"\n", b"ab", b"aa"]), st.booleans())
+def test_lines_are_what_split_gives(data, delimiter, last):
+    lines = _rdkafka.Lines(data, delimiter, last)
+    *whole, rest = data.split(delimiter)
+    if last and rest:
+        whole.append(rest)
+    assert list(lines) == [lines[i] for i in range(len(lines))] == whole
+    assert lines.size == sum(map(len, whole))
+    assert data[lines.end :] == (b"" if last else rest)
+
+
+def test_lines_refuse_nonsense():
+    with pytest.raises(ValueError, match="delimiter"):
+        _rdkafka.Lines(b"a", b"")
+    for arguments in ((bytearray(b"a"), b"\n"), (b"a", None), ("a", "\n")):
+        with pytest.raises(TypeError):
+            _rdkafka.Lines(*arguments)
+    lines = _rdkafka.Lines(b"a\nb\n", b"\n")
+    assert lines[-1] == b"b"
+    for index in (2, -3):
+        with pytest.raises(IndexError, match=f"of {len(lines)}"):
+            lines[index]
+
+
+def test_lines_are_sent_from_where_they_are(kafka_broker, make_producer):
+    topic = fresh_topic(kafka_broker)
+    producer = make_producer(kafka_broker.config(**{"enable.idempotence": False}) | {"test.mock.num.brokers": ...})
+    values = numbers()
+    delivered(producer.send_batch(topic, _rdkafka.Lines(b"\n".join([*values, b""]), b"\n"), keys=[b""] * COUNT), 60)
+    assert [row.value for row in kafka_broker.messages(topic, count=COUNT, timeout=60)] == values
+    assert len(producer.send_batch(topic, _rdkafka.Lines(b"no end", b"\n"))) == 0
