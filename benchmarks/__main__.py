@@ -109,12 +109,12 @@ def save(report: Report, folder: Path, tell: Callable[[str], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(report.to_json() + "\n", encoding="utf-8")
     (folder / "results.txt").write_text(report.to_text(), encoding="utf-8")
-    if not report.overview:
-        return
-    if find_spec("matplotlib"):
-        plot.draw(report, folder / "results.png")
-    else:
-        tell("no plot: matplotlib is not installed (the extra kafka-ext[bench] has it)")
+    drawn = {"results.png": (plot.draw, report.overview), "batches.png": (plot.draw_batches, any(job.batch == 1000 for job in report.jobs))}
+    for name, (draw, there) in drawn.items():
+        if there and find_spec("matplotlib"):
+            draw(report, folder / name)
+        elif there:
+            tell(f"no {name}: matplotlib is not installed (the extra kafka-ext[bench] has it)")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from .report import UNITS
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = "docs/_static/benchmark.png"
+BATCHES = "docs/_static/batches.png"
 MARKS = re.compile(r"(<!-- benchmark:begin -->\n).*?(<!-- benchmark:end -->)", re.DOTALL)
 ALT = "Throughput, memory and time in send, of this package and others"
 
@@ -60,6 +61,8 @@ def main(folder: Path) -> None:
     picture = (folder / "results.png").is_file()
     if picture:
         shutil.copyfile(folder / "results.png", ROOT / PICTURE)
+    if (folder / "batches.png").is_file():
+        shutil.copyfile(folder / "batches.png", ROOT / BATCHES)
     drawn = [f"![{ALT}]({PICTURE})", ""] if picture else []
     fill(ROOT / "README.md", [*drawn, *table, "", f"{where(results)} [How, and all the rest](docs/performance.md)"])
     drawn = [f"![{ALT}]({PICTURE.removeprefix('docs/')})", ""] if picture else []
