@@ -24,7 +24,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from . import _rdkafka, events
 from ._rdkafka import (
@@ -82,8 +82,8 @@ class AsyncKafkaProducer(AsyncProducer):
 
     `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was
     given, by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up
-    again (`fetch_broker_metadata`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that lives as long as the
-    call.
+    again (`fetch_broker_metadata`, `commit_transaction`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that
+    lives as long as the call.
     """
 
     _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
@@ -100,6 +100,7 @@ class AsyncKafkaProducer(AsyncProducer):
         self._loop_ = loop
         self._turnstile = asyncio.Lock()  # of those who wait for room, the first goes to the gate
         self._closer: asyncio.Task[None] | None = None
+        self._committing: asyncio.Future[Any] | None = None
         callbacks: dict[str, Callable[..., Any]] = {}
         handle = Handle(settings.librdkafka, callbacks, True, OWN_NAMES)
         for name in CALLBACKS & settings.callbacks.keys():
@@ -329,6 +330,7 @@ class AsyncKafkaProducer(AsyncProducer):
         """
         self._usable()
         _rdkafka.begin_transaction(self.handle)
+        self._committing = None  # one that nobody waited for any more, and that is over
 
     async def commit_transaction(self, timeout: float | None = None) -> None:
         """Wait for every record's report and commit. Cancelled, librdkafka goes on with it: call it again to see the end.
@@ -344,7 +346,16 @@ class AsyncKafkaProducer(AsyncProducer):
         if not await self._server.drained(deadline):
             message = "commit_transaction: records are still outstanding"
             raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], message, is_retriable=True))
-        await self._in_slices("commit_transaction", deadline)
+        committing = self._committing
+        if committing is None:
+            committing = self._committing = _start_in_thread(self._loop_, lambda tell: _rdkafka.start_commit(self.handle, tell))
+        await asyncio.wait({committing}, timeout=_rdkafka.seconds_until(deadline))
+        if not committing.done():
+            message = "the commit is under way; call it again"
+            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], message, is_retriable=True))
+        if self._committing is committing:
+            self._committing = None
+        committing.result()
 
     async def abort_transaction(self, timeout: float | None = None) -> None:
         """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Raises as `commit_transaction`.
@@ -620,8 +631,15 @@ def _call(tell: Callable[[tuple[bool, Any]], object], function: Callable[[], obj
     tell(outcome)
 
 
-async def _in_thread(loop: asyncio.AbstractEventLoop, start: Callable[[Callable[[tuple[bool, Any]], object]], object]) -> Any:
-    """Await a call of librdkafka's that waits: `start(tell)` begins it in a thread of its own, which calls `tell((failed, result))`."""
+_Start: TypeAlias = Callable[[Callable[[tuple[bool, Any]], object]], object]
+
+
+async def _in_thread(loop: asyncio.AbstractEventLoop, start: _Start) -> Any:
+    return await _start_in_thread(loop, start)
+
+
+def _start_in_thread(loop: asyncio.AbstractEventLoop, start: _Start) -> asyncio.Future[Any]:
+    """Begin a call of librdkafka's that waits: `start(tell)` begins it in a thread of its own, which calls `tell((failed, result))`."""
     future: asyncio.Future[Any] = loop.create_future()
 
     def settle(outcome: tuple[bool, Any]) -> None:
@@ -640,4 +658,4 @@ async def _in_thread(loop: asyncio.AbstractEventLoop, start: Callable[[Callable[
             pass  # the loop is closed, and who waited is gone with it
 
     start(tell)
-    return await future
+    return future

@@ -623,11 +623,11 @@ def give_up_batch(steps, BatchDelivery batch, exc):
 
 # ------------------------------------------------------------------ transactions
 
-cdef dict _TRANSACTION_CALLS = {"init_transactions": 0, "commit_transaction": 1, "abort_transaction": 2}
+cdef dict _TRANSACTION_CALLS = {"init_transactions": 0, "abort_transaction": 1}
 
 
 def transaction_slice(Handle handle, str name, int milliseconds):
-    """Begin or resume one of librdkafka's transaction calls, waiting at most so long: None when it is done, else the KafkaError."""
+    """Begin or resume one of librdkafka's calls, but for the commit (start_commit): None when it is done, else the KafkaError."""
     cdef rd_kafka_error_t *error
     cdef int which = _TRANSACTION_CALLS[name]
     handle.enter()
@@ -635,8 +635,6 @@ def transaction_slice(Handle handle, str name, int milliseconds):
         with nogil:
             if which == 0:
                 error = rd_kafka_init_transactions(handle.rk, milliseconds)
-            elif which == 1:
-                error = rd_kafka_commit_transaction(handle.rk, milliseconds)
             else:
                 error = rd_kafka_abort_transaction(handle.rk, milliseconds)
     finally:

@@ -5,6 +5,9 @@ from posix.time cimport timespec, nanosleep
 # How long a call that was refused for the moment is let be: retry.backoff.ms of librdkafka.
 cdef enum:
     RETRY_PAUSE_MS = 100
+    # How long one call of rd_kafka_commit_transaction() waits: much longer than librdkafka's main thread ever takes to answer, and no
+    # longer than a producer that is closed meanwhile may keep its handle.
+    COMMIT_MS = 3000
 
 ctypedef rd_kafka_error_t *(*TransactionCall)(rd_kafka_t *rk, int timeout_ms) noexcept nogil
 
@@ -50,16 +53,60 @@ def begin_transaction(Handle handle):
         with nogil:         # it asks librdkafka's main thread and waits for the answer
             error = rd_kafka_begin_transaction(handle.rk)
         check_error(error, "rd_kafka_begin_transaction")
+        handle.committing = None    # one that nobody waited for any more, and that is over
     finally:
         handle.leave()
 
 
 def commit_transaction(Handle handle, timeout):
-    handle.enter()
-    try:
-        _in_slices(handle, rd_kafka_commit_transaction, "rd_kafka_commit_transaction", timeout)
-    finally:
-        handle.leave()
+    """Wait for a commit's end, having begun it unless it is under way: after a timeout or a signal it is taken up again."""
+    cdef int64_t deadline = _deadline(timeout)
+    committing = handle.committing
+    if committing is None:
+        outcome = []
+        committing = handle.committing = start_commit(handle, outcome.append), outcome
+    thread, outcome = committing
+    thread.join(None if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS) / 1000.0)
+    if thread.is_alive():
+        raise KafkaTimeoutError(KafkaError(RD_KAFKA_RESP_ERR__TIMED_OUT, "the commit is under way; call it again", is_retriable=True))
+    handle.committing = None
+    if not outcome:
+        raise MemoryError()
+    failed, result = outcome[0]
+    if failed:
+        raise result
+
+
+def start_commit(Handle handle, tell):
+    """Begin a commit in a thread of its own, which calls `tell` as start_aside's.
+
+    Not in slices, as the others: where rd_kafka_commit_transaction() is taken up again and librdkafka's main thread does not answer its first
+    step within the timeout, librdkafka forgets which call it was, takes the coordinator's answer for that of an abort, and ends the
+    process with "Invalid transaction state transition" (2.14.2, rd_kafka_txn_endtxn_complete; tests/embedded/commit_slices.c shows it).
+    """
+    return start_aside(handle, tell, _commit, handle)
+
+
+def _commit(Handle handle):
+    cdef rd_kafka_error_t *error
+    cdef timespec pause
+    cdef bint waits
+    while True:
+        with nogil:
+            error = rd_kafka_commit_transaction(handle.rk, COMMIT_MS)
+        if error == NULL:
+            return
+        if not rd_kafka_error_is_retriable(error):
+            check_error(error, "rd_kafka_commit_transaction")
+        waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
+        rd_kafka_error_destroy(error)
+        if handle.state != OPEN or handle.over():
+            handle.refuse()
+        if waits:
+            pause.tv_sec = 0
+            pause.tv_nsec = RETRY_PAUSE_MS * 1000000
+            with nogil:
+                nanosleep(&pause, NULL)
 
 
 def abort_transaction(Handle handle, timeout):

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from faultlib import Outcomes, within
+from faultlib import Outcomes, interrupt_after, run_program, within
 
 from kafka_ext import (
     ConsumerGroupMetadata,
@@ -255,3 +255,53 @@ def test_other_threads_run_while_a_transaction_begins():
             running = False
             other.join()
     assert seen > 0
+
+
+@pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
+def test_a_commit_is_waited_for_in_small_pieces(manual):
+    """Each in a millisecond, while the coordinator takes its time: librdkafka itself would end the process (commit_slices.c)."""
+    run_program(
+        f"""
+        from kafka_ext.testing import EmbeddedBroker
+
+        with EmbeddedBroker(topics={{"t": 1}}) as broker:
+            manual = {{"enable.manual.events.poll": {manual}}}
+            with KafkaProducer(broker.config(**manual), transactional_id="one", linger_ms=0) as producer:
+                producer.init_transactions(30)
+                broker.round_trip_time(0.05)
+                for n in range(10):
+                    producer.begin_transaction()
+                    producer.send(ProducerRecord("t", b"%d" % n))
+                    waited = 0
+                    while True:
+                        try:
+                            producer.commit_transaction(0.001)
+                            break
+                        except KafkaTimeoutError as exc:
+                            assert exc.error.is_retriable
+                            waited += 1
+                    assert waited
+            broker.round_trip_time(0)
+            assert [m.value for m in broker.messages("t", count=10)] == [b"%d" % n for n in range(10)]
+        """
+    )
+
+
+def test_ctrl_c_in_a_commit_and_once_more(kafka_broker, make_producer):
+    """The commit goes on; calling it again waits for its end, and the next transaction is one of its own."""
+    producer = make_producer(kafka_broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": True})
+    producer.init_transactions(30)
+    kafka_broker.round_trip_time(1.0)
+    producer.begin_transaction()
+    producer.send(ProducerRecord("t", b"first"))
+    producer.flush(30)
+    timer = interrupt_after(0.2)
+    with pytest.raises(KeyboardInterrupt):
+        producer.commit_transaction(30)
+    timer.join()
+    producer.commit_transaction(30)
+    kafka_broker.round_trip_time(0)
+    producer.begin_transaction()
+    producer.send(ProducerRecord("t", b"second"))
+    producer.commit_transaction(30)
+    assert [m.value for m in kafka_broker.messages("t", count=2)] == [b"first", b"second"]
