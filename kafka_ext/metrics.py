@@ -16,7 +16,7 @@ class ProducerMetrics:
         sent_bytes: the bytes of their values.
         delivered: records reported as delivered.
         failed: records reported as failed, for whatever reason.
-        pinned_messages: records whose value is kept in place now, because librdkafka was not given a copy.
+        pinned_messages: records on their way whose value is kept in place now, because librdkafka was not given a copy.
         pinned_bytes: the bytes of those values.
         outstanding: records whose report has not been served to its end now.
         callback_errors: exceptions that callbacks raised.

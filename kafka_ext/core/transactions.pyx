@@ -63,18 +63,31 @@ def commit_transaction(Handle handle, timeout):
     cdef int64_t deadline = _deadline(timeout)
     committing = handle.committing
     if committing is None:
-        outcome = []
-        committing = handle.committing = start_commit(handle, outcome.append), outcome
-    thread, outcome = committing
-    thread.join(None if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS) / 1000.0)
-    if thread.is_alive():
+        committing = _Commit()
+        start_commit(handle, committing)
+        handle.committing = committing
+    # Not Thread.join(): up to Python 3.12 one that a signal has interrupted takes the thread for ended from then on.
+    if not committing.done.wait(None if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS) / 1000.0):
         raise KafkaTimeoutError(KafkaError(RD_KAFKA_RESP_ERR__TIMED_OUT, "the commit is under way; call it again", is_retriable=True))
     handle.committing = None
-    if not outcome:
-        raise MemoryError()
-    failed, result = outcome[0]
+    failed, result = committing.outcome
     if failed:
         raise result
+
+
+@cython.final
+cdef class _Commit:
+    """A commit that is under way, and its outcome once it is done: what its thread tells."""
+
+    cdef readonly object done           # threading.Event
+    cdef readonly tuple outcome         # (failed, result)
+
+    def __init__(self):
+        self.done = _threading.Event()
+
+    def __call__(self, outcome):
+        self.outcome = outcome
+        self.done.set()
 
 
 def start_commit(Handle handle, tell):

@@ -293,7 +293,7 @@ def test_ctrl_c_in_a_commit_and_once_more(kafka_broker, make_producer):
     producer.init_transactions(30)
     kafka_broker.round_trip_time(1.0)
     producer.begin_transaction()
-    producer.send(ProducerRecord("t", b"first"))
+    producer.send(ProducerRecord("t", b"first", partition=0))
     producer.flush(30)
     timer = interrupt_after(0.2)
     with pytest.raises(KeyboardInterrupt):
@@ -302,6 +302,6 @@ def test_ctrl_c_in_a_commit_and_once_more(kafka_broker, make_producer):
     producer.commit_transaction(30)
     kafka_broker.round_trip_time(0)
     producer.begin_transaction()
-    producer.send(ProducerRecord("t", b"second"))
+    producer.send(ProducerRecord("t", b"second", partition=0))
     producer.commit_transaction(30)
     assert [m.value for m in kafka_broker.messages("t", count=2)] == [b"first", b"second"]
