@@ -1,0 +1,83 @@
+"""What a process uses, sampled by a thread: resident memory, threads, descriptors, CPU, and whatever else is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int | str = "self") -> int:
+    """Bytes of memory that a process has resident, or 0 where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def cpu_seconds(pid: int | str = "self") -> float:
+    """CPU time that a process has used so far, all its threads together, or 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) - 1  # one is the listing's own
+
+
+class Watch:
+    """Takes a sample every `interval` seconds, keeps it in `samples` and appends it to `file` at once: a run that is killed can be plotted.
+
+    `more()` gives what else belongs into a sample. Samples have "t", seconds since the watch was made.
+    """
+
+    def __init__(self, interval: float, file: Path, more: Callable[[], Mapping[str, Any]]) -> None:
+        self.samples: list[dict[str, Any]] = []
+        self.start = time.monotonic()
+        self._interval = interval
+        self._file = file
+        self._more = more
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def now(self) -> float:
+        return time.monotonic() - self.start
+
+    def sample(self) -> dict[str, Any]:
+        return {
+            "t": round(self.now(), 3),
+            "rss": resident(),
+            "threads": threads(),
+            "descriptors": descriptors(),
+            "cpu": cpu_seconds(),
+            **self._more(),
+        }
+
+    def _run(self) -> None:
+        with open(self._file, "w", encoding="ascii") as file:
+            while not self._stop.wait(self._interval):
+                self.samples.append(self.sample())
+                file.write(json.dumps(self.samples[-1]) + "\n")
+                file.flush()
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
