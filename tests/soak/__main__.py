@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +25,9 @@ SOUND, FAILING = 1, 2  # the brokers
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=sys.modules["tests.soak"].__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long to hold the load (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the usual rates, of 55,000 messages a second (default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="times the usual rates, of 55,000 messages a second (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the faults (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("build/soak"), help="where the report goes (default: %(default)s)")
     return parser.parse_args(given)
@@ -66,10 +67,51 @@ def check_topics(broker: EmbeddedBroker, made: Sequence[loads.Load]) -> list[str
     return wrong
 
 
+def hold(options: argparse.Namespace, made: Sequence[loads.Load], watch: Watch, faults: Faults) -> float:
+    """Send, watched and faulted, until the time is over or something is wrong; for how many seconds it was."""
+    with watch, faults:
+        for load in made:
+            load.start()
+        end = time.monotonic() + options.minutes * 60
+        while time.monotonic() < end and not any(load.account.wrong for load in made) and not faults.wrong:
+            time.sleep(0.2)
+        held = watch.now()
+        for load in made:
+            load.stop()
+    return held
+
+
+def settle(made: Sequence[loads.Load], producers: dict[str, KafkaProducer]) -> list[str]:
+    """Until all is reported; what is off then."""
+    wrong = []
+    for producer in producers.values():
+        producer.flush(loads.SETTLING)
+    for load in made:
+        load.settle()
+        wrong += load.account.check()
+    for name, producer in producers.items():
+        m = producer.metrics()
+        if m.sent != m.delivered + m.failed or m.outstanding or m.pinned_messages or m.pinned_bytes or m.callback_errors:
+            wrong.append(f"the metrics of the producer {name!r} are off at the end: {m}")
+        if name == "sound" and m.failed:
+            wrong.append(f"{m.failed:,} messages of the sound producer have failed")
+    return wrong
+
+
+def left_behind(idle: dict[str, int]) -> list[str]:
+    """What is still there when all is closed and was not before; threads of producers that were dropped have a moment to end."""
+    gc.collect()
+    end = time.monotonic() + 10
+    while (threads() > idle["threads"] or descriptors() > idle["descriptors"]) and time.monotonic() < end:
+        time.sleep(0.05)
+    left = {name: count for name, count in _rdkafka.live_objects().items() if count}
+    left |= {name: now - idle[name] for name, now in (("threads", threads()), ("descriptors", descriptors())) if now > idle[name]}
+    return [f"left behind when all was closed: {left}"] if left else []
+
+
 def soak(options: argparse.Namespace) -> dict[str, Any]:
     options.output.mkdir(parents=True, exist_ok=True)
     idle = {"threads": threads(), "descriptors": descriptors()}
-    wrong: list[str] = []
     with EmbeddedBroker(brokers=2, topics={}, isolation="process") as broker, ExitStack() as stack:
         made, producers = open_loads(broker, stack, options.scale)
 
@@ -86,46 +128,19 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
                 "loads": {load.name: load.account.counts() for load in made},
             }
 
-        with Watch(max(0.5, min(5.0, options.minutes * 60 / 300)), options.output / "samples.jsonl", more) as watch:
-            with Faults(broker, SOUND, FAILING, options.seed, watch.now) as faults:
-                for load in made:
-                    load.start()
-                end = time.monotonic() + options.minutes * 60
-                while time.monotonic() < end and not any(load.account.wrong for load in made) and not faults.wrong:
-                    time.sleep(0.2)
-                held = watch.now()
-                for load in made:
-                    load.stop()
-        for producer in producers.values():
-            producer.flush(loads.SETTLING)
-        for load in made:
-            load.settle()
-            wrong += load.account.check()
-        wrong += faults.wrong
-        metrics = {name: producer.metrics() for name, producer in producers.items()}
-        for name, m in metrics.items():
-            if m.sent != m.delivered + m.failed or m.outstanding or m.pinned_messages or m.pinned_bytes or m.callback_errors:
-                wrong.append(f"the metrics of the producer {name!r} are off at the end: {m}")
-        if failed := metrics["sound"].failed:
-            wrong.append(f"{failed:,} messages of the sound producer have failed")
-        wrong += check_topics(broker, made)
-    gc.collect()
-    settle = time.monotonic() + 10
-    while (threads() > idle["threads"] or descriptors() > idle["descriptors"]) and time.monotonic() < settle:
-        time.sleep(0.05)
-    left = {**{name: count for name, count in _rdkafka.live_objects().items() if count}}
-    left |= {name: now - idle[name] for name, now in (("threads", threads()), ("descriptors", descriptors())) if now > idle[name]}
-    if left:
-        wrong.append(f"left behind when all was closed: {left}")
+        watch = Watch(max(0.5, min(5.0, options.minutes * 60 / 300)), options.output / "samples.jsonl", more)
+        faults = Faults(broker, SOUND, FAILING, options.seed, watch.now)
+        held = hold(options, made, watch, faults)
+        wrong = settle(made, producers) + faults.wrong + check_topics(broker, made)
+    wrong += left_behind(idle) + verdict.judge(watch.samples)
     return {
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
         "seconds": held,
         "faults": faults.seen,
         "loads": {load.name: load.account.counts() for load in made},
         "samples": watch.samples,
-        "wrong": wrong + verdict.judge(watch.samples),
+        "wrong": wrong,
         "versions": _rdkafka.build_info(),
-        "pid": os.getpid(),
     }
 
 

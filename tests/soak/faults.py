@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kafka_ext import ErrorCode
 from kafka_ext.testing import ApiKey, EmbeddedBroker
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # What a producer tries again, and what it gives up. The mock cluster stores nothing of what it answers with an error.
 RETRIED = [
@@ -65,7 +68,7 @@ class Faults:
         finally:
             self._broker.resume()
 
-    def __enter__(self) -> Faults:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -12,8 +12,8 @@ HEAD = """# A soak of {minutes:.1f} minutes
 
 {verdict}
 
-{total:,} messages were sent, {rate:,.0f} a second; {delivered:,} were reported as delivered and {failed:,} as failed, {refused:,} sends were
-refused; {faults} faults: {kinds}. The process used {cpu:.2f} cores, the broker's {broker_cpu:.2f}.
+{total:,} messages were sent, {rate:,.0f} a second; {delivered:,} were reported as delivered and {failed:,} as failed,
+{refused:,} sends were refused; {faults} faults: {kinds}. The process used {cpu:.2f} cores, the broker's {broker_cpu:.2f}.
 
 | load | sent | delivered | failed | refused | anomalies |
 |---|--:|--:|--:|--:|--:|
@@ -50,7 +50,7 @@ def page(result: dict[str, Any]) -> str:
         failed=total["failed"],
         refused=total["refused"],
         faults=len(result["faults"]),
-        kinds=", ".join(f"{count} × {kind}" for kind, count in sorted(Counter(kind for _, kind in result["faults"]).items())) or "none",
+        kinds=", ".join(f"{count} {kind}" for kind, count in sorted(Counter(kind for _, kind in result["faults"]).items())) or "none",
         cpu=(last["cpu"] - first["cpu"]) / elapsed,
         broker_cpu=(last["broker_cpu"] - first["broker_cpu"]) / elapsed,
     )

@@ -9,8 +9,8 @@ from typing import Any
 MIB = 1 << 20
 # Of this part of the run nothing is held against it: pools, arenas and queues find their size.
 WARM_UP = 0.2
-# Memory may grow so much after that, in bytes: what allocators and the interpreter do with fragments. The messages' own leaks are far larger:
-# a byte for each message of half an hour at 50,000 a second is 86 MiB.
+# Memory may grow so much after that, in bytes: what allocators and the interpreter do with fragments. The messages' own leaks are far
+# larger: a byte for each message of half an hour at 50,000 a second is 86 MiB.
 GROWTH = 12 * MIB
 # Threads and descriptors differ by those of short-lived producers that happen to be there when a sample is taken.
 SLACK = 24
@@ -38,7 +38,9 @@ def judge(samples: Sequence[dict[str, Any]]) -> list[str]:
     wrong = []
     before, after = windows(samples, "rss")
     if after - before > GROWTH:
-        wrong.append(f"memory has grown from {before / MIB:.1f} to {after / MIB:.1f} MiB after the warm-up, by more than {GROWTH / MIB:.0f} MiB")
+        wrong.append(
+            f"memory has grown from {before / MIB:.1f} to {after / MIB:.1f} MiB after the warm-up, by more than {GROWTH / MIB:.0f} MiB"
+        )
     for field in ("threads", "descriptors", "handles", "topics", "batches"):
         before, after = windows(samples, field)
         if after - before > SLACK:
