@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Plan:
     @property
     def capacity(self) -> int:
         """How many records may be sent until the last fault is over: a fault takes less than half a minute, most of the time."""
-        return int(self.records + self.rate * 30 * len(self.chosen))
+        return int(self.records + self.rate * 30 * (len(self.kinds) or self.faults))
 
     @property
     def producer(self) -> dict[str, Any]:
@@ -64,10 +65,13 @@ class Plan:
             config |= {"acks": 1, "enable.idempotence": False}
         return config
 
-    @property
-    def chosen(self) -> list[str]:
-        """The kinds of the faults, one after the other."""
-        return list(self.kinds) or faults.plan(faults.MIXES[self.name], self.faults, self.seed)
+    def course(self) -> Iterator[str]:
+        """The kinds of the faults, one after the other: those asked for, or as many as are wanted, for as long as they are."""
+        if self.kinds:
+            yield from self.kinds
+            return
+        for more in itertools.count():
+            yield from faults.plan(faults.MIXES[self.name], self.faults, self.seed + more)
 
 
 class Senders:
@@ -127,7 +131,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Do it; all that there is to say of it."""
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     folder.mkdir(parents=True)
-    say(f"{plan.name}: {len(plan.chosen)} faults, {plan.records:,} records, seed {plan.seed}")
+    say(f"{plan.name}: {len(plan.kinds) or plan.faults} faults and {plan.records:,} records at least, seed {plan.seed}")
     with Network(BROKERS) as network, _cluster(network, folder) as cluster:
         for broker in network.addresses:
             network.tell(broker, target=cluster.address(broker))
@@ -145,8 +149,10 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
             # Not before all is under way: the first records also ask for metadata and a producer id.
             senders.wait_for(1000, _START)
             doing = faults.Faults(cluster, network, TOPIC, plan.seed, REQUEST_TIMEOUT, say, blackout=plan.blackout)
-            for kind in plan.chosen:
+            for kind in plan.course():
                 before = senders.last()["reported"]
+                if len(doing.done) >= plan.faults and before >= plan.records:
+                    break
                 doing.do(kind)
                 senders.wait_for(before + 1000, 2 * max(plan.message_timeout, 60))  # it goes on behind each fault
                 reported, killed = senders.last()["reported"], faults.kills(doing.done)
