@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+comma := ,
 
 py := $(VENV)/bin/python
 pip := $(py) -m pip --disable-pip-version-check --quiet
@@ -59,6 +60,10 @@ test: $(VENV)/.extra-test build  ## the whole suite
 	@# A test that waits for time can be late on a machine others use too; what is broken is so three times. Reruns are listed.
 	$(py) -m pytest --reruns 2 tests/unit tests/embedded tests/memory $(ARGS)
 
+.PHONY: test-engines
+test-engines: $(VENV)/.extra-engines build  ## KafkaSink on local clusters of Dask, Ray and Spark (heavy, and Spark needs Java 17)
+	$(py) -m pytest --timeout 600 tests/engines $(ARGS)
+
 .PHONY: test-cluster
 test-cluster: $(VENV)/.extra-test build  ## the tests that need real Apache Kafka: Java 17 and Maven; a few minutes
 	@$(PYTHON) wheels/needs.py kafka
@@ -66,7 +71,7 @@ test-cluster: $(VENV)/.extra-test build  ## the tests that need real Apache Kafk
 	$(py) -m pytest --reruns 1 tests/cluster $(ARGS)
 
 .PHONY: chaos
-chaos: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## the fault campaign on real Apache Kafka, half an hour (ARGS=--short: two minutes)
+chaos: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## the fault campaign on real Apache Kafka, a quarter of an hour (ARGS=--short: two minutes)
 	@$(PYTHON) wheels/needs.py kafka
 	@$(py) -m kafka_ext.testing.cluster_artifacts
 	$(py) -m tests.chaos $(ARGS)
@@ -74,6 +79,12 @@ chaos: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## the fault campaign on 
 .PHONY: soak
 soak: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## a long run, watched for growth (ARGS="--minutes 30")
 	$(py) -m tests.soak $(ARGS)
+
+PART ?= all
+
+.PHONY: sanitize
+sanitize: $(VENV)/.extra-test  ## the suite under sanitizers; a part of it: PART=asan, tsan, valgrind, oom or ci
+	$(py) tests/memory/sanitize.py $(PART) $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.extra-lint  ## ruff and cython-lint
@@ -101,13 +112,44 @@ bench: $(VENV)/.extra-bench build  ## the benchmarks, beside other clients and a
 
 # --- what others install ---
 
+# A wheel brings OpenSSL, curl, zstd and zlib, from pinned sources (two minutes, once).
+pinned := $(CURDIR)/build/librdkafka-pinned
+
 .PHONY: wheel
-wheel: $(VENV)/.extra-wheel librdkafka  ## a wheel for this machine, in dist/
-	$(py) -m build --wheel
+wheel: $(VENV)/.extra-wheel  ## a wheel for this machine, in wheelhouse/: built from the sdist, repaired, and tested in an environment of its own
+	KAFKA_EXT_LIBRARIES=pinned $(py) wheels/librdkafka.py
+	rm -rf dist wheelhouse
+	@# Without a path to it, build makes the sdist and then the wheel from the sdist: what is missing there is found here.
+	KAFKA_EXT_LIBRDKAFKA=$(pinned) $(py) -m build --outdir dist
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(py) wheels/repair.py --prefix $(pinned) dist/*.whl wheelhouse
+	$(py) wheels/matrix.py --check
+	$(MAKE) test-wheel
+
+# "all": a test that cannot be done fails. Empty, for interpreters that others have no wheels for: it is skipped.
+KAFKA_EXT_WHEEL_TESTS ?= all
+
+tag = $$($(PYTHON) -c 'import sys; v = "cp%d%d" % sys.version_info[:2]; print(f"{v}-{v}{sys.abiflags}")')-*
+
+.PHONY: test-wheel
+test-wheel:  ## test the wheel in wheelhouse/ once more
+	rm -rf build/wheel-test
+	$(PYTHON) -m venv build/wheel-test
+	build/wheel-test/bin/python -m pip --disable-pip-version-check --quiet install \
+	    "$$(echo wheelhouse/*-$(tag).whl)[wheel-test$(if $(KAFKA_EXT_WHEEL_TESTS),$(comma)wheel-neighbours)]"
+	cd build/wheel-test && KAFKA_EXT_WHEEL_TESTS=$(KAFKA_EXT_WHEEL_TESTS) bin/pytest -p no:cacheprovider -rs $(CURDIR)/wheels/test_wheel.py $(ARGS)
+
+.PHONY: test-wheel-root
+ROOTS ?= bookworm trixie
+test-wheel-root: $(VENV)/.extra-wheel  ## as root: the whole suite against the wheel in minimal Debians (ROOTS="bookworm trixie"), some minutes each
+	PATH="$(abspath $(VENV))/bin:$$PATH"; for suite in $(ROOTS); do $(py) wheels/root.py $$suite -- $(ARGS) || exit 1; done
 
 .PHONY: sdist
 sdist: $(VENV)/.extra-wheel  ## the source distribution, in dist/
 	$(py) -m build --sdist
+
+.PHONY: test-sdist
+test-sdist: $(VENV)/.extra-wheel $(VENV)/.extra-wheel-test  ## that it holds what git has, and builds without a network
+	$(VENV)/bin/pytest -p no:cacheprovider wheels/test_sdist.py $(ARGS)
 
 .PHONY: clean
 clean:  ## remove what was built, but not librdkafka and the virtual environment

@@ -39,6 +39,7 @@ class Librdkafka:
     linkage: str
     allocator: str = "system"
     one_clock: bool = False  # wheels/clock.py
+    pinned: list[str] = field(default_factory=list)  # "openssl 3.5.7" and the like, when they are linked in too
     include_dirs: list[str] = field(default_factory=list)
     compile_args: list[str] = field(default_factory=list)
     objects: list[str] = field(default_factory=list)
@@ -80,9 +81,11 @@ def static(prefix: Path) -> Librdkafka:
         allocator=info["allocator"],
         one_clock=info["clock"],
         include_dirs=[str(prefix / "include")],
-        # The archive by its path: no search order can put another librdkafka in its place.
-        objects=[str(prefix / "lib/librdkafka.a")],
+        # The archives by their paths: no search order can put others in their place.
+        objects=[str(prefix / "lib" / name) for name in ("librdkafka.a", *info["archives"])],
         link_args=info["libraries"],
+        # librdkafka and its allocator come first there, and are named elsewhere.
+        pinned=[f"{part['name']} {part['version']}" for part in info["components"] if info["archives"] and not part["inside"]],
         prefix=prefix,
     )
 
@@ -144,12 +147,16 @@ class BuildExtension(build_ext):
         extension.extra_link_args += [*librdkafka.link_args, *sanitizer]
         if sys.platform == "linux":
             # Nothing of a static library may be seen from outside: another module may have loaded another librdkafka.
-            extension.extra_link_args[:0] = ["-Wl,--exclude-libs,ALL", "-Wl,--as-needed"]
+            extension.extra_link_args[:0] = ["-Wl,--exclude-libs,ALL", "-Wl,--as-needed", "-Wl,--gc-sections"]
+        elif sys.platform == "darwin":
+            extension.extra_link_args[:0] = ["-Wl,-exported_symbol,_PyInit__rdkafka", "-Wl,-dead_strip"]
         extension.runtime_library_dirs += librdkafka.runtime_dirs
         extension.define_macros += [
             ("KAFKA_EXT_LINKAGE", f'"{librdkafka.linkage}"'),
             ("KAFKA_EXT_ALLOCATOR", f'"{librdkafka.allocator}"'),
         ]
+        if librdkafka.pinned:
+            extension.define_macros.append(("KAFKA_EXT_LIBRARIES", f'"{",".join(librdkafka.pinned)}"'))
         if librdkafka.one_clock:
             extension.define_macros.append(("KAFKA_EXT_ONE_CLOCK", "1"))
         if debug:

@@ -19,18 +19,21 @@ class Case:
     title: str
     ours: Job
     against: Job
-    figure: Literal["rate", "peak memory", "time in send", "memory a message"]
+    figure: Literal["rate", "peak memory", "time in send", "memory a message", "loop delay"]
     at_least: float | None = None
     at_most: float | None = None
 
     def of(self, job: Job, measured: Measured) -> float:
-        """The figure: messages a second, MiB, nanoseconds or bytes."""
+        """The figure: messages a second, MiB, nanoseconds, bytes or milliseconds."""
         if self.figure == "rate":
             return job.count / measured.seconds
         if self.figure == "peak memory":
             return measured.peak_kib / 1024
         if self.figure == "memory a message":
             return (measured.peak_kib - measured.before_kib) * 1024 / job.count
+        if self.figure == "loop delay":
+            assert measured.loop_delay_ms is not None
+            return measured.loop_delay_ms
         assert measured.send_ns is not None
         return measured.send_ns
 
@@ -44,7 +47,12 @@ class Case:
 
     @property
     def wanted(self) -> str:
+        if self.figure == "memory a message":
+            return f"at most {self.at_most:g} B more"
         return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+
+    def told(self, ratio: float) -> str:
+        return f"{ratio:+.0f} B" if self.figure == "memory a message" else f"{ratio:.2f}"
 
 
 CASES = (
@@ -83,7 +91,11 @@ CASES = (
             at_least=wanted,
         )
         for way, what in (("batch", "lists"), ("column", "Arrow columns"))
-        for label, title, size, count in (("100", "100 B", 100, 4_000_000), ("1k", "1 kB", 1000, 2_000_000), ("10k", "10 kB", 10_000, 200_000))
+        for label, title, size, count in (
+            ("100", "100 B", 100, 4_000_000),
+            ("1k", "1 kB", 1000, 2_000_000),
+            ("10k", "10 kB", 10_000, 200_000),
+        )
         for client, wanted in (("C", 0.95), ("confluent-kafka", 2.5))
         if client == "C" or size < 10_000
     ),
@@ -105,6 +117,38 @@ CASES = (
             at_most=64,
         )
         for way, what in (("batch", "a list"), ("column", "an Arrow column"))
+    ),
+    Case(
+        name="asyncio-100",
+        title="asyncio, a future each, 100 B",
+        ours=Job("kafka_ext", "asyncio", 1_000_000, 100),
+        against=Job("confluent-kafka", "asyncio", 300_000, 100),
+        figure="rate",
+        at_least=6.0,
+    ),
+    Case(
+        name="asyncio-100-aiokafka",
+        title="asyncio, a future each, 100 B",
+        ours=Job("kafka_ext", "asyncio", 1_000_000, 100),
+        against=Job("aiokafka", "asyncio", 150_000, 100),
+        figure="rate",
+        at_least=6.0,
+    ),
+    Case(
+        name="loop-delay-100",
+        title="asyncio, loop late, 99th percentile",
+        ours=Job("kafka_ext", "asyncio", 1_000_000, 100),
+        against=Job("confluent-kafka", "asyncio", 300_000, 100),
+        figure="loop delay",
+        at_most=1.0,
+    ),
+    Case(
+        name="loop-delay-100-aiokafka",
+        title="asyncio, loop late, 99th percentile",
+        ours=Job("kafka_ext", "asyncio", 1_000_000, 100),
+        against=Job("aiokafka", "asyncio", 150_000, 100),
+        figure="loop delay",
+        at_most=1.0,
     ),
     Case(
         name="memory-10k",

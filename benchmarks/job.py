@@ -82,6 +82,7 @@ class Measured:
     failed: int
     version: str
     before_kib: int = 0  # resident before the first send, the values included
+    loop_delay_ms: float | None = None  # the 99th percentile of how late the event loop is, where there is one
     send_ns: float | None = None  # the caller's time in one send, where that is what is measured
 
     @classmethod

@@ -14,6 +14,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from . import loop
 from .job import BURST, SEND_TIME, WARM_UP, Job, Measured
 
 
@@ -57,9 +58,10 @@ def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
         count //= job.batch
     times: list[float] = []
 
-    gc.freeze()  # the values are not what a collection should look through again and again
     send_all(warm_up)  # connects, fetches metadata and a producer id
     times.clear()
+    gc.collect()
+    gc.freeze()  # a million values are this program's, not the client's: no collection shall walk their list
     before = memory_kib("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
     delivered = send_all(islice(cycle(values), count))
@@ -72,6 +74,7 @@ def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
         failed=job.count - delivered,
         version=client.VERSION,
         before_kib=before,
+        loop_delay_ms=statistics.quantiles(loop.delays, n=100)[98] * 1000 if len(loop.delays) > 1 else None,
         send_ns=statistics.median(times) if times else None,
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .native import BUILD
+from .report import UNITS
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = "docs/_static/benchmark.png"
@@ -23,9 +24,8 @@ ALT = "Throughput, memory and time in send, of this package and others"
 
 
 def figure(value: float, of: str) -> str:
-    if of == "rate":
-        return f"{value / 1e6:.3g} M/s"
-    return f"{value:.0f} {'MiB' if of == 'peak memory' else 'B' if of == 'memory a message' else 'ns'}"
+    unit, scale = UNITS[of]
+    return f"{value / scale:.3g} {unit}" if of == "rate" else f"{value / scale:.0f} {unit}"
 
 
 def cases(results: dict[str, Any]) -> list[str]:
@@ -34,7 +34,7 @@ def cases(results: dict[str, Any]) -> list[str]:
     for case in results["cases"]:
         ours, against = (figure(value, case["figure"]) for value in case["figures"])
         wanted = case["wanted"] if case["reached"] else f"{case['wanted']}: **not reached**"
-        lines.append(f"| {case['title']} | {ours} | {case['against']} | {against} | **{case['ratio']:.2f}** | {wanted} |")
+        lines.append(f"| {case['title']} | {ours} | {case['against']} | {against} | **{case['compared']}** | {wanted} |")
     return lines
 
 

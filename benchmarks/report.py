@@ -18,7 +18,13 @@ from .compare import Outcome
 from .instructions import OURS, Instructions
 from .job import BATCH_SIZE, BURST, LIBRDKAFKA, MOST_MEMORY, MOST_VALUES, PARTITIONS, SEND_TIME, WARM_UP, Job, Measured
 
-UNITS = {"rate": ("M/s", 1e6), "peak memory": ("MiB", 1.0), "time in send": ("ns", 1.0), "memory a message": ("B", 1.0)}
+UNITS = {
+    "rate": ("M/s", 1e6),
+    "peak memory": ("MiB", 1.0),
+    "time in send": ("ns", 1.0),
+    "memory a message": ("B", 1.0),
+    "loop delay": ("ms", 1.0),
+}
 FUNCTIONS_SHOWN = 12
 
 
@@ -42,8 +48,11 @@ def _lines(path: str) -> list[str]:
 
 
 def commit() -> str:
-    """The commit measured, with a `+` when files have changed since; empty outside a clone."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    """The commit measured, with a `+` when files have changed since; empty outside a clone, and where there is no git."""
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
     return git.stdout.strip() if git.returncode == 0 else ""
 
 
@@ -83,6 +92,7 @@ class Report:
                 "against": f"{outcome.case.against.client} {outcome.case.against.way}",
                 "figures": outcome.figures,
                 "ratio": outcome.ratio,
+                "compared": outcome.case.told(outcome.ratio),
                 "ratios": outcome.ratios,
                 "wanted": outcome.case.wanted,
                 "reached": outcome.reached,
@@ -169,8 +179,8 @@ def case_row(outcome: Outcome) -> tuple[str, ...]:
         f"{ours / scale:.3g}",
         f"{against / scale:.3g}",
         who,
-        f"{outcome.ratio:.2f}",
-        f"{min(outcome.ratios):.2f} to {max(outcome.ratios):.2f}",
+        case.told(outcome.ratio),
+        f"{case.told(min(outcome.ratios))} to {case.told(max(outcome.ratios))}",
         case.wanted,
         "reached" if outcome.reached else "not reached",
     )

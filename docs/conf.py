@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sphinx.util import logging
 
 import kafka_ext
+import kafka_ext.aio
 import kafka_ext.testing
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,7 +45,13 @@ autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 88
 # Every reference must lead somewhere; what Python documents is not looked up, for that would need the network.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"((collections|concurrent|types|typing)\..*|datetime|Buffer|Callable|Iterable|Mapping)")]
+nitpick_ignore_regex = [
+    (
+        "py:.*",
+        r"((collections|concurrent|logging|pathlib|types|typing)\..*|datetime|os\.PathLike|Path|Buffer|Callable|Iterable|Mapping|Future|Sending"
+        r"|Part|PropertiesSource|SubjectOf)",
+    )
+]
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -58,5 +65,5 @@ def setup(app: Sphinx) -> None:
 
 
 def check_reference_is_complete(app: Sphinx, env: BuildEnvironment) -> None:
-    for name in missing(set(env.domaindata["py"]["objects"]), kafka_ext, kafka_ext.testing):
+    for name in missing(set(env.domaindata["py"]["objects"]), kafka_ext, kafka_ext.aio, kafka_ext.testing):
         logging.getLogger(__name__).warning("%s is public, and not in docs/api.md (or it has no docstring)", name, location="api")

@@ -8,10 +8,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kafka_ext
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STUB = Path(__file__).resolve().parents[1] / "kafka_ext/_rdkafka.pyi"
+STUB = Path(kafka_ext.__file__).with_name("_rdkafka.pyi")
 
 # What the stubs call by names of their own, in words for people.
 ALIASES = {

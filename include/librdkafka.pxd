@@ -133,7 +133,6 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
         void *_private          # a producer's per-message opaque
     void rd_kafka_message_destroy(rd_kafka_message_t *rkmessage) noexcept
     const char *rd_kafka_message_errstr(const rd_kafka_message_t *rkmessage) noexcept
-    const char *rd_kafka_message_produce_errstr(const rd_kafka_message_t *rkmessage) noexcept
     int64_t rd_kafka_message_timestamp(
         const rd_kafka_message_t *rkmessage, rd_kafka_timestamp_type_t *tstype) noexcept
     int64_t rd_kafka_message_latency(const rd_kafka_message_t *rkmessage) noexcept

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from .metadata import BrokerMetadata, BrokerNode, PartitionMetadata, TopicMetadata
     from .metrics import ProducerMetrics
     from .producer import KafkaProducer
-    from .properties import OAuthBearerToken, Properties
+    from .properties import Properties
+    from .serialization import Serializer
+    from .sink import DeliveryError, KafkaSink
+    from .tokens import OAuthBearerToken
     from .transactions import ConsumerGroupMetadata, TopicPartition
 
 __version__ = "0.1.0"
@@ -46,12 +49,14 @@ __all__ = [
     "BrokerMetadata",
     "BrokerNode",
     "ConsumerGroupMetadata",
+    "DeliveryError",
     "ErrorCode",
     "InvalidConfigError",
     "InvalidRecordError",
     "KafkaError",
     "KafkaException",
     "KafkaProducer",
+    "KafkaSink",
     "KafkaTimeoutError",
     "OAuthBearerToken",
     "PartitionMetadata",
@@ -65,6 +70,7 @@ __all__ = [
     "QueueFullError",
     "RecordMetadata",
     "SendOption",
+    "Serializer",
     "TimestampType",
     "TopicMetadata",
     "TopicPartition",
@@ -99,8 +105,11 @@ _WHERE = {
     "TopicMetadata": ".metadata",
     "ProducerMetrics": ".metrics",
     "KafkaProducer": ".producer",
-    "OAuthBearerToken": ".properties",
     "Properties": ".properties",
+    "Serializer": ".serialization",
+    "DeliveryError": ".sink",
+    "KafkaSink": ".sink",
+    "OAuthBearerToken": ".tokens",
     "ConsumerGroupMetadata": ".transactions",
     "TopicPartition": ".transactions",
 }

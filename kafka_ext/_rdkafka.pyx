@@ -11,6 +11,9 @@ A file an object, put together into one translation unit so that the hot path is
     info                                                                          how all this was built
 """
 
+cdef extern from "kafka_ext/main_interpreter.h":
+    pass
+
 include "core/memory.pyx"
 include "core/errors.pyx"
 include "core/config.pyx"

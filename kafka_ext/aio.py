@@ -7,8 +7,9 @@
         future = await producer.send(ProducerRecord("orders", b"a value"))     # over when it is enqueued
         metadata = await future                                                # over when it is delivered
 
-librdkafka's queue of events writes to a pipe when it stops being empty (rd_kafka_queue_io_event_enable); the loop reads the pipe and answers
-all that waits in one pass, on its own thread: futures are resolved directly, callbacks called. Works with asyncio's loops and uvloop.
+librdkafka's queue of events writes to a pipe when it stops being empty (rd_kafka_queue_io_event_enable); the loop reads the pipe and
+answers all that waits in one pass, on its own thread: futures are resolved directly, callbacks called. Works with asyncio's loops and
+uvloop.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ __all__ = ["AsyncKafkaProducer"]
 
 T = TypeVar("T")
 
-# librdkafka disregards linger.ms only while rd_kafka_flush() waits, which would block the loop: with a longer linger than this, in seconds, a
-# flush has it wait for a millisecond of each such interval.
+# librdkafka disregards linger.ms only while rd_kafka_flush() waits, which would block the loop: with a longer linger than this, in
+# seconds, a flush has it wait for a millisecond of each such interval.
 LINGER_WORTH_A_NUDGE = 0.02
 
 # One of librdkafka's transaction calls waits so long, in milliseconds, on the loop's thread. It is long enough for the part that librdkafka
@@ -75,12 +76,14 @@ class AsyncKafkaProducer(AsyncProducer):
         InvalidConfigError: a property is unknown, misspelt, out of range or contradicts another; it is named.
         TypeError: a property's value is of the wrong type.
 
-    It belongs to the event loop it was made in, and everything happens on that loop's thread: the callbacks in the properties (which may be
-    coroutine functions here), interceptors, and futures getting their results. What a callback raises goes to the loop's exception handler.
+    It belongs to the event loop it was made in, and everything happens on that loop's thread: the callbacks in the properties (which may
+    be coroutine functions here), interceptors, and futures getting their results. What a callback raises goes to the loop's exception
+    handler.
 
-    `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was given,
-    by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up again
-    (`fetch_broker_metadata`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that lives as long as the call.
+    `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was
+    given, by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up
+    again (`fetch_broker_metadata`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that lives as long as the
+    call.
     """
 
     _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
@@ -102,7 +105,7 @@ class AsyncKafkaProducer(AsyncProducer):
         for name in CALLBACKS & settings.callbacks.keys():
             callbacks[name] = _OnLoop(loop, handle, name, settings.callbacks[name])
         self._server = _Server(handle, loop)
-        self._open(handle, settings.partitioner, settings.interceptors or None, loop)
+        self._open(handle, settings.partitioner, settings.interceptors or None, loop, settings.serializers)
         events.start(handle)
 
     # ------------------------------------------------------------------ sending
@@ -141,7 +144,7 @@ class AsyncKafkaProducer(AsyncProducer):
             self._wait_ends(began)
 
     async def _know_partitions(self, record: ProducerRecord) -> None:
-        """Until a partitioner written in Python can be told how many partitions there are (found out by a thread, once every few minutes)."""
+        """Until a partitioner written in Python can be told how many partitions there are (a thread finds out, every few minutes)."""
         end = time.monotonic() + PARTITIONS_TIMEOUT
         while not self._partitions_known(record):
             if time.monotonic() > end:
@@ -170,8 +173,8 @@ class AsyncKafkaProducer(AsyncProducer):
         Returns:
             BatchDelivery: what becomes of it. Each message is either enqueued or in its `errors()` by index.
 
-        Raises: what `KafkaProducer.send_batch` raises. Cancelled, what is not enqueued yet fails with INTR, and `batch` of the CancelledError
-        is what was sent.
+        Raises: what `KafkaProducer.send_batch` raises. Cancelled, what is not enqueued yet fails with INTR, and `batch` of the
+        CancelledError is what was sent.
         """
         self._usable()
         if self._topic_needs_partitions(partitions):
@@ -473,7 +476,9 @@ class AsyncKafkaProducer(AsyncProducer):
         return f"<AsyncKafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties")
+        raise TypeError(
+            "an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties"
+        )
 
 
 class _Server:
@@ -491,6 +496,7 @@ class _Server:
         self._nudge = linger > LINGER_WORTH_A_NUDGE
         loop.add_reader(self._reads, self._serve)
         _rdkafka.attach_loop(handle, loop, self._writes)
+        os.write(self._writes, b"1")  # what waits already will wake nobody: librdkafka writes when the queue stops being empty
 
     def _serve(self) -> None:
         handle = self._handle

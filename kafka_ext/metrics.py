@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -41,5 +40,7 @@ class ProducerMetrics:
         """The newest statistics, parsed (librdkafka's STATISTICS.md), or None while there are none."""
         if self.statistics_json is None:
             return None
-        parsed: dict[str, Any] = json.loads(self.statistics_json)
+        from json import loads
+
+        parsed: dict[str, Any] = loads(self.statistics_json)
         return parsed

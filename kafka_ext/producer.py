@@ -8,7 +8,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import pairwise
 from queue import Empty, SimpleQueue
@@ -30,13 +29,15 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
-from .metadata import BrokerMetadata, from_tuples
-from .metrics import ProducerMetrics
 from .properties import OWN_NAMES, Properties, invalid, resolve
-from .transactions import group_of, offset_rows
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from typing_extensions import Self
+
+    from .metadata import BrokerMetadata
+    from .metrics import ProducerMetrics
 
 DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
 
@@ -46,7 +47,8 @@ class KafkaProducer(Producer):
 
     Args:
         properties: librdkafka's settings by name, and this package's own: `enable.manual.events.poll`, `partitioner` (a name or a
-            callable), `interceptors`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`, `oauthbearer_token_refresh_cb`.
+            callable), `interceptors`, `key_serializer`, `value_serializer`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`,
+            `oauthbearer_token_refresh_cb`.
         keywords: the same with underscores for dots: `linger_ms=5`. They go before `properties`.
 
     Raises:
@@ -74,7 +76,7 @@ class KafkaProducer(Producer):
         except BaseException:  # "can't start new thread", for one
             events.close(handle, 0.0)
             raise
-        self._open(handle, settings.partitioner, settings.interceptors or None)
+        self._open(handle, settings.partitioner, settings.interceptors or None, settings.serializers)
 
     # ------------------------------------------------------------------ sending
 
@@ -94,12 +96,12 @@ class KafkaProducer(Producer):
         handle.check_usable()
         handle.check_not_in_callback("sync_send")
         deadline = _Deadline(timeout)
-        report: list[Any] = [None, None]  # room made beforehand: taking a report must not need memory
+        report: list[Any] = [False, None, None]  # room made beforehand: taking a report must not need memory
         answered = threading.Lock()
         answered.acquire()
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            report[0], report[1] = metadata, error
+            report[0], report[1], report[2] = True, metadata, error
             answered.release()
 
         # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
@@ -107,8 +109,8 @@ class KafkaProducer(Producer):
         gone = weakref.ref(on_delivery, released.put)
         self.send(record, on_delivery, timeout=timeout)
         del on_delivery
-        while report[0] is None:
-            if gone() is None and report[0] is None:
+        while not report[0]:
+            if gone() is None and not report[0]:
                 raise MemoryError("there was no memory for the record's report")
             if handle.manual and not handle.closing:
                 try:
@@ -117,7 +119,7 @@ class KafkaProducer(Producer):
                     pass  # another thread closes it, and serves this report as well
             else:
                 answered.acquire(timeout=min(deadline.remaining(), 1.0))
-            if report[0] is None and deadline.expired():
+            if not report[0] and deadline.expired():
                 raise KafkaTimeoutError(
                     KafkaError(
                         ErrorCode["TIMED_OUT"],
@@ -129,7 +131,7 @@ class KafkaProducer(Producer):
         except Empty:
             pass  # somebody else, an interceptor or a subclass, keeps the callback
         del gone
-        metadata, error = report
+        _, metadata, error = report
         if error is not None:
             raise _rdkafka.exception_for(error)
         return metadata  # type: ignore[no-any-return]
@@ -150,6 +152,8 @@ class KafkaProducer(Producer):
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
+        from concurrent.futures import Future  # half of what importing this module would take
+
         future: Future[RecordMetadata] = Future()
         future.set_running_or_notify_cancel()
         self.send(record, _Outcome(future), option=option, action=action, timeout=timeout)
@@ -203,7 +207,7 @@ class KafkaProducer(Producer):
             BufferError: a value or a column gives no C-contiguous buffer.
             ProducerClosedError: closed, or being closed.
             ProducerForkedError: made before a fork.
-            KafkaException: the producer has interceptors, which see records one by one.
+            KafkaException: the producer has interceptors or serializers, which see records one by one.
 
         What a signal handler raises while it waits (KeyboardInterrupt, say) has an attribute `batch`: all that was enqueued is in it.
 
@@ -433,6 +437,8 @@ class KafkaProducer(Producer):
         Raises as `commit_transaction`. Source: rd_kafka_send_offsets_to_transaction().
         """
         self.handle.check_not_in_callback("send_offsets_to_transaction")
+        from .transactions import group_of, offset_rows
+
         group = group_of(group_metadata)
         _rdkafka.send_offsets_to_transaction(
             self.handle,
@@ -524,6 +530,8 @@ class KafkaProducer(Producer):
         """The producer's counters now. Cheap, and any thread may call it, also after `close`."""
         if self.handle.forked:
             self.handle.check_usable()
+        from .metrics import ProducerMetrics
+
         return ProducerMetrics(*self.handle.counters())
 
     def fatal_error(self) -> KafkaError | None:
@@ -539,7 +547,10 @@ class KafkaProducer(Producer):
         return f"<KafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a KafkaProducer cannot be pickled: it is threads and connections. Make one in each process, from its properties")
+        raise TypeError(
+            "a KafkaProducer cannot be pickled: it is threads and connections. Send a KafkaSink(properties, topic) in its place, which "
+            "makes one in each process, or make one there yourself"
+        )
 
 
 def property_in_force(handle: Handle, given: Properties, name: str) -> str | None:
@@ -561,6 +572,8 @@ def metadata_failure(exc: KafkaException, timeout: float | None) -> KafkaExcepti
 
 
 def checked_metadata(found: tuple[Any, ...], topic: str | None) -> BrokerMetadata:
+    from .metadata import from_tuples
+
     metadata = from_tuples(found)
     if topic is not None:
         of_topic = metadata.topics.get(topic)
@@ -590,7 +603,7 @@ class _Outcome:
                 if not self._future.done():
                     self._future.set_exception(MemoryError("there was no memory for the record's report"))
                 return
-            except MemoryError:
+            except MemoryError:  # noqa: PERF203 - the loop is for it
                 time.sleep(0.01)  # somebody waits for it, and nobody else will end that
 
 

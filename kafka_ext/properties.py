@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError
+from .serialization import Serialize, Serializers, with_topic
 
 CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"})
 MANUAL_POLL = "enable.manual.events.poll"
 # Ours, or with a meaning of ours. librdkafka's own names with an underscore are few, and hold Python objects or are for tests.
-OWN_NAMES = CALLBACKS | {MANUAL_POLL, "interceptors", "partitioner"}
-_OBJECTS = CALLBACKS | {"interceptors", "partitioner"}
+SERIALIZERS = ("key_serializer", "value_serializer")
+_OBJECTS = CALLBACKS | {"interceptors", "partitioner", *SERIALIZERS}
+OWN_NAMES = _OBJECTS | {MANUAL_POLL}
 _UNDERSCORED = frozenset({"log_level", "ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"})
 _SECRET = re.compile(r"password|secret|token|\.key\.pem$|private|ssl\.key|sasl\.jaas|assertion|userinfo", re.IGNORECASE)
 _SECRET_EXCEPT = re.compile(r"location|endpoint|\.url|algorithm|\.file")
@@ -40,23 +41,6 @@ _IDEMPOTENCE_NEEDS: dict[str, Callable[[str], bool]] = {
     "message.send.max.retries": lambda value: not value.isdigit() or int(value) >= 1,
     "queuing.strategy": lambda value: value == "fifo",
 }
-
-
-@dataclass(frozen=True)
-class OAuthBearerToken:
-    """What `oauthbearer_token_refresh_cb(config)` returns (rd_kafka_oauthbearer_set_token).
-
-    Attributes:
-        value: the token as it goes over the wire.
-        lifetime_ms: when it expires, in milliseconds since the epoch.
-        principal: the Kafka principal it stands for.
-        extensions: SASL extensions (RFC 7628).
-    """
-
-    value: str = field(repr=False)
-    lifetime_ms: int
-    principal: str = ""
-    extensions: Mapping[str, str] = field(default_factory=dict)
 
 
 def invalid(name: str | None, message: str) -> InvalidConfigError:
@@ -132,8 +116,7 @@ class Properties(MutableMapping[str, Any]):
         return f"Properties({shown})"
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """A producer's settings, checked and sorted by who wants them."""
 
     librdkafka: dict[str, str]
@@ -141,6 +124,7 @@ class Settings:
     manual: bool
     partitioner: Callable[[str, Any, int], int] | None
     interceptors: tuple[Any, ...]
+    serializers: Serializers | None
 
 
 def _boolean(name: str, value: str) -> bool:
@@ -187,6 +171,7 @@ def resolve(properties: Properties) -> Settings:
     partitioner = None
     interceptors: tuple[Any, ...] = ()
     manual = False
+    serializers: dict[str, Serialize | None] = {}
     for name, value in properties.items():
         if name in CALLBACKS:
             if value is None:
@@ -196,6 +181,8 @@ def resolve(properties: Properties) -> Settings:
             callbacks[name] = value
         elif name == "interceptors":
             interceptors = _checked_interceptors(value)
+        elif name in SERIALIZERS:
+            serializers[name] = with_topic(name, value)
         elif name == "partitioner" and callable(value):
             partitioner = value
         elif name == "partitioner" and not isinstance(value, str):
@@ -214,7 +201,8 @@ def resolve(properties: Properties) -> Settings:
     for name in ("bootstrap.servers", "metadata.broker.list"):
         if name in values:
             _check_bootstrap(name, values[name])
-    return Settings(_with_safe_defaults(values), callbacks, manual, partitioner, interceptors)
+    pair = (serializers.get("key_serializer"), serializers.get("value_serializer"))
+    return Settings(_with_safe_defaults(values), callbacks, manual, partitioner, interceptors, None if pair == (None, None) else pair)
 
 
 def _checked_interceptors(value: Any) -> tuple[Any, ...]:

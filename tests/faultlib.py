@@ -39,7 +39,16 @@ def run_program(*sources, arguments=(), timeout=60, check=True, flags=()):
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, environment.get("PYTHONPATH")]))
     done = subprocess.run(
-        [*RUNNER, sys.executable, "-X", "faulthandler", *flags, "-c", "\n".join([PREAMBLE, *map(textwrap.dedent, sources)]), *map(str, arguments)],
+        [
+            *RUNNER,
+            sys.executable,
+            "-X",
+            "faulthandler",
+            *flags,
+            "-c",
+            "\n".join([PREAMBLE, *map(textwrap.dedent, sources)]),
+            *map(str, arguments),
+        ],
         capture_output=True,
         text=True,
         timeout=timeout * (10 if RUNNER else 1) + PATIENCE,

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import needs
 from console import BuildError, run
-from sources import Project, parse_version, unpack
+from sources import Archive, Project, parse_version, unpack
 
 MIMALLOC = Project(
     name="mimalloc",
@@ -148,11 +148,12 @@ class Mimalloc:
 
     source: Path
     version: str
+    archive: Archive
 
     @staticmethod
-    def unpacked(archive: Path, work: Path) -> Mimalloc:
-        source = unpack(archive, work)
-        return Mimalloc(source, _version(source))
+    def unpacked(archive: Archive, work: Path) -> Mimalloc:
+        source = unpack(archive.path, work)
+        return Mimalloc(source, _version(source), archive)
 
     @property
     def licence(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -28,6 +29,11 @@ def step(name: str) -> Iterator[None]:
     start = time.monotonic()
     yield
     say(f"{name}: {time.monotonic() - start:.1f} s")
+
+
+def jobs() -> int:
+    """How many compilers may run at a time."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(

@@ -7,6 +7,8 @@ Wheels, source installs, CI and the C benchmark baseline all use this. A second 
     KAFKA_EXT_LIBRDKAFKA_SHA256    what that archive, or the upstream one, must hash to
     KAFKA_EXT_MIMALLOC_ARCHIVE     a local release archive of mimalloc 2, for a build without network
     KAFKA_EXT_ALLOCATOR            mimalloc (the default where it can be had) inside librdkafka, or system
+    KAFKA_EXT_LIBRARIES            system (the default): OpenSSL, curl, zstd and zlib are the machine's shared libraries
+                                   pinned: they are built from pinned sources (libraries.py) and linked in, as wheels need it
     KAFKA_EXT_SANITIZE             compile librdkafka with -fsanitize=… too (address,undefined or thread)
     CC, CFLAGS, CPPFLAGS, LDFLAGS  as usual
 """
@@ -28,9 +30,11 @@ from pathlib import Path
 
 import allocator
 import clock
+import libraries
 import needs
 from allocator import Mimalloc
-from console import BuildError, run, say, step, warn
+from console import BuildError, jobs, run, say, step, warn
+from libraries import Libraries
 from sources import Archive, Project, from_file, obtain, parse_version, sha256, unpack
 
 HERE = Path(__file__).resolve().parent
@@ -76,12 +80,14 @@ class Options:
 
     version: str
     allocator: str
+    libraries: str
     sanitize: str
     archive: str
     archive_sha256: str
     mimalloc_archive: str
     sha256: str
     compiler: str
+    machine: str
     flags: str
     scripts: str
 
@@ -95,21 +101,27 @@ class Options:
         chosen = setting("KAFKA_EXT_ALLOCATOR") or ("system" if sanitize else "mimalloc")
         if chosen not in ("mimalloc", "system"):
             raise BuildError(f"KAFKA_EXT_ALLOCATOR is {chosen!r}; it takes mimalloc or system")
+        linked = setting("KAFKA_EXT_LIBRARIES") or "system"
+        if linked not in ("pinned", "system"):
+            raise BuildError(f"KAFKA_EXT_LIBRARIES is {linked!r}; it takes system or pinned")
         archive, mimalloc_archive = setting("KAFKA_EXT_LIBRDKAFKA_ARCHIVE"), setting("KAFKA_EXT_MIMALLOC_ARCHIVE")
         for path in filter(None, (archive, mimalloc_archive)):
             if not Path(path).expanduser().is_file():
                 raise BuildError(f"{path} is not a file; KAFKA_EXT_LIBRDKAFKA_ARCHIVE and KAFKA_EXT_MIMALLOC_ARCHIVE name release archives")
         # The other scripts decide how sources and tools are found, not what is made of them.
-        scripts = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in ("librdkafka.py", "allocator.py", "clock.py")))
+        deciding = ["librdkafka.py", "allocator.py", "clock.py", *(["libraries.py"] if linked == "pinned" else [])]
+        scripts = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in deciding))
         return Options(
             version=LIBRDKAFKA.version,
             allocator=chosen,
+            libraries=linked,
             sanitize=sanitize,
             archive=archive,
             archive_sha256=sha256(Path(archive).expanduser()) if archive else "",
             mimalloc_archive=mimalloc_archive,
             sha256=setting("KAFKA_EXT_LIBRDKAFKA_SHA256").lower(),
             compiler=shlex.join(needs.compiler()),
+            machine=needs.machine(),
             flags=" ".join(f"{name}={setting(name)}" for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS")),
             scripts=scripts.hexdigest(),
         )
@@ -118,7 +130,8 @@ class Options:
     def prefix(self) -> Path:
         """Builds that are not the default live beside it, so that going back and forth rebuilds nothing."""
         system = ["system"] if self.allocator == "system" else []
-        return BUILD / "-".join(["librdkafka", *system, *filter(None, self.sanitize.split(","))])
+        pinned = ["pinned"] if self.libraries == "pinned" else []
+        return BUILD / "-".join(["librdkafka", *pinned, *system, *filter(None, self.sanitize.split(","))])
 
 
 @contextmanager
@@ -150,13 +163,13 @@ def obtain_mimalloc(options: Options, work: Path, cache: Path) -> Mimalloc | Non
     if options.allocator != "mimalloc":
         return None
     if options.mimalloc_archive:
-        return Mimalloc.unpacked(Path(options.mimalloc_archive).expanduser(), work)
+        return Mimalloc.unpacked(from_file(Path(options.mimalloc_archive).expanduser()), work)
     reason = allocator.unsupported()
     if not reason:
         try:
             archive = obtain(allocator.MIMALLOC, cache)
             say(f"sources: {archive.origin}")
-            return Mimalloc.unpacked(archive.path, work)
+            return Mimalloc.unpacked(archive, work)
         except BuildError as error:
             reason = "; ".join(str(error).splitlines())
     warn(f"librdkafka keeps the system's malloc: {reason}")
@@ -173,10 +186,24 @@ def source_version(source: Path) -> str:
     return f"{number >> 24 & 0xFF}.{number >> 16 & 0xFF}.{number >> 8 & 0xFF}"
 
 
-def compile_static(source: Path, options: Options, log: Path) -> list[str]:
-    """Compile src/librdkafka.a and return the libraries that whoever links it must add."""
+def link_against(pinned: Libraries) -> dict[str, str]:
+    """What tells configure to take these libraries, and no others that the machine may have."""
+    # By mklove's names for them; each with what it needs itself. pkg-config would find the machine's.
+    needed = {"zlib": "libz.a", "libzstd": "libzstd.a", "libcrypto": "libcrypto.a", "libssl": "libssl.a libcrypto.a"}
+    needed["libcurl"] = f"libcurl.a {needed['libssl']}"
+    found = {f"STATIC_LIB_{name}": " ".join(str(pinned.prefix / "lib" / file) for file in files.split()) for name, files in needed.items()}
+    found["STATIC_LIB_libcurl"] = " ".join([found["STATIC_LIB_libcurl"], *libraries.FRAMEWORKS])
+    # A linked-in OpenSSL does not know where this machine's CA certificates are: librdkafka looks for them itself when told so.
+    known = f"-I{pinned.prefix / 'include'} -DWITH_STATIC_LIB_libcrypto=1"
+    return {**found, "PKG_CONFIG": "false", "CPPFLAGS": f"{known} {os.environ.get('CPPFLAGS', '')}".strip()}
+
+
+def compile_static(source: Path, options: Options, pinned: Libraries | None, log: Path) -> list[str]:
+    """Compile src/librdkafka.a and return the libraries of the machine that whoever links it must add."""
     # -fvisibility=hidden: linked into an extension, librdkafka must never meet another copy loaded by another module.
     flags = ["-O3", "-g1", "-fPIC", "-fvisibility=hidden", *shlex.split(os.environ.get("CFLAGS", ""))]
+    if pinned is not None:
+        flags += libraries.SECTIONS
     if options.sanitize:
         flags += [f"-fsanitize={options.sanitize}", "-fno-omit-frame-pointer"]
         if "undefined" in options.sanitize:
@@ -185,22 +212,24 @@ def compile_static(source: Path, options: Options, log: Path) -> list[str]:
     compiler = shlex.join(needs.compiler())
     # No C++ is compiled, but configure wants a compiler for it: the C compiler will do, and spares the machine g++.
     environment = {**os.environ, "CC": compiler, "CXX": compiler, "CFLAGS": " ".join(flags)}
+    if pinned is not None:
+        environment.update(link_against(pinned))
     with step("configured"):
         # The sanitizers see pthread_create() and not C11's thrd_create(): a thread they do not know of gives false alarms.
         threads = ["--disable-c11threads"] if options.sanitize else []
         run(["./configure", *CONFIGURE, *threads], cwd=source, env=environment, log=log)
     # configure has written the flags down, and make would take the environment's a second time.
     del environment["CFLAGS"]
-    jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with step("compiled"):
-        run(["make", f"-j{jobs}", "-C", "src", "librdkafka.a"], cwd=source, env=environment, log=log)
+        run(["make", f"-j{jobs()}", "-C", "src", "librdkafka.a"], cwd=source, env=environment, log=log)
     config = (source / "Makefile.config").read_text(encoding="utf-8")
     found = re.search(r"^MKL_DYNAMIC_LIBS=\s*(.*)$", config, re.MULTILINE)
-    libraries = found.group(1).split() if found else []
-    return list(dict.fromkeys(word for word in libraries if word.startswith("-l")))
+    words = found.group(1).split() if found else []
+    return [*dict.fromkeys(word for word in words if word.startswith("-l")), *(libraries.FRAMEWORKS if pinned is not None else [])]
 
 
-def install(source: Path, prefix: Path, version: str, libraries: list[str], allocated_by: str) -> None:
+def install(source: Path, prefix: Path, version: str, linked: list[str], allocated_by: str, pinned: Libraries | None) -> list[str]:
+    """Lay out the prefix, and return the names of the archives in it that are linked after librdkafka's."""
     for folder in ("include/librdkafka", "lib/pkgconfig", "licenses"):
         (prefix / folder).mkdir(parents=True)
     for header in ("rdkafka.h", "rdkafka_mock.h"):
@@ -208,6 +237,15 @@ def install(source: Path, prefix: Path, version: str, libraries: list[str], allo
     shutil.copy(source / "src/librdkafka.a", prefix / "lib")
     # LICENSES.txt has those of all that librdkafka has taken in.
     shutil.copy(source / "LICENSES.txt", prefix / "licenses/librdkafka.txt")
+    archives = []
+    if pinned is not None:
+        # With it, so that the prefix is whole wherever it is copied to.
+        for archive in pinned.archives:
+            shutil.copy(archive, prefix / "lib")
+            archives.append(archive.name)
+        for licence in (pinned.prefix / "licenses").iterdir():
+            shutil.copy(licence, prefix / "licenses")
+    beside = "".join(f" ${{prefix}}/lib/{name}" for name in archives)
     (prefix / "lib/pkgconfig/rdkafka.pc").write_text(
         # The prefix is relative to this file, so that the folder may be moved or copied.
         "prefix=${pcfiledir}/../..\n"
@@ -218,8 +256,9 @@ def install(source: Path, prefix: Path, version: str, libraries: list[str], allo
         f"Version: {version}\n"
         "Cflags: -I${prefix}/include\n"
         # There is no shared library here to prefer, so what a static link needs is always wanted.
-        f"Libs: -L${{prefix}}/lib -lrdkafka {' '.join(libraries)}\n"
+        f"Libs: -L${{prefix}}/lib -lrdkafka{beside} {' '.join(linked)}\n"
     )
+    return archives
 
 
 # Loaded late, as Python loads an extension: some of what can go wrong only goes wrong then.
@@ -264,14 +303,14 @@ int main(int argc, char **argv) {
 """
 
 
-def check(prefix: Path, work: Path, options: Options, libraries: list[str], allocated_by: str, log: Path) -> list[str]:
+def check(prefix: Path, work: Path, options: Options, linked: list[str], allocated_by: str, log: Path) -> list[str]:
     """Link a library with what was built, load and run it, and return the features it found; fail when one that is required is missing."""
     library, program = work / "check.so", work / "check"
     (work / "library.c").write_text(LIBRARY)
     (work / "program.c").write_text(PROGRAM)
     compiler = needs.compiler()
     extra = [f"-fsanitize={options.sanitize}"] if options.sanitize else []
-    linker = [*shlex.split(os.environ.get("LDFLAGS", "")), *libraries]
+    linker = [*shlex.split(os.environ.get("LDFLAGS", "")), *linked]
     define = [] if allocated_by == "system" else ["-DMIMALLOC"]
     flags = [*extra, *define, "-shared", "-fPIC", "-fvisibility=hidden", f"-I{prefix / 'include'}"]
     run([*compiler, *flags, work / "library.c", prefix / "lib/librdkafka.a", "-o", library, *linker], log=log)
@@ -286,6 +325,19 @@ def check(prefix: Path, work: Path, options: Options, libraries: list[str], allo
     return found
 
 
+def components(version: str, archive: Archive, mimalloc: Mimalloc | None, pinned: Libraries | None) -> list[dict[str, object]]:
+    """What the prefix is made of, for a wheel's bill of materials: inside librdkafka.a, or beside it."""
+
+    def inside(project: Project, version: str, licence: str, archive: Archive) -> dict[str, object]:
+        named = {"name": project.name, "version": version, "licence": licence, "url": project.url}
+        return {**named, "sha256": sha256(archive.path), "origin": archive.origin, "inside": True}
+
+    made_of = [inside(LIBRDKAFKA, version, "BSD-2-Clause", archive)]
+    if mimalloc is not None:
+        made_of.append(inside(allocator.MIMALLOC, mimalloc.version, "MIT", mimalloc.archive))
+    return [*made_of, *({**component, "inside": False} for component in (pinned.components if pinned is not None else []))]
+
+
 def build(options: Options) -> Path:
     prefix = options.prefix
     info = prefix / "build-info.json"
@@ -294,7 +346,8 @@ def build(options: Options) -> Path:
         if info.is_file() and json.loads(info.read_text()).get("options") == asdict(options):
             say(f"{prefix} is up to date")
             return prefix
-        needs.ensure(needs.LIBRDKAFKA)
+        needs.ensure(needs.TOOLS if options.libraries == "pinned" else needs.LIBRDKAFKA)
+        pinned = libraries.build(BUILD / "cache") if options.libraries == "pinned" else None
         work = BUILD / "librdkafka-work"
         log = BUILD / f"{prefix.name}.log"
         log.unlink(missing_ok=True)
@@ -305,7 +358,7 @@ def build(options: Options) -> Path:
         if parse_version(version) < parse_version(LIBRDKAFKA.oldest):
             raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
         mimalloc = obtain_mimalloc(options, BUILD / "mimalloc-work", BUILD / "cache")
-        libraries = compile_static(source, options, log)
+        linked = compile_static(source, options, pinned, log)
         one_clock = not allocator.unsupported()  # it takes the same tools
         if one_clock:
             clock.merge(source / "src/librdkafka.a", work, log)
@@ -315,10 +368,10 @@ def build(options: Options) -> Path:
         allocated_by = f"mimalloc {mimalloc.version}" if mimalloc is not None else "system"
         # Installed beside the place and moved there when it is known to be good: a prefix that is there is a prefix that works.
         fresh = work / "prefix"
-        install(source, fresh, version, libraries, allocated_by)
+        archives = install(source, fresh, version, linked, allocated_by, pinned)
         if mimalloc is not None:
             shutil.copy(mimalloc.licence, fresh / "licenses/mimalloc.txt")
-        features = check(fresh, work, options, libraries, allocated_by, log)
+        features = check(fresh, work, options, [*(str(fresh / "lib" / name) for name in archives), *linked], allocated_by, log)
         (fresh / info.name).write_text(
             json.dumps(
                 {
@@ -326,8 +379,10 @@ def build(options: Options) -> Path:
                     "allocator": allocated_by,
                     "clock": one_clock,
                     "features": features,
-                    "libraries": libraries,
+                    "archives": archives,
+                    "libraries": linked,
                     "origin": archive.origin,
+                    "components": components(version, archive, mimalloc, pinned),
                     "options": asdict(options),
                 },
                 indent=2,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -32,6 +33,15 @@ class Need:
     packages: dict[str, tuple[str, ...]]  # by package manager
 
 
+def machine() -> str:
+    """Where what is compiled here can be linked: a folder may be mounted in a container with another C library."""
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, OSError, ValueError):
+        library = None
+    return f"{sys.platform} {platform.machine()} {library or 'another C library'}"
+
+
 def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC", "")) or ["gcc" if shutil.which("gcc") else "cc"]
 
@@ -49,6 +59,10 @@ def _compiles(program: str) -> bool:
             return False
 
 
+def _runs(command: list[str]) -> bool:
+    return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
 def _header(name: str) -> Callable[[], bool]:
     return lambda: _compiles(f"#include <stddef.h>\n#include <stdio.h>\n#include <{name}>\n")
 
@@ -64,7 +78,7 @@ def _python_package(part: str) -> tuple[str, ...]:
     return (f"python3-{part}",) if default else (f"python{version}-{part}",)
 
 
-LIBRDKAFKA = (
+TOOLS = (
     Need(
         "a C compiler",
         lambda: _compiles("#include <stdlib.h>\nint main(void) { return 0; }\n"),
@@ -80,6 +94,9 @@ LIBRDKAFKA = (
         lambda: shutil.which("bash") is not None,
         {"apt": ("bash",), "dnf": ("bash",), "apk": ("bash",), "brew": ("bash",)},
     ),
+)
+
+SYSTEM_LIBRARIES = (
     Need(
         "OpenSSL's headers",
         _header("openssl/ssl.h"),
@@ -102,6 +119,18 @@ LIBRDKAFKA = (
     ),
 )
 
+LIBRDKAFKA = TOOLS + SYSTEM_LIBRARIES
+
+# For wheels/libraries.py, which builds them instead. The modules are what OpenSSL's Configure uses and a minimal perl lacks.
+LIBRARIES = (
+    *TOOLS,
+    Need(
+        "perl with its modules",
+        lambda: _runs(["perl", "-MIPC::Cmd", "-MFile::Compare", "-MFile::Copy", "-MPod::Usage", "-MData::Dumper", "-e", "1"]),
+        {"apt": ("perl",), "dnf": ("perl-core", "perl-IPC-Cmd"), "apk": ("perl",), "brew": ("perl",)},
+    ),
+)
+
 PYTHON = (
     Need(
         "Python's headers",
@@ -114,6 +143,15 @@ PYTHON = (
         {"apt": _python_package("venv"), "dnf": ("python3",), "apk": ("python3",), "brew": ("python",)},
     ),
 )
+
+
+def _java_package() -> str:
+    # Debian's default is new enough, and 17 is not in all of its releases; Ubuntu's default may be 11, but it has 17.
+    try:
+        ubuntu = "\nID=ubuntu" in "\n" + Path("/etc/os-release").read_text()
+    except OSError:
+        ubuntu = False
+    return "openjdk-17-jre-headless" if ubuntu else "default-jre-headless"
 
 
 def _java() -> bool:
@@ -134,7 +172,7 @@ KAFKA = (
         "Java 17",
         _java,
         {
-            "apt": ("openjdk-17-jre-headless",),
+            "apt": (_java_package(),),
             "dnf": ("java-17-openjdk-headless",),
             "apk": ("openjdk17-jre-headless",),
             "brew": ("openjdk@17",),

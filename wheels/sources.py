@@ -35,8 +35,8 @@ Version = tuple[int, ...]
 
 
 def parse_version(text: str) -> Version:
-    """The upstream part of a version: 2.14.2 of 2.14.2-1, 2.0.9 of 1:2.0.9+ds-2."""
-    found = re.match(r"(?:\d+:)?(\d+(?:\.\d+)*)", text)
+    """The upstream part of a version: 2.14.2 of 2.14.2-1, 2.0.9 of 1:2.0.9+ds-2, 1.3.2 of 1:1.3.dfsg+really1.3.2-4."""
+    found = re.match(r"(?:\d+:)?(?:.*\+really)?(\d+(?:\.\d+)*)", text)
     return tuple(int(part) for part in found.group(1).split(".")) if found else ()
 
 
@@ -51,6 +51,11 @@ class Project:
     url: str  # upstream's archive of the pinned release
     sha256: tuple[str, ...]  # of archives of the pinned release known to hold exactly the tagged tree
     suites: dict[str, tuple[str, ...]]  # the distribution's suites, most likely first
+    package: str = ""  # the distribution's source package, where that is called otherwise
+
+    @property
+    def source_package(self) -> str:
+        return self.package or self.name
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class Distribution:
             if not self.apt.use(*self.mirror, suite):
                 self.complaints.append(f"{suite}: {self.apt.complaint}")
                 continue
-            for version in self.apt.versions(project.name):
+            for version in self.apt.versions(project.source_package):
                 self.found.setdefault(parse_version(version), (suite, version))
             if parse_version(project.version) in self.found:
                 break
@@ -178,11 +183,11 @@ class Distribution:
             return None
         suite, version = self.found[release]
         self.apt.use(*self.mirror, suite)
-        path = self.apt.original(self.project.name, version, self.cache)
+        path = self.apt.original(self.project.source_package, version, self.cache)
         if path is None:
             self.complaints.append(f"{suite}: {self.apt.complaint}")
             return None
-        return Archive(path, f"{self.mirror[0]} source package {self.project.name} {version} ({suite})")
+        return Archive(path, f"{self.mirror[0]} source package {self.project.source_package} {version} ({suite})")
 
     def pinned(self) -> Archive | None:
         return self.archive(parse_version(self.project.version))
@@ -196,9 +201,10 @@ class Distribution:
 def obtain(project: Project, cache: Path, expected: str | None = None) -> Archive:
     """The pinned release, or with a warning another that will do; raises BuildError when neither can be had."""
     cache.mkdir(parents=True, exist_ok=True)
-    for path in sorted(cache.glob(f"{project.name}[-_]*.tar.*")):
-        if sha256(path) in project.sha256:
-            return Archive(path, f"{path.name}, downloaded before")
+    for name in dict.fromkeys((project.name, project.source_package)):
+        for path in sorted(cache.glob(f"{name}[-_]*.tar.*")):
+            if sha256(path) in project.sha256:
+                return Archive(path, f"{path.name}, downloaded before")
     distribution = Distribution(project, cache)
     pinned = distribution.pinned()
     if pinned is not None:

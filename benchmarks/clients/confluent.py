@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -11,6 +13,7 @@ import confluent_kafka
 from confluent_kafka import Producer
 
 from ..job import TOPIC
+from ..loop import drive
 from . import Burst, Sender
 
 VERSION = f"confluent-kafka {confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]})"
@@ -138,5 +141,30 @@ def send_time(settings: dict[str, str]) -> Burst:
     return burst
 
 
-WAYS = {"callback": callback, "callback-poll-each": callback_poll_each, "no-callback": no_callback, "batch": batch}
+def asyncio_future(settings: dict[str, str]) -> Sender:
+    """AIOProducer, with its own defaults: batches of 1000 handed to four threads."""
+    from confluent_kafka.aio import AIOProducer
+
+    loop = asyncio.new_event_loop()
+
+    async def start() -> AIOProducer:
+        return AIOProducer(dict(settings))
+
+    producer = loop.run_until_complete(start())
+    atexit.register(lambda: loop.run_until_complete(producer.close()))
+
+    async def send_some(values: Sequence[bytes]) -> list[asyncio.Future[Any]]:
+        produce = producer.produce
+        return [await produce(TOPIC, value) for value in values]
+
+    return lambda values: loop.run_until_complete(drive(send_some, producer.flush, values))
+
+
+WAYS = {
+    "asyncio": asyncio_future,
+    "callback": callback,
+    "callback-poll-each": callback_poll_each,
+    "no-callback": no_callback,
+    "batch": batch,
+}
 BATCHES = {"batch": list}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import kafka_ext
 from kafka_ext import BatchDelivery, KafkaError, KafkaProducer, ProducerRecord, QueueFullError, RecordMetadata, SendOption
+from kafka_ext.aio import AsyncKafkaProducer
 
 from ..job import TOPIC
+from ..loop import drive
 from . import Burst, Sender
 
 VERSION = f"kafka_ext {kafka_ext.__version__}"
+
 
 def callback(settings: dict[str, str]) -> Sender:
     """A callback each, called by the events thread."""
@@ -151,7 +156,25 @@ def send_time(settings: dict[str, str]) -> Burst:
     return burst
 
 
+def asyncio_future(settings: dict[str, str]) -> Sender:
+    """A future each, on an event loop."""
+    loop = asyncio.new_event_loop()
+
+    async def start() -> AsyncKafkaProducer:
+        return AsyncKafkaProducer(settings)
+
+    producer = loop.run_until_complete(start())
+    atexit.register(lambda: loop.run_until_complete(producer.aclose()))
+
+    async def send_some(values: Sequence[bytes]) -> list[asyncio.Future[RecordMetadata]]:
+        send = producer.send
+        return [await send(ProducerRecord(TOPIC, value)) for value in values]
+
+    return lambda values: loop.run_until_complete(drive(send_some, producer.flush, values))
+
+
 WAYS = {
+    "asyncio": asyncio_future,
     "callback": callback,
     "callback-manual": callback_manual,
     "no-callback": no_callback,

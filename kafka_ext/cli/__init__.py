@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from .. import __version__, _rdkafka
 from .._rdkafka import InvalidConfigError, InvalidRecordError, KafkaException
 from . import broker, info, perf, produce
-from .display import Display, discard_stdout
+from .display import Display, discard
 from .settings import UsageError
 
 _EPILOG = """\
@@ -64,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` without the program's name, those of the process by default. Returns the exit status."""
     try:
         return _run(_parse(argv))
+    except BrokenPipeError:
+        discard(sys.stdout)  # raised by argparse, which prints help and versions by itself; Python 3.11.7 and 3.12.1 catch it there
+        return 0
     finally:
-        # argparse prints help and versions by itself.
         try:
             sys.stdout.flush()
         except BrokenPipeError:
-            discard_stdout()
+            discard(sys.stdout)
         except AttributeError:
             pass  # started with stdout closed
 

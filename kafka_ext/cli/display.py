@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -65,14 +65,14 @@ def out(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        discard_stdout()
+        discard(sys.stdout)
     except AttributeError:
         pass  # started with stdout closed
 
 
-def discard_stdout() -> None:
+def discard(stream: TextIO) -> None:
     """Its reader has gone: what the interpreter still holds of it must not raise again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Rate:
@@ -100,8 +100,10 @@ class Display:
         """One line to whoever watches."""
         try:
             print(f"{self.name}: {text}", file=sys.stderr, flush=True)
-        except (BrokenPipeError, AttributeError):
-            pass  # nobody watches any more, or nobody ever did (stderr closed); the work goes on
+        except BrokenPipeError:
+            discard(sys.stderr)  # nobody watches any more; the work goes on
+        except AttributeError:
+            pass  # nobody ever did: stderr is closed
 
     def progress(self, status: Callable[[], Status]) -> AbstractContextManager[None]:
         """Show what `status` says, from another thread, for as long as the context lasts."""

@@ -53,6 +53,7 @@ def collect() -> dict[str, Any]:
             "compiled_against": built["librdkafka_headers"],
             "linkage": built["linkage"],
             "allocator": built["allocator"],
+            "libraries": built["libraries"],
             "features": built["features"],
         },
         "python": {
@@ -78,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("librdkafka", f"{theirs['version']} (compiled against {theirs['compiled_against']})"),
         ("linked", theirs["linkage"]),
         ("allocator", theirs["allocator"]),
+        ("libraries", ", ".join(theirs["libraries"]) or "this machine's"),
         ("builtin.features", ", ".join(theirs["features"])),
         ("Python", f"{python['version']} ({python['implementation']}, {python['executable']})"),
         ("platform", python["platform"]),

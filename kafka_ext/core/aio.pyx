@@ -30,11 +30,11 @@ cdef extern from *:
     ctypedef int (*kx_sendfunc)(PyObject *, PyObject *, PyObject **) except -1
     void kx_set_am_send(PyTypeObject *type, kx_sendfunc send) noexcept
 
-# The C type behind asyncio.Future; uvloop makes the same ones.
-cdef object _Future = _asyncio.Future
-cdef object _set_result = _asyncio.Future.set_result
-cdef object _set_exception = _asyncio.Future.set_exception
-cdef object _get_running_loop = _asyncio.get_running_loop
+# asyncio's, known from the first event loop on: importing it takes longer than all of this package.
+cdef object _Future = None              # the C type behind asyncio.Future; uvloop makes the same ones
+cdef object _set_result = None
+cdef object _set_exception = None
+cdef object _get_running_loop = None
 cdef bint _GETPID_EACH_TIME = _sys.version_info < (3, 12)
 
 cdef enum:
@@ -47,10 +47,22 @@ cdef enum:
     PYGEN_NEXT = 1
 
 
+cdef int _know_asyncio() except -1:
+    global _Future, _set_result, _set_exception, _get_running_loop
+    if _Future is None:
+        import asyncio
+
+        _set_result, _set_exception = asyncio.Future.set_result, asyncio.Future.set_exception
+        _get_running_loop = asyncio.get_running_loop
+        _Future = asyncio.Future
+    return 0
+
+
 # ------------------------------------------------------------------ serving
 
 def attach_loop(Handle handle, loop, int fd):
     """Have librdkafka write a byte to `fd` when there is something to serve, and answer futures on `loop`."""
+    _know_asyncio()
     handle.loop = loop
     handle.loop_thread = PyThread_get_thread_ident()
     rd_kafka_queue_io_event_enable(handle.queue, fd, b"1", 1)
@@ -85,7 +97,7 @@ def serve_on_loop(Handle handle):
     cdef rd_kafka_event_t *event
     cdef kx_part *finished
     # In a forked child all this is the parent's. And a producer that was dropped has a thread that delivers what is left.
-    if handle.generation != kx_fork_generation or handle.abandoned or handle.state == CLOSED:
+    if handle.generation != kx_fork_generation or KX_FLAG(handle.dropped) or handle.state == CLOSED:
         return False
     if not KX_TRY(handle.serving):
         return False
@@ -242,6 +254,7 @@ cdef class AsyncProducer:
     cdef dict _future_arguments
     cdef bint _plain_futures            # the loop's futures are asyncio.Future itself
     cdef int _turns_left                # sends before the next pause
+    cdef int _paused                    # sends that have let others have a turn, and come next
     cdef int64_t _waiting               # sends that wait for room: others queue up behind them
 
     @property
@@ -253,9 +266,10 @@ cdef class AsyncProducer:
     def _handle_or_none(self):
         return self._handle
 
-    cpdef object _open(self, Handle handle, partitioner, interceptors, loop):
+    cpdef object _open(self, Handle handle, partitioner, interceptors, loop, serializers=None):
         cdef Producer producer = Producer.__new__(Producer)
-        producer._open(handle, partitioner, interceptors)
+        _know_asyncio()
+        producer._open(handle, partitioner, interceptors, serializers)
         self._producer = producer
         self._handle = handle
         self._loop = loop
@@ -281,8 +295,8 @@ cdef class AsyncProducer:
                 `asyncio.Future`: a RecordMetadata, or a KafkaException that says why it was not delivered. It is resolved on the loop's
                 thread. Cancelling it, or a task that awaits it, takes nothing back: the record stays on its way, and is still counted.
 
-        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a full queue. Cancelled while it waits, or raising
-        for any other reason, it has enqueued nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
+        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a full queue. Cancelled while it waits, or
+        raising for any other reason, it has enqueued nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
 
             TypeError: an argument is of the wrong type; it is named.
             RuntimeError: awaited in another event loop than the producer's.
@@ -301,8 +315,8 @@ cdef class AsyncProducer:
     def send_nowait(self, ProducerRecord record not None, *, option=_NO_COPY):
         """As `send`, for where nothing can be awaited (protocols, callbacks): enqueue now, or raise QueueFullError. Returns the future.
 
-        It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has to
-        be asked and the topic's partitions are not known yet.
+        It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has
+        to be asked and the topic's partitions are not known yet.
         """
         if option is not _NO_COPY and option is not _COPY:
             raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
@@ -313,11 +327,11 @@ cdef class AsyncProducer:
             self._producer._refused(RD_KAFKA_RESP_ERR__QUEUE_FULL)
         future = self._new_future()
         if self._producer._interceptors is None:
-            self._enqueue_for(record, future, option is not _NO_COPY)
+            self._enqueue_for(self._producer._serialized(record), future, option is not _NO_COPY)
         else:
             replaced, acknowledge = self._intercepted(record, future)
             try:
-                self._enqueue_for(replaced, acknowledge, option is not _NO_COPY)
+                self._enqueue_for(self._producer._serialized(replaced), acknowledge, option is not _NO_COPY)
             except BaseException as exc:
                 (<_Acknowledge>acknowledge).refused(replaced, exc)
                 raise
@@ -340,8 +354,8 @@ cdef class AsyncProducer:
     cdef bint on_its_loop(self) except -1:
         """Whether the calling thread runs the producer's loop; cheaply, for each send asks.
 
-        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours runs
-        at all and did so in this thread when it served last, it is the one.
+        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours
+        runs at all and did so in this thread when it served last, it is the one.
         """
         if _GETPID_EACH_TIME and self._handle.loop_thread == PyThread_get_thread_ident():
             return self._loop.is_running()
@@ -374,9 +388,13 @@ cdef class AsyncProducer:
         """For a send that may have to wait: `(record, future, who is to be told)`."""
         future = self._new_future()
         if self._producer._interceptors is None:
-            return record, future, future
+            return self._producer._serialized(record), future, future
         replaced, acknowledge = self._intercepted(record, future)
-        return replaced, future, acknowledge
+        try:
+            return self._producer._serialized(replaced), future, acknowledge
+        except BaseException as exc:
+            (<_Acknowledge>acknowledge).refused(replaced, exc)
+            raise
 
     def _topic_needs_partitions(self, partitions):
         """Whether a partitioner written in Python will be asked."""
@@ -435,6 +453,7 @@ cdef class Sending:
     cdef object rest                    # a coroutine: what is left to do when it cannot be done at once
     cdef bint copy
     cdef bint begun
+    cdef bint paused
 
     def __init__(self):
         raise TypeError("a Sending is made by AsyncKafkaProducer.send only")
@@ -442,6 +461,8 @@ cdef class Sending:
     def __dealloc__(self):
         if not self.begun and self.producer is not None:
             never_awaited(self.record)
+        if self.paused and self.producer is not None:
+            self.producer._paused -= 1
 
     def __await__(self):
         return self
@@ -482,6 +503,9 @@ cdef class Sending:
         self.done()
 
     cdef int done(self) except -1:
+        if self.paused:
+            self.paused = False
+            self.producer._paused -= 1
         self.producer = None
         self.record = None
         self.rest = None
@@ -501,7 +525,7 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
     """One step of the awaiting: PYGEN_RETURN with the future, PYGEN_NEXT with what to wait for (type slot am_send)."""
     cdef Sending sending = <Sending>itself
     cdef AsyncProducer producer = sending.producer
-    cdef int status, err
+    cdef int err
     result[0] = NULL
     if sending.rest is not None:
         return sending_rest(sending, value, result)
@@ -513,13 +537,20 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
     if not sending.begun:
         sending.begun = True
         producer._turns_left -= 1
-        if producer._turns_left < 0:
-            # Before the enqueue, so that a task cancelled here has sent nothing. A bare yield is asyncio.sleep(0).
-            producer._turns_left = LOOP_SENDS
+        if producer._turns_left < 0 or producer._paused:
+            # Before the enqueue, so that a task cancelled here has sent nothing; and behind those who pause already, in their order. A bare
+            # yield is asyncio.sleep(0).
+            if producer._turns_left < 0:
+                producer._turns_left = LOOP_SENDS
+            sending.paused = True
+            producer._paused += 1
             Py_INCREF(None)
             result[0] = <PyObject *>None
             return PYGEN_NEXT
-    if producer._waiting == 0 and producer._producer._interceptors is None and producer._producer._partitioner is None:
+    elif sending.paused:
+        sending.paused = False
+        producer._paused -= 1
+    if producer._waiting == 0 and not producer._producer._detour and producer._producer._partitioner is None:
         future = producer._new_future()
         err = producer._enqueue_now(sending.record, future, sending.copy)
         if err == RD_KAFKA_RESP_ERR_NO_ERROR:
@@ -625,7 +656,7 @@ def transaction_slice(Handle handle, str name, int milliseconds):
 
 
 def start_send_offsets(Handle handle, tell, list offsets, str group_id, int generation_id, str member_id, group_instance_id, timeout):
-    """send_offsets_to_transaction in a thread of its own (librdkafka can neither slice nor resume it), which calls `tell` as start_aside's."""
+    """send_offsets_to_transaction in a thread of its own (librdkafka can neither slice nor resume it); `tell` as start_aside's."""
     cdef int64_t deadline = _deadline(timeout)
     start_aside(handle, tell, _send_offsets, handle, offsets, group_id.encode(), generation_id, member_id.encode(),
                 None if group_instance_id is None else group_instance_id.encode(),

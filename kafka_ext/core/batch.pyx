@@ -1,7 +1,5 @@
 # Batches: columns in, one object out that knows what became of each message. The loop itself is C, in include/kafka_ext/batch.h.
 
-import asyncio as _asyncio
-
 from cpython.buffer cimport PyBUF_WRITABLE
 
 # With one list of headers for each message, so many are made at a time.
@@ -187,7 +185,7 @@ cdef class BatchDelivery:
         return found
 
     cdef object error_of(self, int code):
-        return report_error(self.handle, code, None)
+        return delivery_error(self.handle, code)
 
     def raise_for_errors(self):
         """Raise a KafkaException for the first failure, if there is one; `errors()` has them all."""
@@ -211,11 +209,14 @@ cdef class BatchDelivery:
         cdef BatchPart part
         if self.all_offsets != NULL:
             return _numbers(self, self.all_offsets, self.all_partitions, self.length, wide)
-        pieces = []
+        joined = bytearray()
         for item in parts:
             part = item
-            pieces.append(_numbers(part, part.c.offsets, part.c.partitions, part.c.length, wide))
-        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces)).cast("q" if wide else "i")
+            one = _numbers(part, part.c.offsets, part.c.partitions, part.c.length, wide)
+            if len(parts) == 1:
+                return one
+            joined += one
+        return memoryview(bytes(joined)).cast("q" if wide else "i")
 
     def add_done_callback(self, callback):
         """Have `callback(batch)` called once every message has been reported: by the thread that serves the events, or at once here."""
@@ -230,7 +231,10 @@ cdef class BatchDelivery:
             callback(self)
 
     def __await__(self):
-        loop = _asyncio.get_running_loop()
+        # Only where it is used: importing it takes longer than importing all of this package.
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
         future = loop.create_future()
         self.add_done_callback(_Resolve(loop, future))
         return future.__await__()
@@ -428,9 +432,9 @@ cdef BatchPart _start_part(Handle handle, BatchDelivery batch, int64_t length, p
     return part
 
 
-# A batch is sent by a generator, so that a thread can wait for room in the queue, and a coroutine too. It first yields the BatchDelivery, then
-# True whenever the queue is full and False whenever it has only been at it for a while. Whoever drives it waits and resumes it until it ends,
-# having set `gave_up` where the rest shall fail; or closes it. Either way each message ends up enqueued or failed.
+# A batch is sent by a generator, so that a thread can wait for room in the queue, and a coroutine too. It first yields the BatchDelivery,
+# then True whenever the queue is full and False whenever it has only been at it for a while. Whoever drives it waits and resumes it until
+# it ends, having set `gave_up` where the rest shall fail; or closes it. Either way each message ends up enqueued or failed.
 
 cdef enum:
     GAVE_UP = 1
@@ -604,6 +608,11 @@ cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, a
         raise KafkaException(KafkaError(
             ErrorCode["NOT_IMPLEMENTED"],
             "interceptors see records one by one, and a batch has none: send() them, or use a producer without"))
+    if producer._serializers is not None:
+        raise KafkaException(KafkaError(
+            ErrorCode["NOT_IMPLEMENTED"],
+            "value_serializer and key_serializer see records one by one, and a batch has none: give it a column that is serialized "
+            "already, to a producer without them, or send() records"))
     return 0
 
 
@@ -614,10 +623,16 @@ cdef tuple _batch_headers(object headers, int64_t length):
     if isinstance(headers, (str, bytes, bytearray)):
         raise TypeError(f"headers must be (name, value) pairs or a sequence of such lists, not {type(headers).__name__}")
     rows = list(headers)
-    if all([isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str) for row in rows]):
+    cdef list each = []
+    for row in rows:
+        if not (isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str)):
+            break
+    else:
         return _checked_headers(rows), None
     _check_lengths(length, len(rows), "headers")
-    return None, [() if row is None else _checked_headers(row) for row in rows]
+    for row in rows:
+        each.append(() if row is None else _checked_headers(row))
+    return None, each
 
 
 cdef tuple _checked_headers(object headers):
@@ -778,7 +793,9 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
     stream.open(table, "table")
     if stream.schema.format.decode() != "+s":
         raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
-    columns = [_column_name(stream, i) for i in range(stream.schema.n_children)]
+    columns = []
+    for i in range(stream.schema.n_children):
+        columns.append(_column_name(stream, i))
     where = {}
     for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp),
                        *(("headers", header) for header in names)):
@@ -859,7 +876,9 @@ def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery ba
             producer, handle, topic, keys, values.length, may_wait, deadline)
     if timestamp is not None:
         timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
-    header_columns = [_child_column(stream, array, where[name], f"headers ({name})") for name in header_names]
+    header_columns = []
+    for name in header_names:
+        header_columns.append(_child_column(stream, array, where[name], f"headers ({name})"))
     if values.length == 0:
         return
     yield from _rows_steps(handle, topic, batch, values, keys, partitions, timestamps, header_names, header_columns,
@@ -878,7 +897,9 @@ def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, 
     memset(&e, 0, sizeof(e))
     try:
         part = _start_part(handle, batch, values.length, pins)
-        encoded = [name.encode() for name in header_names]
+        encoded = []
+        for name in header_names:
+            encoded.append(name.encode())
         if count:
             segments = <kx_segment *>malloc(count * sizeof(kx_segment))
             names = <const char **>malloc(count * sizeof(char *))

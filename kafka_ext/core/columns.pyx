@@ -515,7 +515,7 @@ cdef int _add_rows(Column column, _Export export, str what) except -1:
     cdef Py_buffer *view = &export.view
     cdef kx_segment *segment
     cdef str format = view.format.decode() if view.format != NULL else "B"
-    if any([code in _NAMES.sub("", format) for code in "OP&X"]):
+    if not frozenset("OP&X").isdisjoint(_NAMES.sub("", format)):
         raise TypeError(f"{what} must be a buffer of plain data; this one holds pointers (format {format!r})")
     if view.ndim == 2:
         width = view.shape[1] * view.itemsize

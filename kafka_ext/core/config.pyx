@@ -1,6 +1,6 @@
 # A producer's settings: from strings to an rd_kafka_conf_t, each refusal an InvalidConfigError that names the property.
 
-import difflib as _difflib
+import os as _os
 import re as _re
 
 from libc.stdio cimport FILE, fclose
@@ -32,7 +32,9 @@ def known_properties():
 
 
 cdef object _unknown_property(str name, object known):
-    nearest = _difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    from difflib import get_close_matches
+
+    nearest = get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "; see librdkafka's CONFIGURATION.md for those there are"
     return InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"unknown property {name!r}{hint}"), name)
 
@@ -55,10 +57,32 @@ cdef int _set(rd_kafka_conf_t *conf, str name, str value, object extra_names) ex
         KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r}: {(<bytes>errstr).decode('utf-8', 'replace')}"), name)
 
 
+cdef int _find_certificates(rd_kafka_conf_t *conf, dict settings) except -1:
+    """Where the CA certificates are, for an OpenSSL that was linked in: it knows nothing of this machine's.
+
+    What OpenSSL itself would heed (SSL_CERT_FILE, SSL_CERT_DIR) comes first. Without, librdkafka looks for Kafka's brokers in the places
+    of the known distributions by itself (rd_kafka_ssl_probe_and_set_default_ca_location), but for HTTPS only when it is told to.
+    """
+    cdef char[512] errstr
+    cdef bytes c_name
+    named = (_os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    where = next((path for path in named if path and _os.path.exists(path)), None)
+    for kind in ("ssl", "https"):
+        given = (f"{kind}.ca.location", f"{kind}.ca.pem", f"{kind}_ca")
+        if any(name in settings for name in given):
+            continue
+        c_name = f"{kind}.ca.location".encode()
+        # A librdkafka that does not know the property (https.ca.location is of 2.11) is as it was.
+        rd_kafka_conf_set(conf, c_name, _os.fsencode(where or "probe"), errstr, sizeof(errstr))
+    return 0
+
+
 cdef rd_kafka_conf_t *make_conf(dict settings, object extra_names) except NULL:
     """An rd_kafka_conf_t (owned by the caller) with `settings`, str to str; `extra_names` are ours, for the nearest name to a typo."""
     cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
     try:
+        if KAFKA_EXT_LIBRARIES[0]:
+            _find_certificates(conf, settings)
         for name, value in settings.items():
             _set(conf, name, value, extra_names)
     except BaseException:

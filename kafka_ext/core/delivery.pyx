@@ -3,7 +3,6 @@
 # Whoever serves (the events thread, or under manual polling the caller) takes all that waits, does without the GIL what needs none,
 # takes it once for the rest, and gives the events back to librdkafka after their callbacks have returned (rules 1 and 3).
 
-import json as _json
 import logging as _logging
 
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
@@ -256,7 +255,7 @@ cdef RecordMetadata new_metadata(Handle handle):
 cdef object error_of(Handle handle, const rd_kafka_message_t *message):
     """The error of a failed record, in any case: without memory for its text, or with a signal handler that raises meanwhile."""
     try:
-        return delivery_error(handle, message)
+        return delivery_error(handle, message.err)
     except MemoryError:
         pass
     except BaseException as exc:
@@ -278,14 +277,15 @@ cdef int _propagate() except -1:
     return -1
 
 
-cdef object delivery_error(Handle handle, const rd_kafka_message_t *message):
-    cdef const char *text = rd_kafka_message_produce_errstr(message)
-    # Brokers name some record errors in words and send an empty text with others, which is no reason to have none.
-    return report_error(handle, message.err, text.decode("utf-8", "replace") if text != NULL and text[0] != 0 else None)
+cdef object delivery_error(Handle handle, int code):
+    """The error of a record's report. One that a fatal error has failed says so: librdkafka purges the queue then, unasked.
 
-
-cdef object report_error(Handle handle, int code, text):
-    """The error of a record's report. One that a fatal error has failed says so: librdkafka purges the queue then, unasked."""
+    What the broker says of it in words is not asked for: rd_kafka_message_produce_errstr() points into the answer that librdkafka has
+    parsed, and its broker thread frees that at the same time (2.14.2; tests/cluster/produce_errstr.c shows it).
+    """
+    # After a fatal error rd_kafka_produceva, unlike rd_kafka_produce, returns the code of the error itself.
+    if handle.rk != NULL and code == rd_kafka_fatal_error(handle.rk, NULL, 0):
+        return _fatal_error(handle.rk)
     if handle.rk != NULL and code in (RD_KAFKA_RESP_ERR__FATAL, RD_KAFKA_RESP_ERR__PURGE_QUEUE, RD_KAFKA_RESP_ERR__PURGE_INFLIGHT):
         fatal = _fatal_error(handle.rk)
         if fatal is not None:
@@ -293,12 +293,12 @@ cdef object report_error(Handle handle, int code, text):
                 return fatal
             words = rd_kafka_err2str(<rd_kafka_resp_err_t>code).decode("utf-8", "replace")
             return KafkaError(code, f"{words}, after the fatal error {fatal}", is_fatal=True)
-    return KafkaError(code, text)
+    return KafkaError(code)
 
 
 cdef int callback_raised(Handle handle, object callback, object exc) except -1:
     """Under manual polling the serving call raises it at its end; in the events thread it goes to sys.unraisablehook."""
-    if handle.manual and not handle.abandoned:
+    if handle.manual and not KX_FLAG(handle.dropped):
         handle.raised.append(exc)
         return 0
     unraisable(exc, callback)
@@ -332,7 +332,7 @@ cdef int unheard(Handle handle, const rd_kafka_message_t *message) noexcept:
         key = (topic, code)
         seen = handle.unheard.get(key)
         if seen is None:
-            seen = handle.unheard[key] = [0, delivery_error(handle, message)]
+            seen = handle.unheard[key] = [0, delivery_error(handle, message.err)]
         seen[0] += 1
     except BaseException as exc:
         not_lost(handle, exc)
@@ -363,7 +363,9 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
             handle.stats_json = rd_kafka_event_stats(event)
             callback = handle.callbacks.get("stats_cb")
             if callback is not None:
-                call(handle, callback, (_json.loads(handle.stats_json),))
+                from json import loads
+
+                call(handle, callback, (loads(handle.stats_json),))
         elif kind == RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH:
             serve_token_refresh(handle, event)
     except BaseException as exc:
@@ -373,7 +375,7 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
 
 cdef int not_lost(Handle handle, object exc) noexcept:
     """What came up between callbacks: a signal handler's, as a rule. Whoever serves raises it, as what a callback raises; Ctrl-C works."""
-    if handle.manual and not handle.abandoned:
+    if handle.manual and not KX_FLAG(handle.dropped):
         handle.raised.append(exc)
     else:
         unraisable(exc, None)
@@ -433,7 +435,9 @@ def set_token(Handle handle, token):
     cdef int64_t lifetime = token.lifetime_ms
     value = token.value.encode()
     principal = token.principal.encode()
-    encoded = [part.encode() for pair in token.extensions.items() for part in pair]
+    encoded = []
+    for pair in token.extensions.items():
+        encoded += [pair[0].encode(), pair[1].encode()]
     try:
         extensions = <const char **>malloc((len(encoded) + 1) * sizeof(char *))
         if extensions == NULL:
@@ -479,7 +483,8 @@ cdef int serve_throttles(Handle handle) noexcept:
         try:
             callback = handle.callbacks.get("throttle_cb")
             if callback is not None:
-                call(handle, callback, (throttle.broker_name.decode("utf-8", "replace"), throttle.broker_id, throttle.milliseconds / 1000.0))
+                name = throttle.broker_name.decode("utf-8", "replace")
+                call(handle, callback, (name, throttle.broker_id, throttle.milliseconds / 1000.0))
         except BaseException as exc:
             not_lost(handle, exc)
         free(throttle)

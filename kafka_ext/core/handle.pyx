@@ -121,8 +121,8 @@ cdef class Handle:
     cdef int state                  # HandleState
     cdef int generation             # kx_fork_generation of the process that made it
     cdef readonly bint manual       # no events thread: whoever calls serves
-    cdef public bint abandoned      # its producer was dropped: deliver what there is, then end
-    cdef bint stop                  # the events thread shall end
+    cdef int dropped                # KX_FLAG: its producer was: deliver what there is, then end
+    cdef int stop                   # KX_FLAG: the events thread shall end
     cdef bint in_run                # and has not yet
     cdef int64_t callers            # calls that may touch rk right now; close() waits for them
     cdef int users                  # who keeps rk: this handle until destroy(), and each call set `aside`
@@ -266,6 +266,15 @@ cdef class Handle:
         return self.loop_thread
 
     @property
+    def abandoned(self):
+        """Its producer was dropped: what there is is delivered, then it ends."""
+        return bool(KX_FLAG(self.dropped))
+
+    @abandoned.setter
+    def abandoned(self, bint abandoned):
+        KX_SET(self.dropped, abandoned)
+
+    @property
     def forked(self):
         return self.generation != kx_fork_generation
 
@@ -360,7 +369,7 @@ cdef class Handle:
     cdef bint flush_slice(self, int milliseconds) except -1:
         """Go on sending what waits, at most about so long: True once every report has been served. Callable while closing."""
         cdef rd_kafka_resp_err_t err
-        if self.manual or self.abandoned:
+        if self.manual or KX_FLAG(self.dropped):
             # rd_kafka_flush ignores linger.ms only while it runs, so it takes turns with serving.
             if not self.all_reported():
                 with nogil:
@@ -437,7 +446,7 @@ cdef class Handle:
 
     def stop_events(self):
         """Make the events thread end once it has served what there is."""
-        self.stop = True
+        KX_SET(self.stop, 1)
         if self.queue != NULL:
             rd_kafka_queue_yield(self.queue)
 
@@ -501,12 +510,12 @@ cdef class Handle:
         try:
             with nogil:
                 # A callback that forks comes back here in the child as well, where there is nothing to serve.
-                while not (self.stop or self.abandoned or self.generation != kx_fork_generation):
+                while not (KX_FLAG(self.stop) or KX_FLAG(self.dropped) or self.generation != kx_fork_generation):
                     if serve(self, 5 if kx_releases_waiting(&self.releases) else SLICE_MS * 10) == 0 \
                             and kx_releases_waiting(&self.releases):
                         with gil:
                             kx_releases_empty(&self.releases, &self.pool)
-            while self.abandoned and not self.over():
+            while KX_FLAG(self.dropped) and not self.over():
                 try:
                     self.begin_close()
                     self.finish_close(None)
@@ -572,8 +581,13 @@ cdef class Handle:
         """The counts of ProducerMetrics, in its order; times in seconds."""
         cdef int64_t pinned = KX_LOAD(self.pool.pinned_messages), pinned_bytes = KX_LOAD(self.pool.pinned_bytes)
         kx_parts_pinned(&self.parts, &pinned, &pinned_bytes)
-        return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed), pinned, pinned_bytes, KX_LOAD(self.sent) - KX_LOAD(self.reported),
-                KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
+        return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed), pinned, pinned_bytes,
+                KX_LOAD(self.sent) - KX_LOAD(self.reported), KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
+
+
+def in_callback():
+    """Whether the calling thread is inside a callback, of whichever producer."""
+    return bool(kx_in_callback())
 
 
 cdef dict _NO_CALLBACKS = {}

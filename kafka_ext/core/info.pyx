@@ -2,11 +2,14 @@
 
 cdef extern from *:
     """
-    #ifndef KAFKA_EXT_LINKAGE           /* setup.py defines both; another build system may not */
+    #ifndef KAFKA_EXT_LINKAGE           /* setup.py defines them; another build system may not */
     #define KAFKA_EXT_LINKAGE "unknown"
     #endif
     #ifndef KAFKA_EXT_ALLOCATOR
     #define KAFKA_EXT_ALLOCATOR "unknown"
+    #endif
+    #ifndef KAFKA_EXT_LIBRARIES         /* "openssl 3.5.7,zlib 1.3.2" where they are linked in, as in a wheel */
+    #define KAFKA_EXT_LIBRARIES ""
     #endif
     #ifdef KAFKA_EXT_DEBUG
     #define KX_DEBUG_BUILD 1
@@ -16,6 +19,7 @@ cdef extern from *:
     """
     const char *KAFKA_EXT_LINKAGE
     const char *KAFKA_EXT_ALLOCATOR
+    const char *KAFKA_EXT_LIBRARIES
     const bint KX_DEBUG_BUILD
 
 
@@ -31,7 +35,8 @@ def build_info():
 
     Returns:
         dict: `librdkafka` (the version that is loaded), `librdkafka_headers` (the one it was compiled against), `linkage` ("bundled
-        static", "system shared"…), `allocator` (librdkafka's), `features` (a list: `builtin.features`), `debug` and `free_threaded`.
+        static", "system shared"…), `allocator` (librdkafka's), `libraries` (a list such as ["openssl 3.5.7", …] of those linked in,
+        as in a wheel; empty where they are the machine's), `features` (a list: `builtin.features`), `debug` and `free_threaded`.
     """
     cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()    # owned
     try:
@@ -43,6 +48,7 @@ def build_info():
         "librdkafka_headers": _version_text(RD_KAFKA_VERSION),
         "linkage": KAFKA_EXT_LINKAGE.decode(),
         "allocator": KAFKA_EXT_ALLOCATOR.decode(),
+        "libraries": [name for name in KAFKA_EXT_LIBRARIES.decode().split(",") if name],
         "features": sorted(features.split(",")) if features else [],
         "debug": KX_DEBUG_BUILD,
         "free_threaded": KX_FREE_THREADED,

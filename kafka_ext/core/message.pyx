@@ -16,6 +16,8 @@ cdef extern from "kafka_ext/threads.h" nogil:
     bint kx_in_callback() noexcept
     void KX_ADD(int64_t counter, int64_t n) noexcept
     int64_t KX_LOAD(int64_t counter) noexcept
+    int KX_FLAG "KX_LOAD"(int flag) noexcept
+    void KX_SET "KX_STORE"(int flag, int value) noexcept
     bint KX_TRY(int flag) noexcept
     void KX_LET(int flag) noexcept
     ctypedef struct kx_gate:
@@ -64,11 +66,17 @@ if kx_watch_forks() != 0:
     raise ImportError("kafka_ext: pthread_atfork failed; without it a forked child could not be told from its parent")
 
 
+# No list comprehensions on a message's way: where there is no memory for the list to grow, Cython 3.3 releases the item once too often
+# (__Pyx_ListComp_AppendAndDecref). `append` in a loop does not.
+
 cdef tuple _header_pairs(object headers):
     """`headers` as given, as a tuple of `(name, value)` pairs in their order."""
     if type(headers) is dict:
         # Not by an iterator over its items: CPython up to 3.12 crashes where there is no memory for that (dictiter_new).
-        headers = [(name, value) for name, value in (<dict>headers).items()]
+        listed = []
+        for name, value in (<dict>headers).items():
+            listed.append((name, value))
+        headers = listed
     elif isinstance(headers, _Mapping):
         headers = headers.items()
     if isinstance(headers, (str, bytes, bytearray)):
@@ -82,7 +90,12 @@ cdef tuple _header_pairs(object headers):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"headers must be (name, value) pairs, but one of them is {_shorten(pair)}")
         as_given = as_given and isinstance(pair, tuple) and (pair[1] is None or isinstance(pair[1], (bytes, str)))
-    return pairs if as_given else tuple([(name, _unchanging(value)) for name, value in pairs])
+    if as_given:
+        return pairs
+    kept = []
+    for name, value in pairs:
+        kept.append((name, _unchanging(value)))
+    return tuple(kept)
 
 
 cdef object _unchanging(object value):

@@ -62,7 +62,7 @@ cdef class MockCluster:
     cdef rd_kafka_mock_cluster_t *cluster       # owned; destroyed first
     cdef int generation                         # kx_fork_generation of the process that made it
     cdef int64_t callers                        # calls that may touch the cluster right now
-    cdef bint closing
+    cdef int closing                            # KX_FLAG
     cdef object turn                            # threading.Lock: one command at a time
     cdef int64_t last_command                   # when it was done, in microseconds of the monotonic clock
     cdef readonly int brokers
@@ -73,7 +73,7 @@ cdef class MockCluster:
         self.cluster = NULL
         self.callers = 0
         self.last_command = 0
-        self.closing = False
+        self.closing = 0
         self.generation = kx_fork_generation
 
     def __init__(self, int brokers):
@@ -130,7 +130,7 @@ cdef class MockCluster:
     cdef int enter(self) except -1:
         """Count a call in: until `leave`, the cluster is not destroyed (a critical section would not outlast a released GIL)."""
         KX_ADD(self.callers, 1)
-        if self.closing or self.cluster == NULL or self.generation != kx_fork_generation:
+        if KX_FLAG(self.closing) or self.cluster == NULL or self.generation != kx_fork_generation:
             KX_ADD(self.callers, -1)
             if self.generation != kx_fork_generation:
                 raise KafkaException(KafkaError(
@@ -173,9 +173,9 @@ cdef class MockCluster:
         cdef timespec pause
         pause.tv_sec = 0
         pause.tv_nsec = 200000
-        if self.closing or self.cluster == NULL:
+        if KX_FLAG(self.closing) or self.cluster == NULL:
             return
-        self.closing = True
+        KX_SET(self.closing, 1)
         if self.generation != kx_fork_generation:
             return
         while KX_LOAD(self.callers) > 0:
@@ -185,7 +185,7 @@ cdef class MockCluster:
 
     @property
     def closed(self):
-        return self.closing or self.cluster == NULL
+        return bool(KX_FLAG(self.closing)) or self.cluster == NULL
 
     # ------------------------------------------------------------------ topics
 
@@ -304,7 +304,7 @@ cdef class MockCluster:
             self.enter()
             try:
                 with nogil:
-                    while not changed and not self.closing and kx_now_us() < deadline:
+                    while not changed and not KX_FLAG(self.closing) and kx_now_us() < deadline:
                         for i in range(n):
                             count = 0
                             rd_kafka_mock_broker_error_stack_cnt(self.cluster, numbers[3 * i], <int16_t>numbers[3 * i + 1], &count)

@@ -20,6 +20,8 @@ cdef class Producer:
     cdef Handle _handle             # None until the constructor is through
     cdef object _partitioner        # a callable, or None: librdkafka's own
     cdef object _interceptors       # a tuple, or None
+    cdef object _serializers        # (of keys, of values), each called with (topic, object) or None; or None
+    cdef bint _detour               # there are interceptors or serializers
 
     @property
     def handle(self):
@@ -30,10 +32,12 @@ cdef class Producer:
     def _handle_or_none(self):
         return self._handle
 
-    cpdef object _open(self, Handle handle, partitioner, interceptors):
+    cpdef object _open(self, Handle handle, partitioner, interceptors, serializers=None):
         self._handle = handle
         self._partitioner = partitioner
         self._interceptors = interceptors
+        self._serializers = serializers
+        self._detour = interceptors is not None or serializers is not None
 
     def send(self, ProducerRecord record not None, on_delivery=None, *, option=_NO_COPY, action=_BLOCK, timeout=None):
         """Enqueue a record; its outcome comes through `on_delivery`, exactly once.
@@ -99,10 +103,10 @@ cdef class Producer:
         if handle is None:
             handle = self.handle
         cdef int64_t deadline = -1 if timeout is None else _deadline(timeout)
+        if self._detour:
+            return self._send_detour(handle, record, on_delivery, copy, action is _BLOCK, deadline)
         handle.enter()
         try:
-            if self._interceptors is not None:
-                return self._send_intercepted(handle, record, on_delivery, copy, action is _BLOCK, deadline)
             return self._enqueue(handle, record, on_delivery, copy, action is _BLOCK, deadline)
         finally:
             handle.leave()
@@ -192,10 +196,10 @@ cdef class Producer:
         if err == TIMED_OUT:
             return KafkaError(
                 RD_KAFKA_RESP_ERR__TIMED_OUT, "the local queue stayed full for the whole timeout; the record was not enqueued")
-        if err == RD_KAFKA_RESP_ERR__FATAL:
-            fatal = handle.fatal_error()
-            if fatal is not None:
-                return fatal
+        # After a fatal error rd_kafka_produce returns _FATAL, and rd_kafka_produceva the code of the error itself.
+        fatal = handle.fatal_error()
+        if fatal is not None and (err == RD_KAFKA_RESP_ERR__FATAL or fatal == err):
+            return fatal
         if err == RD_KAFKA_RESP_ERR__QUEUE_FULL:
             hint = "call poll_events()" if handle.manual else "wait, or raise the limits"
             return KafkaError(err, "the local queue is full (queue.buffering.max.messages, queue.buffering.max.kbytes): " + hint)
@@ -204,7 +208,7 @@ cdef class Producer:
     cdef int _refused(self, int err) except -1:
         raise _exception(self._send_error(err))
 
-    # ------------------------------------------------------------------ partitioners and interceptors written in Python
+    # ------------------------------------------------------------------ partitioners, interceptors and serializers written in Python
 
     cdef int32_t _choose_partition(self, Handle handle, Topic topic, object key, bint may_wait, int64_t deadline) except -1:
         """Ask the caller's partitioner, here on the sending thread and before the enqueue: librdkafka's threads never run Python."""
@@ -219,6 +223,7 @@ cdef class Producer:
         return partition
 
     cdef object _intercept(self, object record):
+        """As the Java client: an interceptor that raises is reported and passed over; the record goes on as it was."""
         for interceptor in self._interceptors:
             try:
                 replaced = interceptor.on_send(record)
@@ -229,20 +234,50 @@ cdef class Producer:
                 unraisable(exc, interceptor)
         return record
 
-    cdef int _send_intercepted(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
-                               int64_t deadline) except? -9999:
-        """As the Java client: an interceptor that raises is reported and passed over; the record goes on as it was."""
+    cdef int _send_detour(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
+                          int64_t deadline) except? -9999:
+        """By way of interceptors and serializers, in the Java client's order.
+
+        They are the caller's code and may take their time (a serializer may ask a schema registry), so the call counts as one only after
+        them: close() waits for calls.
+        """
+        handle.check_usable()
+        if self._interceptors is None:
+            return self._enqueue_counted(handle, self._serialized(record), on_delivery, copy, may_wait, deadline)
         record = self._intercept(record)
         cdef _Acknowledge acknowledge = _Acknowledge(self._interceptors, on_delivery)
         cdef int err = 0
         try:
-            err = self._enqueue(handle, record, acknowledge, copy, may_wait, deadline)
+            err = self._enqueue_counted(handle, self._serialized(record), acknowledge, copy, may_wait, deadline)
         except BaseException as exc:
             acknowledge.refused(record, exc)
             raise
         if err != 0:
             acknowledge.tell(_metadata_of_refused(record), self._send_error(err))
         return err
+
+    cdef int _enqueue_counted(self, Handle handle, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
+                              int64_t deadline) except? -9999:
+        handle.enter()
+        try:
+            return self._enqueue(handle, record, on_delivery, copy, may_wait, deadline)
+        finally:
+            handle.leave()
+
+    cdef ProducerRecord _serialized(self, ProducerRecord record):
+        """The record with its key and value as bytes; None stays None, so that there are tombstones."""
+        if self._serializers is None:
+            return record
+        cdef ProducerRecord made = ProducerRecord.__new__(ProducerRecord)
+        of_key, of_value = self._serializers
+        made._topic = record._topic
+        made._partition = record._partition
+        made._timestamp = record._timestamp
+        made.headers = record.headers
+        made.id = record.id
+        made.key = record.key if of_key is None or record.key is None else of_key(record._topic, record.key)
+        made.value = record.value if of_value is None or record.value is None else of_value(record._topic, record.value)
+        return made
 
 
 @cython.final

@@ -111,8 +111,9 @@ cdef class ProducerRecord:
 
     Args:
         topic (str): the topic's name.
-        value: any C-contiguous buffer, a str (sent as UTF-8), or None for a tombstone. Not copied, see `send`.
-        key: the same types; copied within `send`. None for no key.
+        value: any C-contiguous buffer, a str (sent as UTF-8), or None for a tombstone. Not copied, see `send`. With a producer that has a
+            `value_serializer`, whatever that takes.
+        key: the same types; copied within `send`. None for no key. With a `key_serializer`, whatever that takes.
         partition (int | None): 0 or more; None lets the partitioner choose.
         headers: `(name, value)` pairs in a sequence, or a mapping; names are str, values as `value` above. Copied within `send`.
         timestamp (int | datetime | None): milliseconds since the epoch; None means the time of `send`.

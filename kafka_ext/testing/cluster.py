@@ -224,11 +224,11 @@ class KafkaCluster(ClusterRequests):
 
     @property
     def bootstrap_servers(self) -> str:
-        """Where clients of the first listener find the brokers, host and port each, separated by commas: proxies, where there are."""
+        """The brokers' addresses for clients of the first listener, host and port each, separated by commas; proxies' if there are."""
         return self.servers(next(iter(self._listeners)))
 
     def servers(self, listener: str) -> str:
-        """Where clients of this listener find the brokers, as `bootstrap_servers`."""
+        """The brokers' addresses for clients of this listener, as `bootstrap_servers`."""
         name = self._listener(listener)
         first = name == next(iter(self._listeners))
         own = {broker: ("127.0.0.1", ports[name]) for broker, ports in self._ports.items()}

@@ -122,7 +122,10 @@ def find_java() -> str:
     """
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java")
-    advice = (f"openjdk-{_JAVA}-jre-headless", f"a Java runtime {_JAVA} or newer on the PATH, or named by JAVA_HOME")
+    advice = (
+        f"openjdk-{_JAVA}-jre-headless (or default-jre-headless)",
+        f"a Java runtime {_JAVA} or newer on the PATH, or named by JAVA_HOME",
+    )
     if java is None:
         raise KafkaInstallError(how_to_install("Java is missing, which Apache Kafka runs on", *advice))
     try:

@@ -164,14 +164,15 @@ def test_fault_15_no_right_to_the_topic(single, connect, new_topic, idempotent):
 def until_allowed(producer, record):
     """Send until it works: rights get around within moments, and a client asks again for what it was refused once a second or so."""
 
+    delivered = []
+
     def sent():
         try:
-            producer.sync_send(record, timeout=10)
+            delivered.append(delivered or producer.sync_send(record, timeout=10))
         except KafkaException as refusal:
             if refusal.error != ErrorCode["TOPIC_AUTHORIZATION_FAILED"]:
                 raise
-            return False
-        return True
+        return bool(delivered)
 
     wait_until(sent, 20)
 
@@ -208,8 +209,20 @@ def test_a_compacted_topic_takes_no_record_without_key(single, connect, new_topi
     producer = connect(single.config())
     _, error = refused(producer, ProducerRecord(topic, b"v"))
     assert error == ErrorCode["INVALID_RECORD"]
-    assert "without key" in error.message
     producer.sync_send(ProducerRecord(topic, b"v", key=b"k"), timeout=10)
+
+
+def test_an_errors_words_are_there_however_late_they_are_read(single, connect, new_topic):
+    """librdkafka has freed what the broker said of each record by the time that a report is served: see produce_errstr.c."""
+    topic = new_topic(single, cleanup_policy="compact")
+    producer = connect(single.config(), **{"enable.manual.events.poll": True})
+    outcomes = Outcomes()
+    for number in range(10):
+        producer.send(ProducerRecord(topic, b"v"), outcomes.expect(number))
+    time.sleep(1.5)
+    producer.flush(10)
+    outcomes.check(range(10))
+    assert {(error.name, error.message) for error in outcomes.errors} == {("INVALID_RECORD", "Broker: Broker failed to validate record")}
 
 
 def test_a_timestamp_that_the_topic_does_not_take_is_named_in_words(single, connect, new_topic):

@@ -360,7 +360,8 @@ def test_fork_with_a_batch_in_flight():
         batch.wait(20)
         assert (batch.failed, called) == (0, [batch])
         producer.close()
-        """
+        """,
+        flags=["-W", "ignore::DeprecationWarning"],  # from 3.12 on: forking with threads is what this is about
     )
     assert not done.stderr
 

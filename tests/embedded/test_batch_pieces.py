@@ -1,5 +1,6 @@
 """Batches longer than a piece: a long column is answered for and let go piece by piece, and is one batch all the same."""
 
+import itertools
 import threading
 import time
 
@@ -24,7 +25,7 @@ def numbers(count=COUNT):
 def chunked(values):
     """In chunks that end nowhere near a piece's end, some of them empty."""
     borders = [0, 0, 10, 50_000, 50_000, 66_000, 131_071, len(values)]
-    return pa.chunked_array([arrow("binary", values[a:b]) for a, b in zip(borders, borders[1:], strict=False)])
+    return pa.chunked_array([arrow("binary", values[a:b]) for a, b in itertools.pairwise(borders)])
 
 
 FORMS = {

@@ -12,6 +12,7 @@ from kafka_ext import (
     ErrorCode,
     KafkaError,
     KafkaException,
+    KafkaProducer,
     KafkaTimeoutError,
     PersistedStatus,
     ProducerRecord,
@@ -569,3 +570,26 @@ class TestSyncSend:
         producer.close(0)
         thread.join(10)
         assert raised == [ErrorCode.PURGE_QUEUE]
+
+
+def test_a_signal_while_the_error_of_a_report_is_made_loses_no_report(monkeypatch):
+    """Under manual polling signal handlers run in the serving thread, also where this package's own Python runs between callbacks."""
+    told = []
+    with KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "enable.manual.events.poll": True, "log_level": 0}) as producer:
+        for n in range(3):
+            producer.send(ProducerRecord("t", bytearray(b"x"), id=n), lambda metadata, error: told.append((metadata.record_id, error)))
+        producer.purge()
+        interrupts = iter([False, True, False])
+        made = KafkaError.__init__
+
+        def interrupted(self, *arguments, **keywords):
+            made(self, *arguments, **keywords)
+            if arguments[0] == ErrorCode.PURGE_QUEUE and next(interrupts):
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(KafkaError, "__init__", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                producer.poll_events(1)
+        assert told == [(n, ErrorCode.PURGE_QUEUE) for n in range(3)]
+        assert producer.metrics().pinned_messages == 0

@@ -265,6 +265,7 @@ def test_lines_are_sent_as_they_come(broker):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.measures
 def test_memory_does_not_grow_with_the_input():
     """400 MB, and again with lines of 10 kB; the embedded broker's own 20 MiB are in the same process."""
     # Not getrusage: over fork and exec its ru_maxrss keeps the peak of the parent.

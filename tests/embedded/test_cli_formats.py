@@ -379,6 +379,7 @@ def test_ctrl_c_while_a_stream_goes_on(broker, topic, pa):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("form", ["stream", "file", "parquet"])
+@pytest.mark.measures
 def test_memory_does_not_grow_with_the_table(broker, topic, pa, tmp_path, form):
     """400 MB of 1 kB values; the twentieth part shows what pyarrow and Python take by themselves."""
     script = "import sys; from kafka_ext import cli; status = cli.main(sys.argv[1:]); " + (

@@ -308,6 +308,7 @@ def allocations_of_sends(producer, count):
 
 
 @pytest.mark.parametrize("properties", [{}, {"interceptors": []}, {"interceptors": None}])
+@pytest.mark.measures
 def test_interceptors_cost_nothing_where_there_are_none(make_producer, properties):
     """No object for a record's acknowledgement, as there is with one."""
 

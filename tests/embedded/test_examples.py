@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 # A line of each one's output that only comes when all of it worked.
 EXPECTED = {
+    "asyncio_producer.py": "10000 in a batch, 0 failed",
     "batches.py": "10000 events, the last at offset 9999",
     "columns_duckdb.py": "100000 rows sent, 0 failed",
     "columns_numpy.py": "[25, 25] images in each partition",
@@ -23,7 +24,10 @@ EXPECTED = {
     "futures.py": "10 of 10 delivered",
     "headers_and_timestamps.py": "the tombstone has 0 bytes of value and 7 of key",
     "manual_polling.py": "0 messages left",
+    "logging_to_kafka.py": "0 dropped, 0 failed\nout of paper\nand so does a dictionary",
+    "recoverable.py": "20 of 20 delivered, in order",
     "reliable_producer.py": "1000 delivered, 1 refused, 0 unknown",
+    "schema_registry.py": "13 bytes at offset 0",
     "threads.py": "1000 sent, 1000 delivered, 0 failed",
     "tracing.py": "3 spans: ok, ok, ok",
     "transactions.py": "committed: 20",

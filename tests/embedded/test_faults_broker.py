@@ -379,6 +379,12 @@ def test_fault_13_fatal_error(quiet, manual):
         assert "a test" in caught.value.error.message
         assert not is_pinned(value)
         assert producer.try_send(ProducerRecord("orders", value), pytest.fail).is_fatal
+        for more in ({"headers": {"a": b"1"}}, {"timestamp": 1234567}):  # another call of librdkafka's, and another code
+            assert producer.try_send(ProducerRecord("orders", value, **more), pytest.fail).is_fatal
+        for more in ({}, {"timestamps": 1234567}):
+            batch = producer.send_batch("orders", [b"x"], **more)
+            batch.wait(10)
+            assert [error.is_fatal for _, error in batch.errors()] == [True]
         assert producer.fatal_error() == ErrorCode["OUT_OF_ORDER_SEQUENCE_NUMBER"]
         producer.flush(10)  # what the fatal error fails is reported; flush itself has nothing to complain of
         for error in sending.check():

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord, QueueFullError, _rdkafka
+from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord, QueueFullError, _rdkafka, events
 
 STUCK = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ...}
 BOTH_MODES = pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
@@ -348,3 +348,18 @@ class TestSubclass:
 def test_it_cannot_be_pickled(producer):
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(producer)
+
+
+def test_a_producer_whose_thread_cannot_be_started_leaves_nothing(monkeypatch):
+    """The constructor raises what the system said; no handle is left behind, nor anything that the interpreter's exit would trip over."""
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread.start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            KafkaProducer({"test.mock.num.brokers": 1})
+    gc.collect()
+    assert _rdkafka.live_objects()["handles"] == 0
+    events._close_all()

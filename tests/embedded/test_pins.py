@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 import pytest
 
-from kafka_ext import ErrorCode, KafkaProducer, ProducerRecord, SendOption
+from kafka_ext import ActionWhileQueueIsFull, ErrorCode, KafkaProducer, ProducerRecord, SendOption
 
 NEVER_DELIVERED = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ...}
 
@@ -371,3 +371,53 @@ class TestKeysAndHeaders:
             producer.send(ProducerRecord("t", buffer), reports)
         assert reports.errors == [None]
         assert not pinned(buffer)
+
+
+COLUMNS = {
+    "bytes": (lambda: [b"one", None, b"", b"four"], 3, 7),
+    "anything": (lambda: ["one", None, bytearray(b"three"), memoryview(b"four")], 3, 12),
+    "rows": (lambda: memoryview(bytearray(12)).cast("B", (3, 4)), 3, 12),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_what_a_batch_pins_is_counted_until_its_last_report(make_producer, name):
+    """As a record's value, null ones not; and in the same two counts."""
+    make_column, messages, size = COLUMNS[name]
+    producer = make_producer({"linger.ms": 60_000})
+    producer.send(ProducerRecord("t", b"0123456789"))
+    batch = producer.send_batch("t", make_column())
+    other = producer.send_batch("t", make_column())
+    metrics = producer.metrics()
+    assert (metrics.pinned_messages, metrics.pinned_bytes) == (1 + 2 * messages, 10 + 2 * size)
+    producer.flush(20)
+    batch.wait(20)
+    other.wait(20)
+    metrics = producer.metrics()
+    assert (metrics.pinned_messages, metrics.pinned_bytes) == (0, 0)
+
+
+def test_a_copied_batch_pins_nothing(make_producer):
+    producer = make_producer({"linger.ms": 60_000})
+    producer.send_batch("t", [b"one", bytearray(b"two")], option=SendOption.TO_COPY_RECORD_VALUE)
+    assert (producer.metrics().pinned_messages, producer.metrics().pinned_bytes) == (0, 0)
+
+
+def test_a_batch_that_is_refused_pins_nothing_in_the_end(make_producer):
+    producer = make_producer({"linger.ms": 60_000, "queue.buffering.max.messages": 2})
+    batch = producer.send_batch("t", [b"x"] * 5, action=ActionWhileQueueIsFull.NO_BLOCK)
+    assert (producer.metrics().pinned_messages, producer.metrics().pinned_bytes) == (5, 5)  # the column is held as a whole
+    producer.purge()
+    batch.wait(20)
+    assert (producer.metrics().pinned_messages, producer.metrics().pinned_bytes) == (0, 0)
+
+
+def test_the_chunks_of_a_table_are_counted(make_producer):
+    pyarrow = pytest.importorskip("pyarrow")
+    producer = make_producer({"linger.ms": 60_000})
+    table = pyarrow.table({"v": pyarrow.chunked_array([["one", None], ["three"]])})
+    batch = producer.send_table(table, topic="t", value="v")
+    assert (producer.metrics().pinned_messages, producer.metrics().pinned_bytes) == (2, 8)
+    producer.flush(20)
+    batch.wait(20)
+    assert (producer.metrics().pinned_messages, producer.metrics().pinned_bytes) == (0, 0)

@@ -1,12 +1,22 @@
 """Transactions on the mock cluster (API.md, section 1)."""
 
+import sys
+import threading
 import time
 
 import pytest
 from faultlib import Outcomes, within
 
-from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, KafkaTimeoutError, ProducerRecord, TopicPartition
-from kafka_ext.testing import EmbeddedBroker
+from kafka_ext import (
+    ConsumerGroupMetadata,
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    KafkaTimeoutError,
+    ProducerRecord,
+    TopicPartition,
+)
+from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 
 @pytest.fixture(params=[False, True], ids=["thread", "manual"])
@@ -18,6 +28,27 @@ def transactional(request, make_producer):
 
 def test_a_transactional_id_alone_means_idempotence(transactional):
     assert transactional.get_property("enable.idempotence") == "true"
+
+
+@pytest.mark.parametrize("error", ["CONCURRENT_TRANSACTIONS", "NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS"])
+def test_init_waits_for_a_coordinator_that_is_not_ready(make_producer, error):
+    """As when it still aborts what a fenced predecessor has left: librdkafka gives up at once, and calls it retriable."""
+    with EmbeddedBroker() as broker:
+        broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode[error]] * 2)
+        producer = make_producer(broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        producer.init_transactions(30)
+        assert broker.unused_faults() == []
+
+
+def test_init_does_not_wait_for_ever_for_a_coordinator_that_is_not_ready(make_producer):
+    with EmbeddedBroker() as broker:
+        broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode["CONCURRENT_TRANSACTIONS"]] * 1000)
+        producer = make_producer(broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        with within(1), pytest.raises(KafkaException) as raised:
+            producer.init_transactions(1)
+        assert raised.value.error.is_retriable
+        broker.clear_faults()
+        producer.init_transactions(30)
 
 
 def test_begin_and_commit(transactional, reports):
@@ -194,3 +225,33 @@ def test_no_broker_in_time(make_producer):
     with pytest.raises(TimeoutError) as caught:
         producer.init_transactions(0.3)
     assert caught.value.error.is_retriable
+
+
+def test_other_threads_run_while_a_transaction_begins():
+    """rd_kafka_begin_transaction() asks librdkafka's main thread and waits for it: not with the GIL."""
+    ticks = [0]
+    running = True
+
+    def tick():
+        while running:
+            ticks[0] += 1
+            time.sleep(0)  # gives the GIL away, and wants it back at once
+
+    with EmbeddedBroker(topics={"orders": 1}) as broker, KafkaProducer(broker.config(transactional_id="t")) as producer:
+        producer.init_transactions(20)
+        other = threading.Thread(target=tick)
+        interval = sys.getswitchinterval()
+        seen = 0
+        other.start()
+        sys.setswitchinterval(100)  # from here on the other thread runs when this one lets go of the GIL, and at no other time
+        try:
+            for _ in range(50):
+                before = ticks[0]
+                producer.begin_transaction()
+                seen += ticks[0] - before
+                producer.commit_transaction(20)
+        finally:
+            sys.setswitchinterval(interval)
+            running = False
+            other.join()
+    assert seen > 0

@@ -1,7 +1,7 @@
 """Every allocation on a message's way fails, by itself and with those behind it: nothing crashes, nothing is lost count of.
 
-In debug builds only (`make sanitize PART=oom`), which can let this package's own allocations and Python's fail (include/kafka_ext/memory.h).
-librdkafka's are let be: it ends the process by design when malloc() fails (rd_malloc() asserts).
+In debug builds only (`make sanitize PART=oom`), which let allocations of this package and of Python fail (include/kafka_ext/memory.h).
+librdkafka's are let be: when malloc() fails it ends the process, by design (rd_malloc() asserts).
 """
 
 import pytest
@@ -114,11 +114,12 @@ SENDS = {
 @pytest.mark.parametrize("send", SENDS)
 def test_while_sending(send):
     """A send that raises MemoryError holds nothing and is never called back; one that returned is, once."""
+    records = ", ".join(f"{name!r}: lambda n, times, buffer: ProducerRecord({text})" for name, text in RECORDS.items())
     run(
         f"""
         with make() as producer:
             producer.sync_send(ProducerRecord("t", b""))
-            for name, make_record in {{ {", ".join(f"{name!r}: lambda n, times, buffer: ProducerRecord({text})" for name, text in RECORDS.items())} }}.items():
+            for name, make_record in {{ {records} }}.items():
                 def attempt(n, times):
                     buffer, told = bytearray(b"value"), Counted()
                     record = make_record(n, times, buffer)
@@ -242,7 +243,7 @@ REPORTS = {
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_while_reports_are_served(name):
-    """Each record is called back once. Where there is no memory for the call itself, poll_events() raises the MemoryError, and counts it."""
+    """Each record is called back once. Where there is no memory for the call, poll_events() raises the MemoryError, and counts it."""
     producer, then, callback = REPORTS[name]
     run(
         f"""

@@ -36,7 +36,7 @@ def compiled(tmp_path_factory):
     if compiler is None or not LIBRDKAFKA.is_dir():
         pytest.skip("needs a C compiler and the bundled librdkafka's headers")
 
-    def compile(name, *flags):
+    def build(name, *flags):
         library = tmp_path_factory.mktemp("invariants") / f"{name}.so"
         includes = ["-I", str(ROOT / "include"), "-I", str(LIBRDKAFKA), "-I", sysconfig.get_path("include")]
         source = str(ROOT / "tests/memory/invariants.c")
@@ -48,7 +48,7 @@ def compiled(tmp_path_factory):
         assert built.returncode == 0, built.stderr
         return library
 
-    return compile
+    return build
 
 
 def run(library, misuse, **environment):

@@ -3,14 +3,22 @@
 import sys
 
 import pytest
-from faultlib import run_program
+from faultlib import SCALE, run_program
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.measures,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self"),
 ]
 
-MEASURE = """
+MEASURE = (
+    f"""
+SCALE = {SCALE}         # below 1 under valgrind, which finds the leak itself; the figures then mean nothing
+
+def times(count):
+    return max(int(count * SCALE), 20)
+"""
+    + """
 from kafka_ext.testing import EmbeddedBroker
 
 def resident():
@@ -30,6 +38,11 @@ def settled(count, target, timeout=10):
         time.sleep(0.01)
     return count()
 """
+)
+
+
+def grown_less_than(done, limit):
+    assert int(done.stdout) < limit or SCALE < 1
 
 
 def test_ten_million_sends_with_callbacks_in_constant_memory():
@@ -53,11 +66,11 @@ def test_ten_million_sends_with_callbacks_in_constant_memory():
                         for i in range(count):
                             send(ProducerRecord("orders", value, id=i), on_delivery)
                         producer.flush()
-                    send(1_000_000)
+                    send(times(1_000_000))
                     before = resident()
-                    send(9_000_000)
+                    send(times(9_000_000))
                     grown = resident() - before
-                    assert (reports, failures) == (10_000_000, 0), (reports, failures)
+                    assert (reports, failures) == (times(1_000_000) + times(9_000_000), 0), (reports, failures)
                     metrics = producer.metrics()
                     assert (metrics.pinned_messages, metrics.outstanding) == (0, 0)
             assert not any(_rdkafka.live_objects().values()), _rdkafka.live_objects()
@@ -66,7 +79,7 @@ def test_ten_million_sends_with_callbacks_in_constant_memory():
         """,
         timeout=280,
     )
-    assert int(done.stdout) < 9_000_000
+    grown_less_than(done, 9_000_000)
 
 
 REFUSALS = {
@@ -110,10 +123,10 @@ def test_a_hundred_thousand_refused_sends_in_constant_memory(name):
                     producer.fetch_broker_metadata("orders")
                     if {"queue full" in name}:
                         producer.send(ProducerRecord("full"))
-                    refused(producer, 10_000)
+                    refused(producer, times(10_000))
                     counts = [sys.getrefcount(thing) for thing in (value, large, on_delivery, None)]
                     before = resident()
-                    refused(producer, 100_000)
+                    refused(producer, times(100_000))
                     grown = resident() - before
                     after = [sys.getrefcount(thing) for thing in (value, large, on_delivery, None)]
                     assert counts[:3] == after[:3], (counts, after)
@@ -127,7 +140,7 @@ def test_a_hundred_thousand_refused_sends_in_constant_memory(name):
         """,
         timeout=120,
     )
-    assert int(done.stdout) < 2_000_000
+    grown_less_than(done, 2_000_000)
 
 
 def test_failed_and_purged_records_in_constant_memory():
@@ -153,11 +166,11 @@ def test_failed_and_purged_records_in_constant_memory():
                             producer.send(ProducerRecord("t", bytes(100)))
                         producer.purge()
                         producer.flush(20)
-                turn(200)
+                turn(times(200))
                 before = resident()
-                turn(2000)
+                turn(times(2000))
                 grown = resident() - before
-                assert reports == 2200 * 50
+                assert reports == (times(200) + times(2000)) * 50
                 assert errors == {KafkaError(ErrorCode["PURGE_QUEUE"])}, errors
                 assert producer.metrics().pinned_messages == 0
             print(grown)
@@ -165,7 +178,7 @@ def test_failed_and_purged_records_in_constant_memory():
         """,
         timeout=120,
     )
-    assert int(done.stdout) < 2_000_000
+    grown_less_than(done, 2_000_000)
 
 
 def test_two_hundred_producers_leave_nothing():
@@ -191,7 +204,7 @@ def test_two_hundred_producers_leave_nothing():
                 for i in range(20):
                     turn(i)
                 before = settled(threads, 0, 0.5), settled(descriptors, 0, 0.5), resident()
-                for i in range(200):
+                for i in range(times(200)):
                     turn(i)
                 assert settled(threads, before[0]) <= before[0], (threads(), before)
                 assert settled(descriptors, before[1]) <= before[1] + 2, (descriptors(), before)     # the broker's own connections
@@ -202,4 +215,4 @@ def test_two_hundred_producers_leave_nothing():
         flags=("-W", "ignore::ResourceWarning"),
         timeout=120,
     )
-    assert int(done.stdout) < 20_000_000
+    grown_less_than(done, 20_000_000)

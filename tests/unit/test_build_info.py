@@ -11,6 +11,7 @@ def test_build_info_says_how_the_extension_was_made():
     assert built["librdkafka"].startswith(built["librdkafka_headers"].partition("-")[0])
     assert built["linkage"] in ("bundled static", "system shared") or built["linkage"].endswith(" shared")
     assert built["allocator"] == "system" or built["allocator"].startswith("mimalloc ")
+    assert all(re.fullmatch(r"[a-z]+ \d+(\.\d+)+", library) for library in built["libraries"])
     assert "snappy" in built["features"]
     assert built["features"] == sorted(built["features"])
     assert type(built["debug"]) is type(built["free_threaded"]) is bool

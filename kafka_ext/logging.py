@@ -1,0 +1,277 @@
+"""Logging to Kafka: a handler that never blocks and never recurses, and a formatter that makes JSON."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, TypeAlias
+
+from . import events  # imported first: at the interpreter's exit what is registered last runs first
+from ._rdkafka import KafkaError, KafkaException, ProducerRecord, RecordMetadata, check_topic_name
+from .producer import KafkaProducer
+
+__all__ = ["JsonFormatter", "KafkaHandler"]
+
+# What is taken from a log record: an attribute's name, or a function of the record.
+Part: TypeAlias = "str | Callable[[logging.LogRecord], Any]"
+
+_log = logging.getLogger("kafka_ext")
+_here = threading.local()
+
+# Every attribute that logging itself gives a record; all others came by `extra=`.
+_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class KafkaHandler(logging.Handler):
+    """Sends log records to a topic. It never blocks the program that logs, and counts what it had to drop.
+
+    Args:
+        topic: where to.
+        properties: those of a KafkaProducer that this handler makes, and closes. In a process forked from this one it makes another.
+        producer: in place of `properties`: one that others use as well. It is flushed by this handler, and not closed. After a fork what
+            is logged in the child is dropped, for a producer does not survive one.
+        key: a log record's attribute (`"name"`), or a function of the log record, that gives the message's key. A str, bytes or None is
+            taken as it is, the rest as text.
+        headers: names of attributes that become headers of their own name; or a mapping of header names to attributes or functions.
+            What is None, or not there, makes no header.
+        level: as every handler.
+        flush_timeout: seconds that `flush` and `close` wait for what is on its way.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or there is not one of `properties` and `producer`.
+        InvalidConfigError: as KafkaProducer, at once and not with the first record.
+
+    The value is what the formatter makes (JsonFormatter makes JSON), the timestamp the log record's own.
+
+    - **It does not block.** A record that finds the queue full is dropped and counted (`dropped`), as is one that comes after `close`. A
+      record that was sent and could not be delivered is counted in `failed`. `close` logs a warning when there were any. The handler
+      takes no lock while it sends.
+    - **It does not recurse.** Records of the logger "kafka_ext" and those below it are passed over: they tell of producers, and sending
+      them would make more of them. Give that logger another handler. What is logged while a record is being formatted for this handler is
+      dropped.
+    - **At exit** all handlers deliver what they have, within `flush_timeout`.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        producer: KafkaProducer | None = None,
+        key: Part | None = None,
+        headers: Sequence[str] | Mapping[str, Part] = (),
+        level: int | str = logging.NOTSET,
+        flush_timeout: float = 5.0,
+    ) -> None:
+        super().__init__(level)
+        if not isinstance(topic, str):
+            raise TypeError(f"topic must be a str, not {type(topic).__name__}")
+        check_topic_name(topic)
+        if (properties is None) == (producer is None):
+            raise TypeError("give either properties, for a producer of the handler's own, or a producer")
+        if producer is not None and not isinstance(producer, KafkaProducer):
+            raise TypeError(f"producer must be a KafkaProducer, not {type(producer).__name__}")
+        if key is not None:
+            _check_part("key", key)
+        if isinstance(headers, str):
+            raise TypeError("headers must be a sequence of attributes' names or a mapping, not a str")
+        self._headers: list[tuple[str, Part]] = list(
+            headers.items() if isinstance(headers, Mapping) else ((name, name) for name in headers)
+        )
+        for name, part in self._headers:
+            _check_part(f"headers: {name!r}", part)
+        self._topic = topic
+        self._key = key
+        self._flush_timeout = flush_timeout
+        self._properties = None if properties is None else dict(properties)
+        self._counting = threading.Lock()
+        self._dropped = 0
+        self._failed = 0
+        self._over = False
+        self._producer = KafkaProducer(self._properties) if producer is None else producer
+        _all.add(self)
+
+    @property
+    def dropped(self) -> int:
+        """Records that were not sent, for want of room in the queue, after `close`, unfit for the topic, in a child without a producer."""
+        return self._dropped
+
+    @property
+    def failed(self) -> int:
+        """Records that were sent and not delivered."""
+        return self._failed
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """As every handler, but without its lock: threads do not wait for one another."""
+        if f"{record.name}.".startswith("kafka_ext."):
+            return False
+        kept: Any = self.filter(record)
+        if isinstance(kept, logging.LogRecord):  # from Python 3.12 on a filter may give another one
+            record = kept
+        if kept:
+            self.emit(record)
+        return kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a log record. Raises nothing, as every handler: errors go to `handleError`."""
+        if getattr(_here, "emitting", False):
+            self._drop()  # logged by a formatter, a function that gives the key, a signal handler in the midst of this
+            return
+        _here.emitting = True
+        try:
+            if self._over:
+                self._drop()
+                return
+            producer = self._producer
+            if producer.handle.forked:
+                producer = self._after_fork()
+            error = producer.try_send(
+                ProducerRecord(
+                    self._topic,
+                    self.format(record),
+                    key=None if self._key is None else _taken(record, self._key),
+                    headers=self._headers_of(record),
+                    timestamp=int(record.created * 1000),
+                ),
+                self._on_delivery,
+            )
+            if error is not None:
+                self._drop()
+        except KafkaException:
+            self._drop()
+        except Exception:  # noqa: BLE001 - a formatter's; the program that logs is not to stop for it
+            self._drop()
+            self.handleError(record)
+        finally:
+            _here.emitting = False
+
+    def _headers_of(self, record: logging.LogRecord) -> list[tuple[str, Any]] | None:
+        headers = [(name, _taken(record, part)) for name, part in self._headers]
+        return [(name, value) for name, value in headers if value is not None] or None
+
+    def _after_fork(self) -> KafkaProducer:
+        """A producer for this process. One that was given cannot be made anew: ProducerForkedError, and the record is dropped."""
+        if self._properties is None:
+            self._producer.handle.check_usable()
+        with self._counting:
+            if self._producer.handle.forked:
+                self._dropped = self._failed = 0  # the parent's
+                self._producer = KafkaProducer(self._properties)
+        return self._producer
+
+    def _drop(self) -> None:
+        with self._counting:
+            self._dropped += 1
+
+    def _on_delivery(self, metadata: RecordMetadata, error: KafkaError | None) -> None:
+        if error is not None:
+            with self._counting:
+                self._failed += 1
+
+    def flush(self) -> None:
+        """Wait for what is on its way, up to `flush_timeout` seconds. Raises nothing; what takes longer stays on its way."""
+        self._flush(self._flush_timeout)
+
+    def _flush(self, timeout: float) -> None:
+        try:
+            if not self._over and not self._producer.handle.forked:
+                self._producer.flush(timeout)
+        except KafkaException:
+            pass  # the time was up; or this is a callback, where nothing can be waited for; or it is closed elsewhere
+
+    def close(self) -> None:
+        """Send no more, and wait up to `flush_timeout` seconds for what is on its way; the rest is counted as failed. Idempotent."""
+        self._close(self._flush_timeout)
+        super().close()
+
+    def _close(self, timeout: float) -> None:
+        if self._over or self._producer.handle.forked:
+            self._over = True
+            return
+        if self._properties is None:
+            self._flush(timeout)
+            self._over = True
+        else:
+            self._over = True
+            try:
+                self._producer.close(timeout)
+            except KafkaException:
+                events.abandon(self._producer.handle)  # inside one of its callbacks: it ends by itself
+        if self._dropped or self._failed:
+            _log.warning("of the log records for %s, %d were dropped and %d not delivered", self._topic, self._dropped, self._failed)
+
+    def __repr__(self) -> str:
+        return f"<KafkaHandler {self._topic!r} ({logging.getLevelName(self.level)})>"
+
+
+def _check_part(what: str, part: object) -> None:
+    if not isinstance(part, str) and not callable(part):
+        raise TypeError(f"{what} must be the name of a log record's attribute or a function of the log record, not {type(part).__name__}")
+
+
+def _taken(record: logging.LogRecord, part: Part) -> str | bytes | None:
+    value = getattr(record, part, None) if isinstance(part, str) else part(record)
+    return value if value is None or isinstance(value, (str, bytes)) else str(value)
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as one JSON object: time (ISO 8601, UTC), level, logger, message, all of `extra`, and exception and stack if any.
+
+    Args:
+        attributes: more of a log record's attributes, such as `["process", "threadName", "lineno"]`.
+        static: what every object has besides, such as `{"service": "shop"}`.
+
+    What JSON does not know becomes text (`str`).
+    """
+
+    def __init__(self, attributes: Sequence[str] = (), static: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        if isinstance(attributes, str):
+            raise TypeError("attributes must be a sequence of names, not a str")
+        self._attributes = tuple(attributes)
+        self._static = dict(static or {})
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON, on one line."""
+        document: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self._static,
+        }
+        document.update((name, getattr(record, name, None)) for name in self._attributes)
+        document.update((name, value) for name, value in vars(record).items() if name not in _ATTRIBUTES)
+        if record.exc_info:
+            document["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            document["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(document, default=str, ensure_ascii=False)
+
+
+_all: weakref.WeakSet[KafkaHandler] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    global _here
+    _here = threading.local()  # a thread may have been forked in the midst of emit()
+    for handler in list(_all):
+        handler._counting = threading.Lock()
+
+
+def _at_exit() -> None:
+    """Before events.py closes the producers and says that they were left open: that of a handler is nobody's to close."""
+    started = time.monotonic()
+    for handler in list(_all):
+        handler._close(max(0.0, handler._flush_timeout - (time.monotonic() - started)))
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,180 @@
+"""The producers that the sinks of one process share: made when first needed, one for the same properties, gone with the process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from . import events  # imported first: at the interpreter's exit what is registered last runs first
+from .producer import KafkaProducer
+from .properties import MANUAL_POLL, Properties, invalid, resolve
+
+PropertiesSource: TypeAlias = "Mapping[str, Any] | Callable[[], Mapping[str, Any]]"
+
+_REFUSED = {
+    "transactional.id": "every process would fence off the one before it; records in a transaction need a producer of their own",
+    MANUAL_POLL: "the events of a shared producer are served by its own thread",
+}
+
+
+def _checked(properties: Mapping[str, Any]) -> Properties:
+    checked = Properties(properties)
+    settings = resolve(checked)
+    if settings.manual:
+        raise invalid(MANUAL_POLL, f"property {MANUAL_POLL!r} cannot be set for a sink: {_REFUSED[MANUAL_POLL]}")
+    if "transactional.id" in settings.librdkafka:
+        raise invalid("transactional.id", f"property 'transactional.id' cannot be set for a sink: {_REFUSED['transactional.id']}")
+    return checked
+
+
+class Recipe:
+    """What a producer is made from, so that it can be compared, hashed and sent to another process.
+
+    Text is compared as text. What is no text (a callback, or a callable that gives the properties) is compared by identity; so that it is
+    the same thing again however often it is unpickled, it travels under a name of its own, and a process keeps the first that came.
+    """
+
+    __slots__ = ("__weakref__", "_key", "_token", "source")
+
+    source: PropertiesSource
+
+    def __init__(self, source: PropertiesSource) -> None:
+        self._token: str | None = None
+        if callable(source):
+            self.source = source
+            self._key: tuple[Any, ...] = (id(source),)
+        else:
+            self.source = _checked(source)
+            self._key = tuple(sorted((name, value if isinstance(value, str) else _identity(value)) for name, value in self.source.items()))
+
+    def make(self) -> KafkaProducer:
+        if not callable(self.source):
+            return KafkaProducer(self.source)
+        properties = self.source()
+        if not isinstance(properties, Mapping):
+            raise TypeError(f"properties() must return a mapping, not {type(properties).__name__}")
+        return KafkaProducer(_checked(properties))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        source = self.source if callable(self.source) else dict(self.source)
+        if not callable(source) and all(isinstance(value, str) for value in source.values()):
+            return Recipe, (source,)
+        with _lock:
+            if self._token is None:
+                self._token = uuid.uuid4().hex
+            _named.setdefault(self._token, self)
+        return _restore, (self._token, source)
+
+    def __repr__(self) -> str:
+        return repr(self.source)
+
+
+def _identity(value: Any) -> str:
+    """Of a list, who is in it: the list itself is made anew each time it is written down."""
+    members = value if isinstance(value, (list, tuple)) else (value,)
+    return " ".join(f"object at {id(member):#x}" for member in members)
+
+
+def _restore(token: str, source: PropertiesSource) -> Recipe:
+    recipe = Recipe(source)
+    recipe._token = token
+    with _lock:
+        return _named.setdefault(token, recipe)
+
+
+class _Shared:
+    """A producer and who uses it."""
+
+    def __init__(self, producer: KafkaProducer) -> None:
+        self.producer = producer
+        self.users = 0
+        self.retired = False  # no longer found; whoever uses it last closes it
+        self.closed = threading.Event()
+
+
+_lock = threading.RLock()
+_named: weakref.WeakValueDictionary[str, Recipe] = weakref.WeakValueDictionary()
+_producers: dict[Recipe, _Shared] = {}
+
+
+@contextmanager
+def producer_for(recipe: Recipe) -> Iterator[KafkaProducer]:
+    """This process's producer for `recipe`; it is not closed while the block lasts."""
+    shared = _enter(recipe)
+    try:
+        yield shared.producer
+    finally:
+        _leave(shared)
+
+
+def _enter(recipe: Recipe) -> _Shared:
+    with _lock:
+        shared = _producers.get(recipe)
+        broken = shared if shared is not None and shared.producer.fatal_error() is not None else None
+        if broken is not None:  # it can do nothing more; another one can
+            del _producers[recipe]
+            shared = None
+        if shared is None:
+            shared = _producers[recipe] = _Shared(recipe.make())
+        shared.users += 1
+    if broken is not None:
+        _retire(broken)
+    return shared
+
+
+def _leave(shared: _Shared) -> None:
+    with _lock:
+        shared.users -= 1
+    if shared.retired:
+        _close_if_unused(shared)
+
+
+def _retire(shared: _Shared) -> None:
+    shared.retired = True
+    _close_if_unused(shared)
+
+
+def _close_if_unused(shared: _Shared) -> None:
+    with _lock:
+        if shared.users:
+            return
+    shared.producer.close()  # all has been reported: nobody leaves before
+    shared.closed.set()
+
+
+def close(recipe: Recipe) -> None:
+    """Close this process's producer for `recipe`, once nobody uses it; the next to ask gets another."""
+    with _lock:
+        shared = _producers.pop(recipe, None)
+    if shared is not None:
+        _retire(shared)
+        shared.closed.wait()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()  # a thread that is not here any more may have had it
+    _producers.clear()  # the parent's
+
+
+def _at_exit() -> None:
+    end = time.monotonic() + events.EXIT_TIMEOUT
+    for shared in list(_producers.values()):
+        shared.producer.close(max(0.0, end - time.monotonic()))
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,335 @@
+"""KafkaHandler: log records go to Kafka, and the program that logs does not notice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import sys
+import threading
+
+import pytest
+from faultlib import run_program, within
+
+from kafka_ext import InvalidConfigError, KafkaProducer, ProducerRecord
+from kafka_ext.logging import JsonFormatter, KafkaHandler
+from kafka_ext.testing import EmbeddedBroker
+
+UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False}
+
+
+@pytest.fixture
+def broker():
+    with EmbeddedBroker(topics={"logs": 1}) as broker:
+        yield broker
+
+
+@pytest.fixture
+def logger(request):
+    logger = logging.getLogger(f"test.{request.node.name}")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    yield logger
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def attach(broker, logger):
+    def make(properties=None, **arguments):
+        if "producer" not in arguments:
+            properties = broker.config(enable_idempotence=False, linger_ms=0) | (properties or {})
+        handler = KafkaHandler("logs", properties, **arguments)
+        logger.addHandler(handler)
+        return handler
+
+    return make
+
+
+def test_a_record_with_key_headers_and_time(broker, logger, attach):
+    handler = attach(key="name", headers={"level": "levelname", "line": lambda record: record.lineno, "none": "absent"})
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.warning("out of %s", "paper")
+    handler.flush()
+    (message,) = broker.messages("logs")
+    assert (message.key, message.value) == (logger.name.encode(), b"WARNING out of paper")
+    headers = dict(message.headers)
+    assert headers["level"] == b"WARNING"
+    assert headers["line"].isdigit()
+    assert "none" not in headers
+    assert abs(message.timestamp / 1000 - logging.LogRecord("", 0, "", 0, "", (), None).created) < 60
+    assert (handler.dropped, handler.failed) == (0, 0)
+
+
+def test_json(broker, logger, attach):
+    handler = attach(headers=["levelname"])
+    handler.setFormatter(JsonFormatter(["process"], {"service": "shop"}))
+    try:
+        raise LookupError("no such order")
+    except LookupError:
+        logger.exception("order %d", 5, extra={"order": 5, "strange": object})
+    handler.flush()
+    (message,) = broker.messages("logs")
+    document = json.loads(message.value)
+    assert document["message"] == "order 5"
+    assert document["level"] == "ERROR"
+    assert document["logger"] == logger.name
+    assert document["service"] == "shop"
+    assert document["process"] == os.getpid()
+    assert document["order"] == 5
+    assert document["strange"] == "<class 'object'>"
+    assert document["exception"].endswith("LookupError: no such order")
+    assert document["time"].endswith("Z")
+    assert set(document) == {"time", "level", "logger", "message", "service", "process", "order", "strange", "exception"}
+
+
+def test_dict_config(broker):
+    name = "test.configured"
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"json": {"()": "kafka_ext.logging.JsonFormatter", "static": {"service": "shop"}}},
+            "handlers": {
+                "kafka": {
+                    "class": "kafka_ext.logging.KafkaHandler",
+                    "level": "INFO",
+                    "formatter": "json",
+                    "topic": "logs",
+                    "properties": {"bootstrap.servers": broker.bootstrap_servers, "enable.idempotence": False},
+                    "key": "name",
+                    "headers": ["levelname"],
+                }
+            },
+            "loggers": {name: {"level": "DEBUG", "handlers": ["kafka"], "propagate": False}},
+        }
+    )
+    logger = logging.getLogger(name)
+    logger.debug("not this")
+    logger.info("this")
+    (handler,) = logger.handlers
+    logger.removeHandler(handler)
+    handler.close()
+    (message,) = broker.messages("logs")
+    assert (json.loads(message.value)["message"], message.key, message.headers) == ("this", name.encode(), [("levelname", b"INFO")])
+
+
+# ---------------------------------------------------------------------- it never blocks
+
+
+def test_a_full_queue_drops_and_counts(logger, attach, caplog):
+    handler = attach(UNREACHABLE | {"queue.buffering.max.messages": 10}, flush_timeout=0.2)
+    with within(0):
+        for number in range(100):
+            logger.info("record %d", number)
+    assert handler.dropped == 90
+    logger.removeHandler(handler)
+    with within(0.2):
+        handler.close()
+    assert (handler.dropped, handler.failed) == (90, 10)
+    assert "90 were dropped and 10 not delivered" in caplog.text
+    with within(0):
+        handler.handle(logging.makeLogRecord({"msg": "too late"}))
+    assert handler.dropped == 91
+    handler.close()
+
+
+def test_a_partitioner_of_ones_own_that_has_no_partitions_yet_does_not_block(logger, attach):
+    handler = attach(UNREACHABLE | {"partitioner": lambda topic, key, count: 0}, flush_timeout=0)
+    with within(0):
+        logger.info("a")
+    assert handler.dropped == 1
+
+
+def test_flush_has_an_end(logger, attach):
+    handler = attach(UNREACHABLE, flush_timeout=0.2)
+    logger.info("a")
+    with within(0.2):
+        handler.flush()
+    with within(0.2):
+        handler.close()
+
+
+def test_threads_do_not_wait_for_one_another(logger, attach):
+    """The handler's lock is not taken: one thread that is slow to format does not stop the others."""
+    handler = attach()
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(logging.Formatter):
+        def format(self, record):
+            if record.msg == "slow":
+                inside.set()
+                assert go_on.wait(10)
+            return super().format(record)
+
+    handler.setFormatter(Slow())
+    thread = threading.Thread(target=logger.info, args=("slow",))
+    thread.start()
+    assert inside.wait(10)
+    with within(0):
+        logger.info("quick")
+    go_on.set()
+    thread.join()
+    assert handler.dropped == 0
+
+
+# ---------------------------------------------------------------------- it never recurses
+
+
+@pytest.fixture
+def on_root(broker):
+    """Where it is most dangerous: everything that anybody logs comes to it."""
+    handler = KafkaHandler("logs", broker.config(enable_idempotence=False, linger_ms=0, debug="all"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    logging.getLogger("kafka_ext").setLevel(logging.DEBUG)
+    yield handler
+    root.removeHandler(handler)
+    root.setLevel(level)
+    logging.getLogger("kafka_ext").setLevel(logging.NOTSET)
+    handler.close()
+
+
+def test_what_producers_log_is_passed_over(broker, on_root):
+    """librdkafka's debugging log says several things of each message sent: with a loop here it would never end."""
+    logging.getLogger("app").info("one")
+    logging.getLogger("kafka_ext.logging").error("two")
+    logging.getLogger("kafka_extra").info("three")
+    on_root.flush()
+    assert {b"one", b"three"} <= {message.value for message in broker.messages("logs")} <= {b"one", b"three", b""}
+    assert on_root.dropped == 0
+
+
+def test_what_is_logged_by_its_own_formatter_is_dropped(broker, logger, attach):
+    class Chatty(logging.Formatter):
+        def format(self, record):
+            logger.info("formatting")
+            return super().format(record)
+
+    handler = attach()
+    handler.setFormatter(Chatty())
+    logger.info("a")
+    handler.flush()
+    assert [message.value for message in broker.messages("logs")] == [b"a"]
+    assert handler.dropped == 1
+
+
+def test_errors_inside_go_to_handle_error_and_no_further(broker, logger, attach, capsys):
+    handler = attach(key=lambda record: record.nonsense)
+    logger.info("a")
+    assert handler.dropped == 1
+    assert "AttributeError" in capsys.readouterr().err
+    handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("not a number",)}))
+    assert handler.dropped == 2
+
+
+def test_what_cannot_be_sent_is_dropped(logger, attach):
+    handler = attach()
+    logger.info("x" * 2_000_000)  # larger than message.max.bytes
+    assert handler.dropped == 1
+
+
+# ---------------------------------------------------------------------- its producer
+
+
+def test_a_producer_of_somebody_elses_is_flushed_and_not_closed(broker, logger, attach):
+    with KafkaProducer(broker.config(enable_idempotence=False, linger_ms=5000)) as producer:
+        handler = attach(producer=producer)
+        logger.info("a")
+        logger.removeHandler(handler)
+        handler.close()
+        assert producer.sync_send(ProducerRecord("logs", b"b", partition=0), timeout=10).offset == 1
+
+
+def test_in_a_forked_child_it_has_another(broker, logger, attach):
+    handler = attach()
+    logger.info("parent")
+    child = os.fork()
+    if not child:
+        logger.info("child")
+        handler.close()
+        os._exit(0 if (handler.dropped, handler.failed) == (0, 0) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    logger.info("parent again")
+    handler.flush()
+    assert sorted(message.value for message in broker.messages("logs")) == [b"child", b"parent", b"parent again"]
+
+
+def test_in_a_forked_child_a_given_one_is_of_no_use_and_does_no_harm(broker, logger, attach):
+    with KafkaProducer(broker.config(enable_idempotence=False)) as producer:
+        handler = attach(producer=producer)
+        child = os.fork()
+        if not child:
+            logger.info("child")
+            handler.flush()
+            handler.close()
+            os._exit(handler.dropped)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        logger.info("parent")
+        handler.flush()
+    assert [message.value for message in broker.messages("logs")] == [b"parent"]
+
+
+def test_the_interpreters_end(broker):
+    """What is logged last arrives, no warning is given (it would be an error), and logging's own end finds nothing to do."""
+    done = run_program(
+        f"""
+        import logging
+        from kafka_ext.logging import KafkaHandler
+        logging.basicConfig(level="INFO", handlers=[KafkaHandler("logs", {broker.config(enable_idempotence=False, linger_ms=5000)!r})])
+        for number in range(100):
+            logging.info("%d", number)
+        """,
+        flags=["-W", "error"],
+    )
+    assert done.stderr == ""
+    assert [message.value for message in broker.messages("logs", count=100)] == [b"INFO:root:%d" % number for number in range(100)]
+
+
+def test_the_interpreters_end_without_a_broker():
+    with within(1):
+        done = run_program(
+            """
+            import logging
+            from kafka_ext.logging import KafkaHandler
+            logging.basicConfig(level="INFO", handlers=[KafkaHandler("logs", UNREACHABLE, flush_timeout=0.3)])
+            logging.info("a")
+            """,
+            flags=["-W", "error"],
+        )
+    assert done.returncode == 0
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"topic": 5}, TypeError, "topic"),
+        ({"topic": "a/b"}, ValueError, "topic"),
+        ({"properties": None}, TypeError, "either properties"),
+        ({"properties": {"linger.ms": 5}}, InvalidConfigError, "bootstrap.servers"),
+        ({"properties": {"bootstrap.servers": "a:1", "linger.mss": 5}}, InvalidConfigError, "linger.ms"),
+        ({"producer": 5, "properties": None}, TypeError, "producer"),
+        ({"key": 5}, TypeError, "key"),
+        ({"headers": "name"}, TypeError, "headers"),
+        ({"headers": {"a": 5}}, TypeError, "headers"),
+    ],
+)
+def test_arguments(arguments, error, match):
+    with pytest.raises(error, match=match):
+        KafkaHandler(**({"topic": "logs", "properties": {"bootstrap.servers": "127.0.0.1:1"}} | arguments))
+
+
+def test_the_name_is_no_obstacle_to_the_standard_library():
+    import kafka_ext.logging as ours
+
+    assert ours is not sys.modules["logging"]
+    assert ours.logging is sys.modules["logging"]
+    with pytest.raises(TypeError, match="attributes"):
+        JsonFormatter("name")
