@@ -20,11 +20,11 @@ GROWTH = 12 * MIB
 SHORTEST = 300
 # What may be found by the campaign of this name. A record that times out in flight ends the producer's epoch, and what is behind it is sent
 # again under the next one: librdkafka's way, which may double it (docs/chaos.md).
-ALLOWED = {"safe": set(), "timeouts": {"duplicated"}, "unsafe": {"lost", "duplicated", "reordered", "misplaced"}}
+ALLOWED: dict[str, set[str]] = {"safe": set(), "timeouts": {"duplicated"}, "unsafe": {"lost", "duplicated", "reordered", "misplaced"}}
 _LONG = {"faults": 52, "records": 20_000_000, "rate": 40_000.0}
 _SHORT = {"faults": 9, "records": 1_000_000, "rate": 15_000.0}
 # Records are given up before the brokers are back: each must be reported as failed.
-_TIMEOUTS = {"faults": 4, "records": 300_000, "rate": 15_000.0, "message_timeout": 8.0, "blackout": (8.0, 11.0)}
+_TIMEOUTS: dict[str, Any] = {"faults": 4, "records": 300_000, "rate": 15_000.0, "message_timeout": 8.0, "blackout": (8.0, 11.0)}
 # The unsafe one only has to show that the campaign can see what it looks for.
 _UNSAFE = {"faults": 5, "records": 300_000, "rate": 15_000.0}
 _UNSAFE_SHORT = {"faults": 3, "records": 100_000, "rate": 15_000.0}

@@ -48,7 +48,7 @@ def open_loads(broker: EmbeddedBroker, stack: ExitStack, scale: float) -> tuple[
     for producer in producers.values():
         stack.callback(producer.close)
     producers["sound"].fetch_broker_metadata("soak-refused")  # without it the client cannot know that there is no partition 999
-    made = [kind(producers["sound"], scale) for kind in loads.SHARED]
+    made: list[loads.Load] = [kind(producers["sound"], scale) for kind in loads.SHARED]
     made += [loads.Failing(producers["failing"], scale), loads.Full(producers["full"], scale)]
     made += [kind(broker.config(), scale) for kind in loads.OWN]
     return made, producers
