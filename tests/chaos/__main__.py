@@ -90,9 +90,14 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:7.1f} s  {text}", flush=True)
 
-    results = [run(plan, options.output / plan.name, say) for plan in plans(options)]
-    wrong = [line for result in results for line in judge(result)]
-    print(report.write(results, wrong, options.output))
+    results: list[dict[str, Any]] = []
+    wrong: list[str] = []
+    text = ""
+    for plan in plans(options):
+        results.append(run(plan, options.output / plan.name, say))
+        wrong += judge(results[-1])
+        text = report.write(results, wrong, options.output)  # after each: the next one may be interrupted
+    print(text)
     return 1 if wrong else 0
 
 

@@ -137,7 +137,7 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
             producer.flush(FLUSH)
         except KafkaException as error:
             wrong.append(f"flush: {error}")
-        watch.samples.append(watch.sample())
+        watch.take()
         fatal = producer.fatal_error()
         producer.close(30)
     if fatal is not None:

@@ -43,16 +43,18 @@ def descriptors() -> int:
 
 
 class Watch:
-    """Takes a sample every `interval` seconds, keeps it in `samples` and appends it to `file` at once: a run that is killed can be plotted.
+    """Takes a sample every `interval` seconds and appends it to `file`.
 
-    `more()` gives what else belongs into a sample. Samples have "t", seconds since the watch was made.
+    So nothing of it stays in the memory that is watched, and a run that is killed can be plotted. `more()` gives what else
+    belongs into a sample. Samples have "t", seconds since the watch was made.
     """
 
     def __init__(self, interval: float, file: Path, more: Callable[[], Mapping[str, Any]]) -> None:
-        self.samples: list[dict[str, Any]] = []
         self.start = time.monotonic()
         self._interval = interval
         self._file = file
+        self._file.write_text("")
+        self._writing = threading.Lock()
         self._more = more
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -70,12 +72,21 @@ class Watch:
             **self._more(),
         }
 
+    def take(self) -> None:
+        """A sample now."""
+        line = json.dumps(self.sample()) + "\n"
+        with self._writing, open(self._file, "a", encoding="ascii") as file:
+            file.write(line)
+
+    @property
+    def samples(self) -> list[dict[str, Any]]:
+        """All that were taken so far, from the file."""
+        with open(self._file, encoding="ascii") as file:
+            return [json.loads(line) for line in file]
+
     def _run(self) -> None:
-        with open(self._file, "w", encoding="ascii") as file:
-            while not self._stop.wait(self._interval):
-                self.samples.append(self.sample())
-                file.write(json.dumps(self.samples[-1]) + "\n")
-                file.flush()
+        while not self._stop.wait(self._interval):
+            self.take()
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -132,13 +132,14 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
         faults = Faults(broker, SOUND, FAILING, options.seed, watch.now)
         held = hold(options, made, watch, faults)
         wrong = settle(made, producers) + faults.wrong + check_topics(broker, made)
-    wrong += left_behind(idle) + verdict.judge(watch.samples)
+    samples = watch.samples
+    wrong += left_behind(idle) + verdict.judge(samples)
     return {
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
         "seconds": held,
         "faults": faults.seen,
         "loads": {load.name: load.account.counts() for load in made},
-        "samples": watch.samples,
+        "samples": samples,
         "wrong": wrong,
         "versions": _rdkafka.build_info(),
     }
