@@ -70,6 +70,16 @@ test-cluster: $(VENV)/.extra-test build  ## the tests that need real Apache Kafk
 	@$(py) -m kafka_ext.testing.cluster_artifacts
 	$(py) -m pytest --reruns 1 tests/cluster $(ARGS)
 
+.PHONY: chaos
+chaos: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## the fault campaign on real Apache Kafka, a quarter of an hour (ARGS=--short: two minutes)
+	@$(PYTHON) wheels/needs.py kafka
+	@$(py) -m kafka_ext.testing.cluster_artifacts
+	$(py) -m tests.chaos $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## a long run, watched for growth (ARGS="--minutes 30")
+	$(py) -m tests.soak $(ARGS)
+
 PART ?= all
 
 .PHONY: sanitize

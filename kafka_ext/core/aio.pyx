@@ -174,11 +174,12 @@ cdef int64_t answer_some(Handle handle) noexcept:
 cdef int answer(Handle handle, const rd_kafka_message_t *message, kx_message *kept, object future, object error) noexcept:
     """Resolve the future of one message; what it kept is released by the caller (rule 1), whatever becomes of the future."""
     cdef RecordMetadata metadata
-    if not KX_FREE_THREADED and Py_REFCNT(future) == 2:     # `kept` has one, report() the other: nobody can ever look at it
-        if error is not None:
-            unheard(handle, message)
-        return 0
     try:
+        # `kept` has one reference, report() the other: nobody can ever look at it, unless it has somebody to call.
+        if not KX_FREE_THREADED and Py_REFCNT(future) == 2 and not _has_callbacks(future):
+            if error is not None:
+                unheard(handle, message)
+            return 0
         if error is None:
             metadata = RecordMetadata.__new__(RecordMetadata)
             metadata.message = message
@@ -201,6 +202,12 @@ cdef int answer(Handle handle, const rd_kafka_message_t *message, kx_message *ke
     except BaseException as exc:
         not_lost(handle, exc)
     return 0
+
+
+cdef bint _has_callbacks(object future) except -1:
+    """Whether a future calls somebody when it is done. One that does not tell may."""
+    callbacks = getattr(future, "_callbacks", future)
+    return callbacks is future or bool(callbacks)
 
 
 cdef bint resolve(object future, object outcome, bint failed) except -1:

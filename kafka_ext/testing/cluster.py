@@ -117,7 +117,7 @@ class KafkaCluster(ClusterRequests):
         self._advertised = {_integer("advertised: a broker id", key, 1, brokers): address for key, address in (advertised or {}).items()}
         kafka = installation(version)
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="kafka-cluster-", dir=directory))
+            self._folder = Path(tempfile.mkdtemp(prefix="kafka-cluster-", dir=directory)).resolve()  # the tools run elsewhere
             self._certificates = None
             if any(listener.tls for listener in self._listeners.values()):
                 (self._folder / "certificates").mkdir()

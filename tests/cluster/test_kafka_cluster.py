@@ -21,8 +21,9 @@ def alive(pid):
     return True
 
 
-def test_life_of_a_cluster_and_what_is_left_of_it(tmp_path):
-    with KafkaCluster(topics={"orders": 2}, directory=tmp_path) as cluster:
+def test_life_of_a_cluster_and_what_is_left_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)  # a relative directory: brokers and tools run elsewhere
+    with KafkaCluster(topics={"orders": 2}, directory=tmp_path.name) as cluster:
         assert repr(cluster) == f"<KafkaCluster {cluster.bootstrap_servers} 1:running>"
         pid = cluster.pid(1)
         with KafkaProducer(cluster.config(linger_ms=0)) as producer:

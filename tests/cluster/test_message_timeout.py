@@ -1,0 +1,63 @@
+"""Where idempotence ends: a record that times out while it is in flight (found by the fault campaign, docs/chaos.md).
+
+The smallest program that shows it. It is librdkafka's behaviour, not ours: what has timed out cannot be sent again, so its sequence numbers
+leave a hole that no broker would accept, and librdkafka goes on under the producer's next epoch (rd_kafka_idemp_drain_epoch_bump). Records
+behind the one that timed out, which a broker may have, are sent again under that epoch, and the broker cannot know them.
+"""
+
+import time
+
+import pytest
+from faultlib import Outcomes, wait_until
+
+from kafka_ext import ErrorCode, PersistedStatus, ProducerRecord
+
+PATIENCE = 12.0  # message.timeout.ms
+
+
+@pytest.fixture
+def topic(trio, new_topic):
+    return new_topic(trio, replicas={0: [1, 2, 3]})
+
+
+def send_two_while_nobody_acknowledges(trio, topic, producer):
+    """Two records, half of a message's timeout apart, that the leader has and nobody copies; what becomes of them."""
+    outcomes = Outcomes()
+    producer.sync_send(ProducerRecord(topic, b"before"), timeout=30)
+    trio.pause(2)
+    trio.pause(3)
+    producer.send(ProducerRecord(topic, b"old"), outcomes.expect("old"))
+    time.sleep(PATIENCE / 2)
+    producer.send(ProducerRecord(topic, b"young"), outcomes.expect("young"))
+    return outcomes
+
+
+def test_a_record_behind_one_that_timed_out_in_flight_is_doubled(trio, connect, topic):
+    producer = connect(trio.config(message_timeout_ms=int(PATIENCE * 1000), request_timeout_ms=1000))
+    outcomes = send_two_while_nobody_acknowledges(trio, topic, producer)
+    wait_until(lambda: "old" in outcomes.reports, PATIENCE * 2)
+    time.sleep(PATIENCE / 4)  # the next epoch has begun, and the young one is sent in it
+    trio.resume(2)
+    trio.resume(3)
+    outcomes.wait(2, 30)
+    outcomes.check(["old", "young"])
+    metadata, error = outcomes.reports["old"]
+    assert (error, metadata.persisted_status) == (ErrorCode.MSG_TIMED_OUT, PersistedStatus.POSSIBLY)
+    assert outcomes.reports["young"][1] is None
+    values = [message.value for message in trio.messages(topic)]
+    assert values[:2] == [b"before", b"old"]
+    # When this fails because there is one: librdkafka has found a way, and docs/chaos.md and docs/reliability.md should say so.
+    assert values.count(b"young") == 2
+
+
+def test_records_that_never_time_out_are_not(trio, connect, topic):
+    """The remedy: message.timeout.ms longer than what brokers need, or 0 for no limit."""
+    producer = connect(trio.config(message_timeout_ms=0, request_timeout_ms=1000))
+    outcomes = send_two_while_nobody_acknowledges(trio, topic, producer)
+    time.sleep(PATIENCE)
+    trio.resume(2)
+    trio.resume(3)
+    outcomes.wait(2, 60)
+    outcomes.check(["old", "young"])
+    assert outcomes.errors == []
+    assert [message.value for message in trio.messages(topic)] == [b"before", b"old", b"young"]

@@ -1,0 +1,37 @@
+"""A future of the asyncio producer that is not kept still calls who was added to it."""
+
+import asyncio
+
+import pytest
+
+from kafka_ext import ErrorCode, ProducerRecord
+from kafka_ext.aio import AsyncKafkaProducer
+from kafka_ext.testing import ApiKey, EmbeddedBroker
+
+COUNT = 500
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["delivered", "failed"])
+def test_done_callbacks_of_futures_that_nobody_keeps_are_called_once_each(fails):
+    seen = [0] * COUNT
+
+    async def main(broker):
+        async with AsyncKafkaProducer(broker.config(linger_ms=5, enable_idempotence=False)) as producer:
+            for number in range(COUNT):
+                future = await producer.send(ProducerRecord("orders", b"x", id=number))
+
+                def done(future, number=number):
+                    assert (future.exception() is not None) == fails
+                    seen[number] += 1
+
+                future.add_done_callback(done)
+                del future
+            await producer.flush()
+        await asyncio.sleep(0)  # what was added to a future is called in the loop's next turn
+
+    with EmbeddedBroker(topics={"orders": 1}) as broker:
+        if fails:
+            broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TOPIC_AUTHORIZATION_FAILED] * COUNT)
+        asyncio.run(main(broker))
+        broker.clear_faults()
+    assert seen == [1] * COUNT
