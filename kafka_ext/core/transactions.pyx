@@ -93,8 +93,8 @@ cdef class _Commit:
 def start_commit(Handle handle, tell):
     """Begin a commit in a thread of its own, which calls `tell` as start_aside's.
 
-    Not in slices, as the others: where rd_kafka_commit_transaction() is taken up again and librdkafka's main thread does not answer its first
-    step within the timeout, librdkafka forgets which call it was, takes the coordinator's answer for that of an abort, and ends the
+    Not in slices, as the others: where rd_kafka_commit_transaction() is taken up again and librdkafka's main thread does not answer its
+    first step within the timeout, librdkafka forgets which call it was, takes the coordinator's answer for that of an abort, and ends the
     process with "Invalid transaction state transition" (2.14.2, rd_kafka_txn_endtxn_complete; tests/embedded/commit_slices.c shows it).
     """
     return start_aside(handle, tell, _commit, handle)
