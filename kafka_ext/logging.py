@@ -20,7 +20,7 @@ from .producer import KafkaProducer
 __all__ = ["JsonFormatter", "KafkaHandler"]
 
 # What is taken from a log record: an attribute's name, or a function of the record.
-Part: TypeAlias = "str | Callable[[logging.LogRecord], Any]"
+Part: TypeAlias = str | Callable[[logging.LogRecord], Any]
 
 _log = logging.getLogger("kafka_ext")
 _here = threading.local()
@@ -211,7 +211,7 @@ class KafkaHandler(logging.Handler):
         return f"<KafkaHandler {self._topic!r} ({logging.getLevelName(self.level)})>"
 
 
-def _check_part(what: str, part: object) -> None:
+def _check_part(what: str, part: Any) -> None:
     if not isinstance(part, str) and not callable(part):
         raise TypeError(f"{what} must be the name of a log record's attribute or a function of the log record, not {type(part).__name__}")
 

@@ -24,10 +24,10 @@ class Serializer(Protocol):
 
 Serialize: TypeAlias = Callable[[str, Any], Any]
 # Of keys and of values.
-Serializers: TypeAlias = "tuple[Serialize | None, Serialize | None]"
+Serializers: TypeAlias = tuple[Serialize | None, Serialize | None]
 
 
-def with_topic(name: str, serializer: object) -> Serialize | None:
+def with_topic(name: str, serializer: Any) -> Serialize | None:
     """A serializer as something that is called with the topic and the object.
 
     Raises:

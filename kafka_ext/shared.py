@@ -16,7 +16,7 @@ from . import events  # imported first: at the interpreter's exit what is regist
 from .producer import KafkaProducer
 from .properties import MANUAL_POLL, Properties, invalid, resolve
 
-PropertiesSource: TypeAlias = "Mapping[str, Any] | Callable[[], Mapping[str, Any]]"
+PropertiesSource: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 _REFUSED = {
     "transactional.id": "every process would fence off the one before it; records in a transaction need a producer of their own",
