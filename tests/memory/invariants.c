@@ -24,7 +24,7 @@ static void *made(void)
 static void in_flight(void)
 {
     kx_parts_init(&parts);
-    kx_part_init(&part, 2);
+    kx_part_init(&part, 2, NULL, NULL);
     kx_parts_add(&parts, &part);
 }
 

@@ -11,6 +11,7 @@ import gc
 import inspect
 import logging
 import os
+import pickle
 import sys
 import time
 import warnings
@@ -24,12 +25,14 @@ from kafka_ext import (
     BrokerMetadata,
     BrokerNode,
     ConsumerGroupMetadata,
+    DeliveryError,
     ErrorCode,
     InvalidConfigError,
     InvalidRecordError,
     KafkaError,
     KafkaException,
     KafkaProducer,
+    KafkaSink,
     KafkaTimeoutError,
     OAuthBearerToken,
     PartitionMetadata,
@@ -41,6 +44,7 @@ from kafka_ext import (
     Properties,
     QueueFullError,
     SendOption,
+    Serializer,
     TopicMetadata,
     TopicPartition,
     _rdkafka,
@@ -96,8 +100,12 @@ class World:
             "ProducerMetrics": self.producer.metrics(),
             "KafkaProducer": self.producer,
         }
+        self.sink = self.samples["KafkaSink"] = KafkaSink(broker.config(linger_ms=0), "t")
+        self.rows = KafkaSink(broker.config(linger_ms=0), "t", value="v", key="k")
 
     def close(self):
+        self.sink.close()
+        self.rows.close()
         self.full.close(0)
         for producer in (self.producer, self.manual, self.transactional):
             producer.close(20)
@@ -343,6 +351,19 @@ CASES = {
     "TopicMetadata": [lambda w: repr(w.samples["TopicMetadata"])],
     "TopicPartition": [made(TopicPartition, "t", 0)],
     "get_include": [lambda w: kafka_ext.get_include()],
+    "DeliveryError": [lambda w: DeliveryError([(1, w.error)], 2), lambda w: pickle.loads(pickle.dumps(DeliveryError([(1, w.error)], 2)))],
+    "KafkaSink": [
+        lambda w: KafkaSink({"bootstrap.servers": "h:1"}, "t", value="v", key="k"),
+        fails(lambda w: KafkaSink({"transactional.id": "x"}, "t")),
+        fails(lambda w: KafkaSink({}, 5)),
+        lambda w: pickle.loads(pickle.dumps(KafkaSink({"bootstrap.servers": "h:1"}, "t"))),
+    ],
+    "KafkaSink.write": [lambda w: w.sink.write([VALUE, w_record()], timeout=20), fails(lambda w: w.sink.write([object()]))],
+    "KafkaSink.write_batch": [lambda w: w.sink.write_batch([VALUE, None], keys=KEY, timeout=20), fails(lambda w: w.sink.write_batch(5))],
+    "KafkaSink.write_table": [lambda w: w.rows.write_table(table(), timeout=20), fails(lambda w: w.rows.write_table(5))],
+    "KafkaSink.close": [lambda w: KafkaSink({"bootstrap.servers": "h:1"}, "t").close()],
+    "Serializer": [lambda w: isinstance(w, Serializer)],
+    "Serializer.serialize": [lambda w: Serializer.serialize],
 }
 
 
