@@ -380,6 +380,7 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
         kx_span value, key;
         if (e->done[n])
             continue;
+        kx_segment_ahead(e->values, e->next + n + KX_AHEAD);
         value = kx_segment_at(e->values, e->next + n);
         key = kx_enqueue_key(e, e->next + n);
         m->err = 0;
