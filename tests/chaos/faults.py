@@ -32,7 +32,14 @@ KILLS = ("kill_leader", "kill_leader_and_cut", "kill_leader_ahead")
 # Where records are given up: what keeps them longer than they may take.
 TIMEOUT_MIX = {"blackout": 3, "kill_leader": 1}
 # Where only records that were lost, doubled or reordered are wanted: what does that to a producer without protection.
-UNSAFE_MIX = {"kill_leader_ahead": 3, "lose_responses": 3, "corrupt_requests": 3, "cut_requests": 1, "kill_leader_and_cut": 1, "pause_leader": 1}
+UNSAFE_MIX = {
+    "kill_leader_ahead": 3,
+    "lose_responses": 3,
+    "corrupt_requests": 3,
+    "cut_requests": 1,
+    "kill_leader_and_cut": 1,
+    "pause_leader": 1,
+}
 MIXES = {"safe": MIX, "timeouts": TIMEOUT_MIX, "unsafe": UNSAFE_MIX}
 IN_SYNC = 120.0
 # Of requests that are corrupted, in seconds: longer than records linger, so that several of a partition are in flight.

@@ -15,8 +15,8 @@ HEAD = """# A soak of {minutes:.1f} minutes
 {total:,} messages were sent, {rate:,.0f} a second; {delivered:,} were reported as delivered and {failed:,} as failed,
 {refused:,} sends were refused; {faults} faults: {kinds}. The process used {cpu:.2f} cores, the broker's {broker_cpu:.2f}.
 
-| load | sent | delivered | failed | refused | anomalies |
-|---|--:|--:|--:|--:|--:|
+| load | sent | delivered | failed | refused | there twice | anomalies |
+|---|--:|--:|--:|--:|--:|--:|
 """
 
 MIDDLE = """
@@ -55,7 +55,8 @@ def page(result: dict[str, Any]) -> str:
         broker_cpu=(last["broker_cpu"] - first["broker_cpu"]) / elapsed,
     )
     for name, load in loads.items():
-        text += f"| {name} | {load['sent']:,} | {load['delivered']:,} | {load['failed']:,} | {load['refused']:,} | {load['anomalies']} |\n"
+        figures = (f"{load[field]:,}" for field in ("sent", "delivered", "failed", "refused", "doubled", "anomalies"))
+        text += f"| {name} | {' | '.join(figures)} |\n"
     text += MIDDLE.format(warm_up=WARM_UP)
     for field, title, unit in (
         ("rss", "memory, MiB", MIB),
