@@ -14,10 +14,10 @@ from kafka_ext.testing import KafkaCluster
 
 from .network import Network
 
-# Of some fifty faults, how many are of which kind; a plan of another length keeps the proportions. The first three kill a leader.
+# Of some sixty faults, how many are of which kind; a plan of another length keeps the proportions. The first three kill a leader.
 MIX = {
-    "kill_leader": 13,
-    "kill_leader_and_cut": 5,
+    "kill_leader": 15,
+    "kill_leader_and_cut": 6,
     "kill_leader_ahead": 5,
     "pause_leader": 7,
     "restart": 5,

@@ -6,7 +6,9 @@ import pytest
 
 np = pytest.importorskip("numpy")
 
+from kafka_ext.testing import ConsumedMessage  # noqa: E402 - they need numpy
 from tests.chaos import checker, faults, records  # noqa: E402 - they need numpy
+from tests.chaos.__main__ import SEEN, judge  # noqa: E402 - they need numpy
 from tests.chaos.outcomes import DELIVERED, FAILED_NOT, FAILED_POSSIBLY, NO_OFFSET, REFUSED, SENT  # noqa: E402 - they need numpy
 from tests.soak import verdict  # noqa: E402 - they need numpy
 from tests.soak.accounts import RING, Account  # noqa: E402 - they need numpy
@@ -121,7 +123,54 @@ def test_a_plan_has_as_many_faults_as_asked_for_and_two_fifths_kill_a_leader(cou
         assert sum(kind in faults.KILLS for kind in chosen) >= 0.4 * count
 
 
+def unsafe(*kinds, **anomalies):
+    """What is not as it must be, of a campaign without protection that had these faults and found this."""
+    senders = {"wrong": [], "failed": 0, "delivered": 10, "samples": [{"t": 1.0, "rss": 1}] * 10}
+    findings = {"acknowledged": 10, "failed": 0, "examples": []}
+    return judge(
+        {
+            "plan": {"name": "unsafe"},
+            "senders": senders,
+            "findings": findings,
+            "anomalies": anomalies,
+            "faults": [{"kind": kind} for kind in kinds],
+        }
+    )
+
+
+def test_a_campaign_without_protection_must_see_what_each_fault_does():
+    faults = ("kill_leader_ahead", "lose_responses", "corrupt_requests", "pause_leader")
+    assert unsafe(*faults, lost=1, duplicated=1, reordered=1) == []
+    assert [text.split(",")[0] for text in unsafe(*faults, lost=1, duplicated=1)] == ["unsafe: nothing was reordered"]
+    assert len(unsafe(*faults)) == 3
+    assert unsafe("pause_leader") == []
+    assert len(unsafe(*faults, lost=1, duplicated=1, reordered=1, corrupt=1)) == 1
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_a_plan_without_protection_has_all_that_must_be_seen(count):
+    assert set(SEEN.values()) <= set(faults.plan(faults.UNSAFE_MIX, count, seed=1))
+
+
 # ---------------------------------------------------------------------- the soak's
+
+
+def test_what_is_there_twice_behind_a_cut_is_counted_and_what_is_out_of_order_is_wrong():
+    pytest.importorskip("pyarrow")
+    from tests.soak.loads import Cut
+
+    load = Cut(None, 1.0)
+
+    def read(*numbers):
+        load._compare([ConsumedMessage(load.topic, number % 2, 0, value=number.to_bytes(8, "big")) for number in numbers])
+
+    read(0, 1, 2, 3, 0, 2, 1, 3, 4)
+    assert (load.there, load.doubled, load.account.wrong) == (5, 4, [])
+    read(8, 6)
+    assert ["6 is in partition 0 behind 8" in text for text in load.account.wrong] == [True]
+    load._compare([ConsumedMessage(load.topic, 0, 0, value=(RING * 3 + 4).to_bytes(8, "big"))])  # the same slot of the ring, rounds later
+    assert (load.there, load.doubled) == (8, 4)
+    assert len(load.account.check()) == 1
 
 
 def test_an_account_notices_reports_that_are_missing_or_too_many():
