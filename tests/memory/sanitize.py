@@ -59,6 +59,10 @@ THREADED = (
     "tests/embedded/test_pins.py",
     "tests/embedded/test_queue_full.py",
     "tests/embedded/test_transactions.py",
+    "tests/embedded/test_aio.py",
+    "tests/embedded/test_aio_callbacks.py",
+    "tests/embedded/test_recoverable.py",
+    "tests/embedded/test_sink.py",
 )
 
 
@@ -100,7 +104,7 @@ def tool_of(part: str) -> Tool:
             f":log_path={tool.reports}/tsan",
         }
         # It does not follow a child of a process with threads into threads of the child's own.
-        tool.arguments = ("-k", "not (fork or Fork or child)")
+        tool.arguments = ("-k", "not (fork or Fork or child or multiprocessing)")
         # With addresses as random as Linux now makes them, this compiler's ThreadSanitizer finds its own taken.
         tool.wrapper = ("setarch", platform.machine(), "-R")
         return tool

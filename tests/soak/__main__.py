@@ -16,7 +16,7 @@ from kafka_ext import KafkaProducer, _rdkafka
 from kafka_ext.testing import EmbeddedBroker
 from tests.chaos.watch import Watch, cpu_seconds, descriptors, resident, threads
 
-from . import loads, report, verdict
+from . import loads, memory, report, verdict
 from .faults import Faults
 
 SOUND, FAILING, CUT = 1, 2, 3  # the brokers
@@ -135,6 +135,7 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
                 "broker_rss": resident(broker.pid),
                 "broker_cpu": cpu_seconds(broker.pid),
                 "loads": {load.name: load.account.counts() for load in made},
+                **memory.sample(),
             }
 
         watch = Watch(max(0.5, min(5.0, options.minutes * 60 / 300)), options.output / "samples.jsonl", more)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 np = pytest.importorskip("numpy")
@@ -10,7 +12,8 @@ from kafka_ext.testing import ConsumedMessage  # noqa: E402 - they need numpy
 from tests.chaos import checker, faults, records  # noqa: E402 - they need numpy
 from tests.chaos.__main__ import SEEN, judge  # noqa: E402 - they need numpy
 from tests.chaos.outcomes import DELIVERED, FAILED_NOT, FAILED_POSSIBLY, NO_OFFSET, REFUSED, SENT  # noqa: E402 - they need numpy
-from tests.soak import verdict  # noqa: E402 - they need numpy
+from tests.chaos.watch import resident  # noqa: E402 - they need numpy
+from tests.soak import memory, verdict  # noqa: E402 - they need numpy
 from tests.soak.accounts import RING, Account  # noqa: E402 - they need numpy
 
 PARTITIONS = 2
@@ -215,3 +218,41 @@ def test_threads_that_pile_up_are_found():
 
 def test_too_short_a_run_says_so():
     assert "too few" in verdict.judge(samples(lambda t: 0)[:5])[0]
+
+
+SMAPS = """\
+56428a18c000-56428a718000 rw-p 00000000 00:00 0                          [heap]
+Rss:                5528 kB
+Pss:                5528 kB
+24001000000-24005000000 rw-p 00000000 00:00 0
+Rss:                 100 kB
+7f54fc000000-7f54fc200000 rw-p 00000000 00:00 0
+Rss:                  40 kB
+7f54fc200000-7f5500000000 ---p 00000000 00:00 0
+Rss:                   0 kB
+7f5503cfd000-7f55044fd000 rw-p 00000000 00:00 0
+Rss:                  12 kB
+7f5505000000-7f5505100000 rw-p 00000000 00:00 0
+Rss:                1000 kB
+7f5507000000-7f5507100000 r-xp 00000000 fe:00 4711                       /usr/lib/a library.so (deleted)
+Rss:                 700 kB
+7ffd12000000-7ffd12021000 rw-p 00000000 00:00 0                          [stack]
+Rss:                   4 kB
+"""
+
+
+def test_memory_is_told_apart_by_its_mappings():
+    kib = memory.owners(SMAPS.splitlines())
+    assert {owner: size // 1024 for owner, size in kib.items()} == {
+        "mimalloc": 100,
+        "glibc": 5568,
+        "stacks": 16,
+        "files": 700,
+        "other": 1000,
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_all_of_it_has_an_owner():
+    sample = memory.sample()
+    assert sum(sample[f"memory_{owner}"] for owner in memory.OWNERS) == pytest.approx(resident(), rel=0.1)
