@@ -24,6 +24,7 @@ UNITS = {
     "time in send": ("ns", 1.0),
     "memory a message": ("B", 1.0),
     "loop delay": ("ms", 1.0),
+    "processor time a message": ("ns", 1.0),
 }
 FUNCTIONS_SHOWN = 12
 
