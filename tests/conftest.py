@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+import watchdog
 
 from kafka_ext import KafkaProducer, _rdkafka
 
@@ -16,7 +17,8 @@ def _left_behind():
     return {name: count for name, count in _rdkafka.live_objects().items() if name in ("handles", "topics", "messages") and count}
 
 
-def pytest_configure():
+def pytest_configure(config):
+    watchdog.pytest_configure(config)
     # A shell starts what it runs in the background with SIGINT ignored; Python then leaves it so, and so do the children of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

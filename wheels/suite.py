@@ -51,7 +51,9 @@ def run(python: Path, tests: Path, arguments: list[str]) -> int:
     if "site-packages" not in asked:
         sys.exit(f"[suite] error: that is not the installed package: {asked}")
     # As `python -m`, for the tests that import benchmarks/ from this folder; there is no kafka_ext in it.
-    return subprocess.run([python, "-m", "pytest", "--reruns", "2", "-p", "no:cacheprovider", *arguments], cwd=tests).returncode
+    return subprocess.run(
+        [python, "-m", "pytest", "--reruns", "2", "--rerun-except", "from pytest-timeout", "-p", "no:cacheprovider", *arguments], cwd=tests
+    ).returncode
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from kafka_ext._rdkafka import KafkaError, KafkaException
 
 from ._faults import BrokerStateError
+from ._stopping import stop_process
 
 # Starting takes a tenth of a second; a machine that needs this long is not going to make it.
 _START_TIMEOUT = 30.0
@@ -149,7 +150,7 @@ class ProcessCluster:
         with self._lock:
             if self._state != "paused":
                 self._check()
-                os.kill(self.pid, signal.SIGSTOP)
+                stop_process(self.pid)
                 self._state = "paused"
 
     def resume(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ._faults import BrokerStateError
+from ._stopping import stop_process
 from .cluster_artifacts import Installation
 from .cluster_guard import Guard
 
@@ -109,7 +110,7 @@ class Node:
     def pause(self) -> None:
         """SIGSTOP; a paused one is let be."""
         with self._lock:
-            os.kill(self._must_run().pid, signal.SIGSTOP)
+            stop_process(self._must_run().pid)
             self._paused = True
 
     def resume(self) -> None:

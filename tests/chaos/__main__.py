@@ -21,12 +21,14 @@ SHORTEST = 300
 # What may be found by the campaign of this name. A record that times out in flight ends the producer's epoch, and what is behind it is sent
 # again under the next one: librdkafka's way, which may double it (docs/chaos.md).
 ALLOWED: dict[str, set[str]] = {"safe": set(), "timeouts": {"duplicated"}, "unsafe": {"lost", "duplicated", "reordered", "misplaced"}}
+# What the unsafe one must find, each by a fault of its own: else the campaign is blind in that eye.
+SEEN = {"lost": "kill_leader_ahead", "duplicated": "lose_responses", "reordered": "corrupt_requests"}
 _LONG = {"faults": 52, "records": 20_000_000, "rate": 40_000.0}
 _SHORT = {"faults": 9, "records": 1_000_000, "rate": 15_000.0}
 # Records are given up before the brokers are back: each must be reported as failed.
 _TIMEOUTS: dict[str, Any] = {"faults": 4, "records": 300_000, "rate": 15_000.0, "message_timeout": 8.0, "blackout": (8.0, 11.0)}
 # The unsafe one only has to show that the campaign can see what it looks for.
-_UNSAFE = {"faults": 5, "records": 300_000, "rate": 15_000.0}
+_UNSAFE = {"faults": 7, "records": 300_000, "rate": 15_000.0}
 _UNSAFE_SHORT = {"faults": 3, "records": 100_000, "rate": 15_000.0}
 
 
@@ -69,8 +71,10 @@ def judge(result: dict[str, Any]) -> list[str]:
     if forbidden := {name: count for name, count in anomalies.items() if name not in ALLOWED[plan["name"]]}:
         wrong += [f"{plan['name']}: {count:,} records {name.replace('_', ' ')}" for name, count in forbidden.items()]
         wrong += found["examples"]
-    if plan["name"] == "unsafe" and not seen:
-        wrong.append("unsafe: nothing was lost, doubled or reordered: the campaign cannot see what it looks for")
+    if plan["name"] == "unsafe":
+        suffered = {fault["kind"] for fault in result["faults"]}
+        blind = [f"{name}, in spite of {fault}" for name, fault in SEEN.items() if fault in suffered and name not in seen]
+        wrong += [f"unsafe: nothing was {text}: the campaign cannot see what it looks for" for text in blind]
     if plan["name"] == "timeouts" and not senders["failed"]:
         wrong.append("timeouts: nothing has failed: the campaign shows nothing")
     if found["acknowledged"] != senders["delivered"] or found["failed"] != senders["failed"]:

@@ -14,16 +14,17 @@ from kafka_ext.testing import KafkaCluster
 
 from .network import Network
 
-# Of fifty faults, how many are of which kind; a plan of another length keeps the proportions. The first three kill a leader.
+# Of some sixty faults, how many are of which kind; a plan of another length keeps the proportions. The first three kill a leader.
 MIX = {
-    "kill_leader": 13,
-    "kill_leader_and_cut": 5,
+    "kill_leader": 15,
+    "kill_leader_and_cut": 6,
     "kill_leader_ahead": 5,
     "pause_leader": 7,
     "restart": 5,
     "move_leaders": 5,
     "cut_requests": 5,
     "lose_responses": 5,
+    "corrupt_requests": 4,
     "slow_network": 4,
     "blackout": 2,
 }
@@ -31,9 +32,19 @@ KILLS = ("kill_leader", "kill_leader_and_cut", "kill_leader_ahead")
 # Where records are given up: what keeps them longer than they may take.
 TIMEOUT_MIX = {"blackout": 3, "kill_leader": 1}
 # Where only records that were lost, doubled or reordered are wanted: what does that to a producer without protection.
-UNSAFE_MIX = {"kill_leader_ahead": 3, "lose_responses": 3, "cut_requests": 2, "kill_leader_and_cut": 1, "pause_leader": 1}
+UNSAFE_MIX = {
+    "kill_leader_ahead": 3,
+    "lose_responses": 3,
+    "corrupt_requests": 3,
+    "cut_requests": 1,
+    "kill_leader_and_cut": 1,
+    "pause_leader": 1,
+}
 MIXES = {"safe": MIX, "timeouts": TIMEOUT_MIX, "unsafe": UNSAFE_MIX}
 IN_SYNC = 120.0
+# Of requests that are corrupted, in seconds: longer than records linger, so that several of a partition are in flight.
+LATENCY = 0.1
+COUNTED = ("cut", "lost", "corrupted")  # by the proxies
 
 
 @dataclass
@@ -91,9 +102,9 @@ class Faults:
         getattr(self, kind)(fault)
         fault.ended = time.monotonic()
         for broker in range(1, self._cluster.brokers + 1):
-            self._network.tell(broker, cut_requests=0, lose_responses=0, latency=0.0, bandwidth=0.0)
+            self._network.tell(broker, cut_requests=0, lose_responses=0, corrupt_requests=0, latency=0.0, bandwidth=0.0)
         self._heal()
-        fault.counts = {name: count - before[name] for name, count in self._network.counts().items() if name in ("cut", "lost")}
+        fault.counts = {name: count - before[name] for name, count in self._network.counts().items() if name in COUNTED}
         self._say(
             f"{kind}: {fault.detail}, {fault.ended - fault.began:.1f} s, whole after {time.monotonic() - fault.began:.1f} s {fault.counts}"
         )
@@ -219,6 +230,16 @@ class Faults:
     def lose_responses(self, fault: Fault) -> None:
         """Produce requests are done, and their connections cut in place of an answer."""
         self._lossy(fault, "lose_responses", "lost")
+
+    def corrupt_requests(self, fault: Fault) -> None:
+        """Produce requests are changed in a bit on their way: the broker refuses each, while those behind it have long been sent.
+
+        Without idempotence these are stored before what was refused is sent again. The network is slow, so that there are some.
+        """
+        for broker in range(1, self._cluster.brokers + 1):
+            self._network.tell(broker, latency=LATENCY)
+        self._wait(1, 2)
+        self._lossy(fault, "corrupt_requests", "corrupted")
 
     def slow_network(self, fault: Fault) -> None:
         latency, bandwidth = self._random.uniform(0.05, 0.4), self._random.uniform(100_000, 1_000_000)

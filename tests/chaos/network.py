@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _PRODUCE = 0
+# Behind a produce request's last record batch there are a few bytes of empty tags at most: this far from its end is a record.
+_IN_RECORDS = 12
 _CHUNK = 1 << 16
 
 
@@ -31,10 +33,11 @@ class Link:
         self.address = ("", 0)
         self.cut_requests = 0  # so many produce requests to come are forwarded to their half, and their connection is cut
         self.lose_responses = 0  # so many produce requests to come are answered to nobody: their connection is cut in place of it
+        self.corrupt_requests = 0  # so many produce requests to come are changed in a bit, and the broker refuses them for their checksum
         self.latency = 0.0  # seconds that each request and each response is held back
         self.bandwidth = 0.0  # bytes a second, 0 for no limit
         self.connections: set[asyncio.StreamWriter] = set()
-        self.counts = {"connections": 0, "cut": 0, "lost": 0, "bytes": 0}
+        self.counts = {"connections": 0, "cut": 0, "lost": 0, "corrupted": 0, "bytes": 0}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -71,6 +74,10 @@ class Link:
                 if api_key == _PRODUCE and self.lose_responses:
                     self.lose_responses -= 1
                     losing.add(correlation)
+                if api_key == _PRODUCE and self.corrupt_requests:
+                    self.corrupt_requests -= 1
+                    self.counts["corrupted"] += 1
+                    frame = frame[:-_IN_RECORDS] + bytes([frame[-_IN_RECORDS] ^ 1]) + frame[1 - _IN_RECORDS :]
                 await self._pass(frame, writer)
 
     async def _responses(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: set[int]) -> None:

@@ -73,7 +73,7 @@ def faults_table(faults: Sequence[dict[str, Any]]) -> str:
     cut: dict[str, int] = defaultdict(int)
     for fault in faults:
         cut[fault["kind"]] += sum(fault["counts"].values())
-    text = "| fault | how often | connections cut in a request or before its answer |\n|---|--:|--:|\n"
+    text = "| fault | how often | requests cut, without an answer, or changed |\n|---|--:|--:|\n"
     for kind, count in kinds.most_common():
         text += f"| {kind.replace('_', ' ')} | {count} | {cut[kind] or ''} |\n"
     return text

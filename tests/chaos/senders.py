@@ -24,6 +24,8 @@ TICK = 0.02
 # What is due after this long in seconds, when the queue was full, is let go: the load does not make up for a fault.
 LATE = 2.0
 FLUSH = 180.0
+# A thread that was told to stop is in a `send` at most, which waits for room in the queue.
+STOPPING = 180.0
 
 
 class Sender:
@@ -36,13 +38,15 @@ class Sender:
         self.partitions = partitions
         self.rate = rate
         self.halt = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"stream {stream}")
+        self._thread = threading.Thread(target=self._run, name=f"stream {stream}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, deadline: float) -> None:
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            self.outcomes.anomaly("the sender does not end")
 
     def _run(self) -> None:
         try:
@@ -131,8 +135,9 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
         sys.stdin.read()
         for sender in senders:
             sender.halt.set()
+        deadline = time.monotonic() + STOPPING
         for sender in senders:
-            sender.join()
+            sender.join(deadline)
         try:
             producer.flush(FLUSH)
         except KafkaException as error:

@@ -94,4 +94,4 @@ class Watch:
 
     def __exit__(self, *exc_info: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(60)

@@ -5,18 +5,26 @@ import struct
 import threading
 
 PRODUCE = 0
+# Behind the last record batch of a produce request there are a few bytes of empty tags at most: this far from its end is a record.
+IN_RECORDS = 12
 
 
 class Proxy:
     """Listens on loopback and forwards to `target`, an address that may be set later; connects nobody until then.
 
     `lose_responses(n)`: the next n produce requests reach the broker, and their responses get lost, with the connection.
+
+    `hold()`: no request goes on, until `release(…)` says what becomes of the next produce requests, one after the other: "pass",
+    "corrupt" (a bit is changed, and the broker refuses it for its checksum) or "lose".
     """
 
     def __init__(self, target=None, host="127.0.0.1"):
         self.target = target
         self.lost = 0
         self._losing = 0
+        self._fates = []
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._lock = threading.Lock()
         self._open = set()
         self._listener = socket.create_server((host, 0))
@@ -28,6 +36,14 @@ class Proxy:
         with self._lock:
             self._losing = count
 
+    def hold(self):
+        self._flowing.clear()
+
+    def release(self, *fates):
+        with self._lock:
+            self._fates = list(fates)
+        self._flowing.set()
+
     def cut(self):
         """Close all connections; new ones are served."""
         with self._lock:
@@ -35,10 +51,11 @@ class Proxy:
                 self._shut(connection)
 
     def close(self):
+        self.release()
         self._shut(self._listener)
         self._listener.close()
         self.cut()
-        self._thread.join()
+        self._thread.join(10)
 
     def __enter__(self):
         return self
@@ -80,14 +97,14 @@ class Proxy:
                     self._open -= pair
 
     def _pump(self, source, target, passes):
-        """Forward frames for as long as `passes` says so; then the connection is over, both ways."""
+        """Forward what `passes` makes of each frame, until that is None; then the connection is over, both ways."""
         buffered = b""
         try:
             while read := source.recv(1 << 16):
                 buffered += read
                 while len(buffered) >= 4 and len(buffered) >= (size := 4 + struct.unpack(">i", buffered[:4])[0]):
-                    frame, buffered = buffered[:size], buffered[size:]
-                    if not passes(frame):
+                    frame, buffered = passes(buffered[:size]), buffered[size:]
+                    if frame is None:
                         return
                     target.sendall(frame)
         except OSError:
@@ -98,18 +115,24 @@ class Proxy:
 
     def _request(self, frame, losing):
         api_key, _, correlation = struct.unpack_from(">hhi", frame, 4)
+        if api_key != PRODUCE:
+            return frame
+        self._flowing.wait()
         with self._lock:
-            if api_key == PRODUCE and self._losing:
+            fate = self._fates.pop(0) if self._fates else "pass"
+            if fate == "lose":
+                losing.add(correlation)
+            elif self._losing:
                 self._losing -= 1
                 losing.add(correlation)
-        return True
+        return frame if fate != "corrupt" else frame[:-IN_RECORDS] + bytes([frame[-IN_RECORDS] ^ 1]) + frame[1 - IN_RECORDS :]
 
     def _response(self, frame, losing):
         if struct.unpack_from(">i", frame, 4)[0] not in losing:
-            return True
+            return frame
         with self._lock:
             self.lost += 1
-        return False
+        return None
 
 
 class ByteProxy(Proxy):

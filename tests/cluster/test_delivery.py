@@ -157,6 +157,76 @@ def test_fault_03_a_network_that_swallows_everything(connect):
         producer.sync_send(ProducerRecord(topic, b"after"), timeout=20)
 
 
+# ---------------------------------------------------------------------- one request refused, others behind it
+
+
+def send_one_by_one(proxy, producer, records, fates):
+    """Each record in a request of its own, all on their way before the first of them reaches the broker; what becomes of them."""
+    outcomes = Outcomes()
+    for partition in (0, 1):
+        producer.sync_send(ProducerRecord(records[0].topic, b"before", partition=partition), timeout=10)
+    proxy.hold()
+    try:
+        for record in records:
+            producer.send(record, outcomes.expect(bytes(record.value)))
+            time.sleep(0.3)
+    finally:
+        proxy.release(*fates)
+    outcomes.wait(len(records), 30)
+    outcomes.check(bytes(record.value) for record in records)
+    assert outcomes.errors == []
+    return outcomes
+
+
+def in_partition(cluster, topic, partition):
+    return [message.value for message in cluster.messages(topic) if message.partition == partition]
+
+
+def test_a_request_refused_for_its_checksum_keeps_its_place(proxied, connect, new_topic):
+    cluster, proxy = proxied
+    topic = new_topic(cluster, 2)
+    records = [ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")]
+    send_one_by_one(proxy, connect(cluster.config(retry_backoff_ms=50)), records, ["corrupt"])
+    assert in_partition(cluster, topic, 0) == [b"before", b"first", b"second", b"third"]
+
+
+def test_a_request_refused_for_its_checksum_loses_its_place_without_idempotence(proxied, connect, new_topic):
+    """The same fault, so that the test above is known to have had one."""
+    cluster, proxy = proxied
+    topic = new_topic(cluster, 2)
+    records = [ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")]
+    send_one_by_one(proxy, connect(cluster.config(enable_idempotence=False, retry_backoff_ms=50)), records, ["corrupt"])
+    assert in_partition(cluster, topic, 0) == [b"before", b"second", b"third", b"first"]
+
+
+def test_one_request_in_flight_at_a_time_does_not_keep_the_order(proxied, connect, new_topic):
+    """librdkafka makes the next request while the one before it is in flight, and sends it before what that has failed with.
+
+    When this fails because the order is kept: docs/reliability.md says that it is not.
+    """
+    cluster, proxy = proxied
+    topic = new_topic(cluster, 2)
+    records = [ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")]
+    config = cluster.config(enable_idempotence=False, retry_backoff_ms=50, max_in_flight_requests_per_connection=1)
+    send_one_by_one(proxy, connect(config), records, ["corrupt"])
+    assert in_partition(cluster, topic, 0) == [b"before", b"second", b"first", b"third"]
+
+
+def test_a_refused_request_and_a_lost_answer_double_what_was_not_answered(proxied, connect, new_topic):
+    """Where idempotence ends, once more (docs/chaos.md): the smallest program that shows it, librdkafka 2.14.2.
+
+    A request is refused; the one behind it, in the same partition, has skipped sequence numbers then. The broker says so, librdkafka goes
+    on under the producer's next epoch, and what another partition has stored and not answered is sent again under that: nobody knows it
+    again. When this fails because it is there once: docs/chaos.md and docs/reliability.md should say so.
+    """
+    cluster, proxy = proxied
+    topic = new_topic(cluster, 2)
+    records = [ProducerRecord(topic, value, partition=partition) for value, partition in ((b"first", 0), (b"second", 0), (b"other", 1))]
+    send_one_by_one(proxy, connect(cluster.config(retry_backoff_ms=50)), records, ["corrupt", "pass", "lose"])
+    assert in_partition(cluster, topic, 0) == [b"before", b"first", b"second"]
+    assert in_partition(cluster, topic, 1) == [b"before", b"other", b"other"]
+
+
 # ---------------------------------------------------------------------- leaders
 
 

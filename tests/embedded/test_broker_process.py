@@ -54,6 +54,25 @@ def test_runs_in_a_process_of_its_own(broker: EmbeddedBroker) -> None:
     assert (message.value, message.headers) == (b"a", [("h", None)])
 
 
+def thread_states(pid: int) -> set[str]:
+    return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_paused_one_has_stopped(broker: EmbeddedBroker) -> None:
+    """All its threads have, when `pause` returns: nothing is answered any more. A signal's sender does not wait for that by itself."""
+    with open_producer(broker) as producer:
+        for number in range(50):
+            for _ in range(10):
+                producer.send(ProducerRecord("orders", b"keeps it busy"))
+            broker.pause()
+            states = thread_states(broker.pid)
+            broker.resume()
+            assert states == {"T"}, number
+    broker.pause()
+    broker.pause()  # one that is paused already is not waited for
+
+
 def test_starts_in_a_moment() -> None:
     started = time.monotonic()
     EmbeddedBroker(isolation="process").close()

@@ -16,10 +16,13 @@ from kafka_ext import KafkaProducer, _rdkafka
 from kafka_ext.testing import EmbeddedBroker
 from tests.chaos.watch import Watch, cpu_seconds, descriptors, resident, threads
 
-from . import loads, report, verdict
+from . import loads, memory, report, verdict
 from .faults import Faults
 
-SOUND, FAILING = 1, 2  # the brokers
+SOUND, FAILING, CUT = 1, 2, 3  # the brokers
+# Its answers take so long, so that there are some on their way when a connection is cut.
+CUT_ROUND_TRIP = 0.02
+LEADERS: dict[type[loads.Load], int] = {loads.Failing: FAILING, loads.Cut: CUT}
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,18 +41,22 @@ def open_loads(broker: EmbeddedBroker, stack: ExitStack, scale: float) -> tuple[
         topic = f"soak-{kind.name}"
         broker.create_topic(topic, kind.partitions)
         for partition in range(kind.partitions):
-            broker.move_leader(topic, partition, FAILING if kind is loads.Failing else SOUND)
+            broker.move_leader(topic, partition, LEADERS.get(kind, SOUND))
+    broker.round_trip_time(CUT_ROUND_TRIP, CUT)
     # All but one are idempotent, and none may lose anything; its queue holds what comes in the seconds of a pause.
     producers = {
         "sound": KafkaProducer(broker.config(linger_ms=20)),
         "failing": KafkaProducer(broker.config(linger_ms=10, enable_idempotence=False)),
+        "cut": KafkaProducer(broker.config(linger_ms=5)),
         "full": KafkaProducer(broker.config(linger_ms=50, queue_buffering_max_messages=100)),
     }
     for producer in producers.values():
         stack.callback(producer.close)
     producers["sound"].fetch_broker_metadata("soak-refused")  # without it the client cannot know that there is no partition 999
     made: list[loads.Load] = [kind(producers["sound"], scale) for kind in loads.SHARED]
-    made += [loads.Failing(producers["failing"], scale), loads.Full(producers["full"], scale)]
+    cut = loads.Cut(producers["cut"], scale)
+    cut.read_by(stack.enter_context(broker.reader(cut.topic)))
+    made += [loads.Failing(producers["failing"], scale), cut, loads.Full(producers["full"], scale)]
     made += [kind(broker.config(), scale) for kind in loads.OWN]
     return made, producers
 
@@ -61,6 +68,8 @@ def check_topics(broker: EmbeddedBroker, made: Sequence[loads.Load]) -> list[str
         for load in made:
             there = sum(client.end_offsets([(load.topic, partition) for partition in range(load.partitions)]).values())
             delivered = load.account.delivered
+            if isinstance(load, loads.Cut):
+                delivered += load.doubled  # this one has been read
             # Only a producer that is closed in a hurry gives up what it has sent, which may arrive yet.
             if there < delivered or (there > delivered and not isinstance(load, loads.Lives)):
                 wrong.append(f"{load.name}: {delivered:,} were reported as delivered, and {there:,} are in the topic")
@@ -93,8 +102,8 @@ def settle(made: Sequence[loads.Load], producers: dict[str, KafkaProducer]) -> l
         m = producer.metrics()
         if m.sent != m.delivered + m.failed or m.outstanding or m.pinned_messages or m.pinned_bytes or m.callback_errors:
             wrong.append(f"the metrics of the producer {name!r} are off at the end: {m}")
-        if name == "sound" and m.failed:
-            wrong.append(f"{m.failed:,} messages of the sound producer have failed")
+        if name in ("sound", "cut") and m.failed:
+            wrong.append(f"{m.failed:,} messages of the producer {name!r} have failed")
     return wrong
 
 
@@ -112,7 +121,7 @@ def left_behind(idle: dict[str, int]) -> list[str]:
 def soak(options: argparse.Namespace) -> dict[str, Any]:
     options.output.mkdir(parents=True, exist_ok=True)
     idle = {"threads": threads(), "descriptors": descriptors()}
-    with EmbeddedBroker(brokers=2, topics={}, isolation="process") as broker, ExitStack() as stack:
+    with EmbeddedBroker(brokers=3, topics={}, isolation="process") as broker, ExitStack() as stack:
         made, producers = open_loads(broker, stack, options.scale)
 
         def more() -> dict[str, Any]:
@@ -126,10 +135,11 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
                 "broker_rss": resident(broker.pid),
                 "broker_cpu": cpu_seconds(broker.pid),
                 "loads": {load.name: load.account.counts() for load in made},
+                **memory.sample(),
             }
 
         watch = Watch(max(0.5, min(5.0, options.minutes * 60 / 300)), options.output / "samples.jsonl", more)
-        faults = Faults(broker, SOUND, FAILING, options.seed, watch.now)
+        faults = Faults(broker, SOUND, FAILING, CUT, options.seed, watch.now)
         held = hold(options, made, watch, faults)
         wrong = settle(made, producers) + faults.wrong + check_topics(broker, made)
     samples = watch.samples
@@ -138,7 +148,7 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
         "seconds": held,
         "faults": faults.seen,
-        "loads": {load.name: load.account.counts() for load in made},
+        "loads": {load.name: load.account.counts() | {"doubled": getattr(load, "doubled", 0)} for load in made},
         "samples": samples,
         "wrong": wrong,
         "versions": _rdkafka.build_info(),

@@ -13,8 +13,7 @@ from kafka_ext.testing import ApiKey, EmbeddedBroker
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What a producer tries again, and what it gives up. The mock cluster stores nothing of what it answers with an error. No connection is
-# cut here: the cluster may have stored what it has not answered yet, and does not know it again (tests/chaos has a real one for that).
+# What a producer tries again, and what it gives up. The mock cluster stores nothing of what it answers with an error.
 RETRIED = [
     ErrorCode.NOT_LEADER_FOR_PARTITION,
     ErrorCode.LEADER_NOT_AVAILABLE,
@@ -23,24 +22,27 @@ RETRIED = [
 ]
 GIVEN_UP = [ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.MSG_SIZE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE, ErrorCode.INVALID_MSG]
 PAUSE = 1.0
+# A fault takes less, in seconds; whoever waits for its end for longer would wait for ever.
+ENDING = 60.0
 
 
 class Faults:
     """Every few seconds one, from a thread of its own; `seen` has (time since the start, what)."""
 
-    def __init__(self, broker: EmbeddedBroker, sound: int, failing: int, seed: int, now: Any) -> None:
+    def __init__(self, broker: EmbeddedBroker, sound: int, failing: int, cut: int, seed: int, now: Any) -> None:
         self.seen: list[tuple[float, str]] = []
         self.wrong: list[str] = []
         self._broker = broker
         self._sound = sound
         self._failing = failing
+        self._cut = cut
         self._random = random.Random(seed)
         self._now = now
         self._halt = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="faults")
+        self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
 
     def _run(self) -> None:
-        kinds = [self.retried, self.given_up, self.given_up, self.slow, self.pause]
+        kinds = [self.retried, self.given_up, self.given_up, self.slow, self.pause, self.cut]
         while not self._halt.wait(self._random.uniform(2, 6)):
             kind = self._random.choice(kinds)
             self.seen.append((round(self._now(), 1), kind.__name__))
@@ -56,10 +58,20 @@ class Faults:
     def given_up(self) -> None:
         self._broker.fail_requests(ApiKey.PRODUCE, self._random.choices(GIVEN_UP, k=self._random.randint(1, 5)), self._failing)
 
+    def cut(self) -> None:
+        """The connections in place of an answer. What was stored and not answered by then is there twice: the cluster cannot know it again.
+
+        So only at the broker of the load that reads back what is there; real brokers, which must know it, are tests/chaos's.
+        """
+        self._broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TRANSPORT], self._cut)
+
     def slow(self) -> None:
-        self._broker.round_trip_time(self._random.uniform(0.01, 0.2))
+        seconds = self._random.uniform(0.01, 0.2)
+        for broker in (self._sound, self._failing):
+            self._broker.round_trip_time(seconds, broker)
         self._halt.wait(2)
-        self._broker.round_trip_time(0)
+        for broker in (self._sound, self._failing):
+            self._broker.round_trip_time(0, broker)
 
     def pause(self) -> None:
         self._broker.pause()
@@ -74,5 +86,7 @@ class Faults:
 
     def __exit__(self, *exc_info: object) -> None:
         self._halt.set()
-        self._thread.join()
+        self._thread.join(ENDING)
+        if self._thread.is_alive():
+            self.wrong.append("the last fault does not end")
         self._broker.clear_faults()

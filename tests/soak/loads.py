@@ -10,8 +10,8 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,10 @@ from kafka_ext import (
 )
 from kafka_ext.aio import AsyncKafkaProducer
 
-from .accounts import Account
+from .accounts import RING, Account
+
+if TYPE_CHECKING:
+    from kafka_ext.testing import ConsumedMessage, TopicReader
 
 # A load looks at the clock so often, in seconds, and sends what is due.
 TICK = 0.025
@@ -51,7 +54,7 @@ class Load:
         self.account = Account(self.name)
         self.rate = type(self).rate * scale
         self._halt = threading.Event()
-        self._thread = threading.Thread(target=self._guarded, name=self.name)
+        self._thread = threading.Thread(target=self._guarded, name=self.name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -61,7 +64,9 @@ class Load:
 
     def settle(self) -> None:
         """After `stop`: until every report has come."""
-        self._thread.join()
+        self._thread.join(SETTLING)
+        if self._thread.is_alive():
+            self.account.anomaly("the load does not end")
 
     def _guarded(self) -> None:
         try:
@@ -352,6 +357,56 @@ class Full(Load):
                     self.producer.purge(in_flight=False)
 
 
+class Cut(Load):
+    """To a broker whose connections are cut while answers are on their way, and read back as it goes.
+
+    The mock cluster does not know a batch again: what it had stored without answering is there twice. So numbers are compared: each
+    that was reported as delivered must be there, in order, and what is there again is counted.
+    """
+
+    name = "cut"
+    rate = 1_000
+
+    def __init__(self, producer: Any, scale: float) -> None:
+        super().__init__(producer, scale)
+        self.doubled = 0
+        self.there = 0  # different ones
+        self._seen = bytearray(RING)  # in which round of the ring, plus one: constant memory, as in the account
+        self._sent = 0
+        self._newest = [-1] * self.partitions
+        self._reader: TopicReader | None = None
+
+    def read_by(self, reader: TopicReader) -> None:
+        self._reader = reader
+
+    def burst(self, count: int) -> None:
+        for number in range(self._sent, self._sent + count):
+            self.send(ProducerRecord(self.topic, number.to_bytes(8, "big"), partition=number % self.partitions))
+        self._sent += count
+        assert self._reader is not None
+        self._compare(self._reader.read(timeout=0))
+
+    def settle(self) -> None:
+        super().settle()
+        if self._reader is not None:
+            self._compare(self._reader.read_to_end(SETTLING))
+        if self.there != self.account.delivered:
+            self.account.anomaly(f"{self.account.delivered:,} were reported as delivered, and {self.there:,} different ones are there")
+
+    def _compare(self, messages: Sequence[ConsumedMessage]) -> None:
+        for message in messages:
+            number = int.from_bytes(message.value or b"", "big")
+            turn = number // RING % 255 + 1
+            if self._seen[number % RING] == turn:
+                self.doubled += 1
+                continue
+            self._seen[number % RING] = turn
+            self.there += 1
+            if number < self._newest[message.partition] or number % self.partitions != message.partition:
+                self.account.anomaly(f"{number} is in partition {message.partition} behind {self._newest[message.partition]}")
+            self._newest[message.partition] = number
+
+
 class Lives(Load):
     """Producers that are made, used and closed, or dropped without."""
 
@@ -426,8 +481,9 @@ class Asynchronous(Load):
         self.account.batch(0, len(batch) - batch.failed, batch.failed)
 
 
-# By the producer that they share: the idempotent one, one that meets errors, one with a short queue; and those that make their own.
+# By the producer that they share: the idempotent one, one that meets errors, one whose connections are cut, one with a short queue; and
+# those that make their own.
 SHARED = (Callbacks, Silent, Futures, Batches, Copies, Rich, Sync, Refused)
 OWN = (Lives, Asynchronous)
-ALL = (*SHARED, Failing, Full, *OWN)
+ALL = (*SHARED, Failing, Cut, Full, *OWN)
 logging.getLogger("kafka_ext").setLevel(logging.ERROR)  # what fails without a callback is on purpose here

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from . import memory
 from .verdict import MIB, WARM_UP, slope, windows
 
 HEAD = """# A soak of {minutes:.1f} minutes
@@ -15,8 +16,8 @@ HEAD = """# A soak of {minutes:.1f} minutes
 {total:,} messages were sent, {rate:,.0f} a second; {delivered:,} were reported as delivered and {failed:,} as failed,
 {refused:,} sends were refused; {faults} faults: {kinds}. The process used {cpu:.2f} cores, the broker's {broker_cpu:.2f}.
 
-| load | sent | delivered | failed | refused | anomalies |
-|---|--:|--:|--:|--:|--:|
+| load | sent | delivered | failed | refused | there twice | anomalies |
+|---|--:|--:|--:|--:|--:|--:|
 """
 
 MIDDLE = """
@@ -55,16 +56,26 @@ def page(result: dict[str, Any]) -> str:
         broker_cpu=(last["broker_cpu"] - first["broker_cpu"]) / elapsed,
     )
     for name, load in loads.items():
-        text += f"| {name} | {load['sent']:,} | {load['delivered']:,} | {load['failed']:,} | {load['refused']:,} | {load['anomalies']} |\n"
+        figures = (f"{load[field]:,}" for field in ("sent", "delivered", "failed", "refused", "doubled", "anomalies"))
+        text += f"| {name} | {' | '.join(figures)} |\n"
     text += MIDDLE.format(warm_up=WARM_UP)
     for field, title, unit in (
         ("rss", "memory, MiB", MIB),
+        ("memory_mimalloc", "… librdkafka's allocator", MIB),
+        ("memory_glibc", "… glibc's heaps", MIB),
+        ("malloc_used", "… used of these and of large blocks, as glibc counts", MIB),
+        ("memory_stacks", "… threads' stacks", MIB),
+        ("memory_files", "… files and libraries", MIB),
+        ("memory_other", "… the rest: Python's arenas, large blocks", MIB),
+        ("python_blocks", "blocks of Python's, thousands", 1000),
         ("threads", "threads", 1),
         ("descriptors", "descriptors", 1),
         ("handles", "handles", 1),
         ("messages", "messages held", 1),
         ("pinned_bytes", "pinned, MiB", MIB),
     ):
+        if field not in samples[0]:
+            continue
         before, after = windows(samples, field)
         text += f"| {title} | {before / unit:,.1f} | {after / unit:,.1f} |\n"
     text += f"\nMemory grows by {slope(samples, 'rss') * 3600 / MIB:+.2f} MiB an hour (Theil-Sen, after the warm-up).\n"
@@ -87,9 +98,12 @@ def draw(result: dict[str, Any], target: Path) -> None:
         rates = [(b - a) / (y["t"] - x["t"]) for a, b, x, y in zip(values, values[1:], samples, samples[1:], strict=False)]
         axes[0].plot(minutes[1:], rates, style, linewidth=1, label=label)
     _finish(axes[0], "messages a second")
-    axes[1].plot(minutes, [sample["rss"] / MIB for sample in samples], label="this process")
+    axes[1].plot(minutes, [sample["rss"] / MIB for sample in samples], label="this process", color="black", linewidth=1)
+    for owner in memory.OWNERS if "memory_glibc" in samples[0] else ():
+        axes[1].plot(minutes, [sample[f"memory_{owner}"] / MIB for sample in samples], linewidth=0.8, label=owner)
     axes[1].axvspan(0, WARM_UP * minutes[-1], color="#f1f3f5", label="warm-up")
     _finish(axes[1], "resident memory, MiB")
+    axes[1].legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.68), ncols=4)  # where no line is
     for field in ("threads", "descriptors"):
         axes[2].plot(minutes, [sample[field] for sample in samples], linewidth=1, label=field)
     _finish(axes[2], "threads and descriptors")
@@ -113,4 +127,4 @@ def _finish(axis: Any, title: str) -> None:
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.yaxis.set_major_formatter("{x:,.0f}")
-    axis.legend(fontsize=8, loc="lower right", ncols=3)
+    axis.legend(fontsize=8, loc="lower right", ncols=4)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 np = pytest.importorskip("numpy")
 
+from kafka_ext.testing import ConsumedMessage  # noqa: E402 - they need numpy
 from tests.chaos import checker, faults, records  # noqa: E402 - they need numpy
+from tests.chaos.__main__ import SEEN, judge  # noqa: E402 - they need numpy
 from tests.chaos.outcomes import DELIVERED, FAILED_NOT, FAILED_POSSIBLY, NO_OFFSET, REFUSED, SENT  # noqa: E402 - they need numpy
-from tests.soak import verdict  # noqa: E402 - they need numpy
+from tests.chaos.watch import resident  # noqa: E402 - they need numpy
+from tests.soak import memory, verdict  # noqa: E402 - they need numpy
 from tests.soak.accounts import RING, Account  # noqa: E402 - they need numpy
 
 PARTITIONS = 2
@@ -121,7 +126,54 @@ def test_a_plan_has_as_many_faults_as_asked_for_and_two_fifths_kill_a_leader(cou
         assert sum(kind in faults.KILLS for kind in chosen) >= 0.4 * count
 
 
+def unsafe(*kinds, **anomalies):
+    """What is not as it must be, of a campaign without protection that had these faults and found this."""
+    senders = {"wrong": [], "failed": 0, "delivered": 10, "samples": [{"t": 1.0, "rss": 1}] * 10}
+    findings = {"acknowledged": 10, "failed": 0, "examples": []}
+    return judge(
+        {
+            "plan": {"name": "unsafe"},
+            "senders": senders,
+            "findings": findings,
+            "anomalies": anomalies,
+            "faults": [{"kind": kind} for kind in kinds],
+        }
+    )
+
+
+def test_a_campaign_without_protection_must_see_what_each_fault_does():
+    faults = ("kill_leader_ahead", "lose_responses", "corrupt_requests", "pause_leader")
+    assert unsafe(*faults, lost=1, duplicated=1, reordered=1) == []
+    assert [text.split(",")[0] for text in unsafe(*faults, lost=1, duplicated=1)] == ["unsafe: nothing was reordered"]
+    assert len(unsafe(*faults)) == 3
+    assert unsafe("pause_leader") == []
+    assert len(unsafe(*faults, lost=1, duplicated=1, reordered=1, corrupt=1)) == 1
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_a_plan_without_protection_has_all_that_must_be_seen(count):
+    assert set(SEEN.values()) <= set(faults.plan(faults.UNSAFE_MIX, count, seed=1))
+
+
 # ---------------------------------------------------------------------- the soak's
+
+
+def test_what_is_there_twice_behind_a_cut_is_counted_and_what_is_out_of_order_is_wrong():
+    pytest.importorskip("pyarrow")
+    from tests.soak.loads import Cut
+
+    load = Cut(None, 1.0)
+
+    def read(*numbers):
+        load._compare([ConsumedMessage(load.topic, number % 2, 0, value=number.to_bytes(8, "big")) for number in numbers])
+
+    read(0, 1, 2, 3, 0, 2, 1, 3, 4)
+    assert (load.there, load.doubled, load.account.wrong) == (5, 4, [])
+    read(8, 6)
+    assert ["6 is in partition 0 behind 8" in text for text in load.account.wrong] == [True]
+    load._compare([ConsumedMessage(load.topic, 0, 0, value=(RING * 3 + 4).to_bytes(8, "big"))])  # the same slot of the ring, rounds later
+    assert (load.there, load.doubled) == (8, 4)
+    assert len(load.account.check()) == 1
 
 
 def test_an_account_notices_reports_that_are_missing_or_too_many():
@@ -166,3 +218,41 @@ def test_threads_that_pile_up_are_found():
 
 def test_too_short_a_run_says_so():
     assert "too few" in verdict.judge(samples(lambda t: 0)[:5])[0]
+
+
+SMAPS = """\
+56428a18c000-56428a718000 rw-p 00000000 00:00 0                          [heap]
+Rss:                5528 kB
+Pss:                5528 kB
+24001000000-24005000000 rw-p 00000000 00:00 0
+Rss:                 100 kB
+7f54fc000000-7f54fc200000 rw-p 00000000 00:00 0
+Rss:                  40 kB
+7f54fc200000-7f5500000000 ---p 00000000 00:00 0
+Rss:                   0 kB
+7f5503cfd000-7f55044fd000 rw-p 00000000 00:00 0
+Rss:                  12 kB
+7f5505000000-7f5505100000 rw-p 00000000 00:00 0
+Rss:                1000 kB
+7f5507000000-7f5507100000 r-xp 00000000 fe:00 4711                       /usr/lib/a library.so (deleted)
+Rss:                 700 kB
+7ffd12000000-7ffd12021000 rw-p 00000000 00:00 0                          [stack]
+Rss:                   4 kB
+"""
+
+
+def test_memory_is_told_apart_by_its_mappings():
+    kib = memory.owners(SMAPS.splitlines())
+    assert {owner: size // 1024 for owner, size in kib.items()} == {
+        "mimalloc": 100,
+        "glibc": 5568,
+        "stacks": 16,
+        "files": 700,
+        "other": 1000,
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_all_of_it_has_an_owner():
+    sample = memory.sample()
+    assert sum(sample[f"memory_{owner}"] for owner in memory.OWNERS) == pytest.approx(resident(), rel=0.1)

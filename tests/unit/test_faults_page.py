@@ -19,7 +19,7 @@ def test_every_test_that_is_named_exists(file):
 
 def test_every_fault_has_a_row_and_every_row_a_test():
     rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", PAGE, re.MULTILINE)
-    assert sorted(int(number) for number, _ in rows) == list(range(1, 41))
+    assert sorted(int(number) for number, _ in rows) == list(range(1, 42))  # forty of the list, and one that was added
     assert [number for number, shown in rows if not re.search(r"`\w+/\w+\.py::test_\w+`", shown)] == []
 
 

@@ -1,0 +1,100 @@
+"""A test that hangs ends its run, whatever it hangs in."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+
+HANGING = {
+    # pytest-timeout's signal arrives, and its exception is followed by another wait.
+    "twice": """
+        def test_hangs():
+            try:
+                threading.Event().wait()
+            finally:
+                threading.Event().wait()
+    """,
+    # A main thread that does not look at signals, and has the GIL.
+    "in C": """
+        def test_hangs():
+            ctypes.PyDLL(None).sleep(60)
+            ctypes.PyDLL(None).sleep(60)
+    """,
+    "in a fixture's end": """
+        @pytest.fixture
+        def fixture():
+            yield
+            try:
+                threading.Event().wait()
+            finally:
+                threading.Event().wait()
+
+        def test_hangs(fixture):
+            pass
+    """,
+    "behind a failure": """
+        @pytest.fixture
+        def fixture():
+            yield
+            try:
+                threading.Event().wait()
+            finally:
+                threading.Event().wait()
+
+        def test_hangs(fixture):
+            assert False
+    """,
+    "at the exit": """
+        def test_hangs():
+            threading.Thread(target=threading.Event().wait).start()
+    """,
+}
+
+
+QUIET = """
+        def test_one():
+            time.sleep(0.5)
+
+        def test_two():
+            time.sleep(0.5)
+"""
+
+
+def start(folder, source, grace, *arguments):
+    (folder / "conftest.py").write_text("import watchdog\n\ndef pytest_configure(config):\n    watchdog.pytest_configure(config)\n")
+    (folder / "test_it.py").write_text("import ctypes, threading, time\nimport pytest\n" + textwrap.dedent(source))
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:kafka_ext", "--timeout", "1", *arguments, "test_it.py"]
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "KAFKA_EXT_TEST_GRACE": str(grace)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All at once, for they wait most of the time."""
+    started = {where: start(tmp_path_factory.mktemp("hangs"), source, 1) for where, source in HANGING.items()}
+    started["nowhere"] = start(tmp_path_factory.mktemp("quiet"), QUIET, 60)
+    started["in a debugger"] = start(tmp_path_factory.mktemp("debugger"), QUIET, -0.9, "--timeout", "0")
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("where", HANGING)
+def test_what_hangs_ends_the_run(runs, where):
+    _, complained = runs[where].communicate(timeout=90)
+    assert runs[where].returncode == 1
+    assert "Timeout (0:00:0" in complained  # faulthandler's, with the stacks behind it
+    assert "most recent call first" in complained
+
+
+@pytest.mark.parametrize("where", ["nowhere", "in a debugger"])
+def test_what_does_not_hang_is_let_be(runs, where):
+    _, complained = runs[where].communicate(timeout=90)
+    assert (runs[where].returncode, complained) == (0, "")
