@@ -66,15 +66,14 @@ def main(folder: Path) -> None:
         unknown = why_not(tls(listener.bootstrap_servers))
         assert unknown is not None
         print(unknown)
-        assert unknown.startswith("SSL: ")
-        assert "ssl.ca.location" in unknown
+        assert "certificate verify failed" in unknown
 
         # The certificate is for another name than the one in bootstrap.servers (or in
         # advertised.listeners).
         name = why_not(tls(misnamed.bootstrap_servers, authority.certificate))
         assert name is not None
         print(name)
-        assert name.startswith("SSL: ")
+        assert "certificate verify failed" in name
 
         # Passwords are in no printed configuration.
         config = sasl(listener.bootstrap_servers, "ada", "a secret")
