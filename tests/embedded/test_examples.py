@@ -44,7 +44,7 @@ def run(*arguments: str) -> str:
 
 
 def test_every_example_has_an_expectation():
-    others = {"demo.py", "test_with_pytest.py"}  # a test of its own (make demo), and below
+    others = {"demo.py", "test_with_pytest.py", "test_with_pytest_asyncio.py"}  # a test of its own (make demo), and below
     assert {path.name for path in EXAMPLES.glob("*.py")} - others == set(EXPECTED)
 
 
@@ -80,3 +80,9 @@ def test_example_with_bootstrap_servers_as_argument(kafka_broker):
 def test_pytest_example():
     output = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_pytest.py"))
     assert "4 passed" in output
+
+
+def test_pytest_asyncio_example():
+    pytest.importorskip("pytest_asyncio")
+    options = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "asyncio_default_fixture_loop_scope=function"]
+    assert "2 passed" in run("-m", "pytest", *options, str(EXAMPLES / "test_with_pytest_asyncio.py"))
