@@ -131,7 +131,7 @@ class AsyncKafkaProducer(AsyncProducer):
             async with self._turnstile:
                 while True:
                     try:
-                        self._enqueue_for(record, on_delivery, copy)
+                        self._enqueue_for(record, on_delivery, copy, True)
                     except KafkaException as exc:
                         if exc.error.code != ErrorCode["QUEUE_FULL"]:
                             raise

@@ -12,7 +12,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import fields
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,7 +32,7 @@ from ._rdkafka import (
     SendOption,
 )
 from .metadata import BrokerMetadata
-from .metrics import ProducerMetrics
+from .metrics import ProducerMetrics, added
 from .producer import DeliveryCallback, KafkaProducer
 from .properties import MANUAL_POLL, SERIALIZERS, Properties, invalid, resolve
 
@@ -51,8 +50,6 @@ _SLICE = 0.1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 _PURGED = (ErrorCode["PURGE_QUEUE"], ErrorCode["PURGE_INFLIGHT"])
-# Those that say what one moment had; the others add up over all producers there were.
-_MOMENTARY = frozenset({"pinned_messages", "pinned_bytes", "outstanding", "statistics_json"})
 
 
 class _Sent:
@@ -169,7 +166,7 @@ class RecoverableProducer:
         self._one_closes = threading.RLock()
         self._numbers = itertools.count()
         self._recoveries = 0
-        self._past: dict[str, Any] = {}
+        self._past = ProducerMetrics()  # of the producers that were replaced
         timeout_ms = int(self._newest.get_property("message.timeout.ms") or 0)
         self._lifetime = timeout_ms / 1000 if timeout_ms else float("inf")
         _all.add(self)
@@ -463,7 +460,7 @@ class RecoverableProducer:
                 new = old
             with self._changed:
                 if new is not old:
-                    self._past = self._with_past(old.metrics())
+                    self._past = added(self._past, old.metrics())
                     self._newest = new
         before = self._newest.metrics().sent
         for position, sent in enumerate(again):
@@ -604,11 +601,7 @@ class RecoverableProducer:
         """As `KafkaProducer.metrics`, over all producers there were: a record that was sent again has been sent twice and failed once."""
         self._check_forked()
         with self._changed:
-            return ProducerMetrics(**self._with_past(self._newest.metrics()))
-
-    def _with_past(self, now: ProducerMetrics) -> dict[str, Any]:
-        values = {field.name: getattr(now, field.name) for field in fields(now)}
-        return {name: value if name in _MOMENTARY else value + self._past.get(name, 0) for name, value in values.items()}
+            return added(self._past, self._newest.metrics())
 
     def fetch_broker_metadata(self, topic: str | None = None, timeout: float | None = 10.0) -> BrokerMetadata:
         """As `KafkaProducer.fetch_broker_metadata`; during a recovery it waits for its end."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from . import events  # imported first: at the interpreter's exit what is registered last runs first
+from .metrics import ProducerMetrics, added
 from .producer import KafkaProducer
 from .properties import MANUAL_POLL, Properties, invalid, resolve
 
@@ -98,11 +99,22 @@ def _restore(token: str, source: PropertiesSource) -> Recipe:
 class _Shared:
     """A producer and who uses it."""
 
-    def __init__(self, producer: KafkaProducer) -> None:
+    def __init__(self, producer: KafkaProducer, before: _Shared | None = None) -> None:
         self.producer = producer
+        self.before = before  # the one whose place it took, until that is closed and its counts are in `past`
+        self.past = ProducerMetrics()
         self.users = 0
         self.retired = False  # no longer found; whoever uses it last closes it
         self.closed = threading.Event()
+
+    def metrics(self) -> ProducerMetrics:
+        past = self.past
+        if self.before is not None:
+            closed = self.before.closed.is_set()
+            past = added(past, self.before.metrics())
+            if closed:
+                self.before, self.past = None, past
+        return added(past, self.producer.metrics())
 
 
 _lock = threading.RLock()
@@ -128,7 +140,7 @@ def _enter(recipe: Recipe) -> _Shared:
             del _producers[recipe]
             shared = None
         if shared is None:
-            shared = _producers[recipe] = _Shared(recipe.make())
+            shared = _producers[recipe] = _Shared(recipe.make(), broken)
         shared.users += 1
     if broken is not None:
         _retire(broken)
@@ -153,6 +165,13 @@ def _close_if_unused(shared: _Shared) -> None:
             return
     shared.producer.close()  # all has been reported: nobody leaves before
     shared.closed.set()
+
+
+def metrics(recipe: Recipe) -> ProducerMetrics:
+    """Of this process's producer for `recipe`, and of those whose place it took."""
+    with _lock:
+        shared = _producers.get(recipe)
+        return ProducerMetrics() if shared is None else shared.metrics()
 
 
 def close(recipe: Recipe) -> None:

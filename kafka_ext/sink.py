@@ -17,6 +17,8 @@ from .producer import KafkaProducer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .metrics import ProducerMetrics
+
 # Rows are sent as batches of so many: nothing of Python's is left of each but the reading of it.
 _ROWS = 4096
 
@@ -227,6 +229,13 @@ class KafkaSink:
             writing.add(KafkaProducer.send_batch, part[0].topic, [record.value for record in part], **given)
 
     # ------------------------------------------------------------------ life
+
+    def metrics(self) -> ProducerMetrics:
+        """The counters of this process's producer, which all its sinks with equal properties share; all zero before the first write.
+
+        Over all producers there were in this process, where a fatal error has had one take another's place. After `close` they begin anew.
+        """
+        return shared.metrics(self._recipe)
 
     def close(self) -> None:
         """Close this process's producer, once the calls of other threads that write with it are through. Idempotent.

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "kafka_ext/columns.h"
+#include "kafka_ext/counts.h"
 #include "kafka_ext/memory.h"
 #include "kafka_ext/produce.h"
 #include "kafka_ext/threads.h"
@@ -63,6 +64,7 @@ typedef struct kx_parts {
     uint32_t next;              /* where to look for a free one */
     int64_t count;
     kx_part *finished;          /* pushed by whoever counts to 0, taken by the thread that serves */
+    kx_counts *refused;         /* the producer's: messages that were not enqueued; or NULL */
     pthread_mutex_t lock;
 } kx_parts;
 
@@ -323,6 +325,13 @@ static inline kx_span kx_enqueue_key(const kx_enqueue *e, int64_t i)
     return e->keys ? kx_segment_at(e->keys, i) : (kx_span){NULL, 0};
 }
 
+static inline void kx_enqueue_refused(kx_enqueue *e, int64_t i, int32_t code)
+{
+    kx_part_fail(e->part, e->base + i, code);
+    if (e->parts->refused)
+        kx_count(e->parts->refused, code);
+}
+
 /* Message `i` has been tried. 1: the queue is full, and it comes again. */
 static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t err, const void *value, size_t size)
 {
@@ -330,7 +339,7 @@ static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t
         return 1;
     e->done[i - e->next] = 1;
     if (err) {
-        kx_part_fail(e->part, e->base + i, err);
+        kx_enqueue_refused(e, i, err);
         e->refused++;
     } else {
         e->accepted++;
@@ -380,6 +389,7 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
         kx_span value, key;
         if (e->done[n])
             continue;
+        kx_segment_ahead(e->values, e->next + n + KX_AHEAD);
         value = kx_segment_at(e->values, e->next + n);
         key = kx_enqueue_key(e, e->next + n);
         m->err = 0;
@@ -489,7 +499,7 @@ static void kx_enqueue_abandon(kx_enqueue *e, int32_t code)
     for (int64_t i = e->next; i < length; i++) {
         if (i - e->next < KX_TURN && e->done[i - e->next])
             continue;
-        kx_part_fail(e->part, e->base + i, code);
+        kx_enqueue_refused(e, i, code);
         left++;
     }
     memset(e->done, 0, sizeof(e->done));

@@ -181,6 +181,13 @@ static inline void kx_objects_drop(PyObject **held, Py_ssize_t count)
     }
 }
 
+/* Element `i` will be asked for soon. Only objects lie where no prefetcher of the processor's own would guess. */
+static inline void kx_segment_ahead(const kx_segment *s, int64_t i)
+{
+    if (s->layout == KX_OBJECTS && i < s->length)
+        __builtin_prefetch(((PyObject *const *)s->index)[s->offset + i]);
+}
+
 /* What would make kx_segment_at() read where it must not: NULL, or what is wrong (static text). Once a segment, before anything is
  * enqueued; reads each offset once. */
 static const char *kx_segment_check(const kx_segment *s)

@@ -154,7 +154,7 @@ cdef int64_t answer_some(Handle handle) noexcept:
             if batch[i].err == RD_KAFKA_RESP_ERR_NO_ERROR:
                 KX_ADD(handle.delivered, 1)
             else:
-                KX_ADD(handle.failed, 1)
+                count_failed(handle, batch[i])
             continue
         if i + 4 < n:                       # made by another thread, so in another core's cache
             __builtin_prefetch(kx_message_of(batch[i + 4]._private))
@@ -374,9 +374,11 @@ cdef class AsyncProducer:
         finally:
             handle.leave()
 
-    def _enqueue_for(self, record, on_delivery, bint copy):
-        """Enqueue or raise."""
+    def _enqueue_for(self, record, on_delivery, bint copy, bint tries_again=False):
+        """Enqueue or raise. For who `tries_again`, a full queue is no refusal to be counted."""
         cdef int err = self._enqueue_now(record, on_delivery, copy)
+        if err == RD_KAFKA_RESP_ERR__QUEUE_FULL and tries_again:
+            raise _exception(self._producer._send_error(err))
         if err != 0:
             self._producer._refused(err)
 

@@ -384,6 +384,7 @@ cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
     cdef int64_t open_parts
     if handle.state == CLOSED:          # by a signal handler, in the midst of sending: nobody serves any more
         finish_parts(handle, kx_parts_take_finished(&handle.parts))
+    KX_ADD(handle.batches, 1)
     with cython.critical_section(batch):
         KX_ADD(handle.open_batches, 1)
         batch.open_parts -= 1

@@ -99,7 +99,7 @@ cdef extern from "kafka_ext/batch.h" nogil:
         void *owner             # one reference, while in flight
         kx_part *next
     ctypedef struct kx_parts:
-        pass
+        kx_counts *refused      # borrowed
     int kx_parts_init(kx_parts *parts) noexcept
     void kx_parts_destroy(kx_parts *parts) noexcept
     int kx_parts_add(kx_parts *parts, kx_part *part) noexcept

@@ -82,6 +82,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
             break
         event = rd_kafka_queue_poll(handle.queue, 0)
 
+    KX_ADD(handle.delivered, quiet)     # before a batch tells that it is done: who waited for it may look
     finished = kx_parts_take_finished(&handle.parts)
     if handle.todo_count or others or handle.throttles != NULL or finished != NULL or KX_LOAD(handle.completed_count):
         with gil:
@@ -110,8 +111,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     for i in range(count):
         rd_kafka_event_destroy(events[i])           # now librdkafka forgets the messages and there is room for others
     if messages or finished != NULL:
-        # Only the serving thread writes these; a closing thread reads them.
-        KX_ADD(handle.delivered, quiet)
+        # Only the serving thread writes it; a closing thread reads it.
         KX_ADD(handle.reported, <int64_t>messages)
         kx_gate_open(&handle.gate)
     return max(<int64_t>(messages + others), ended)
@@ -145,13 +145,20 @@ cdef int64_t sort_reports(Handle handle, rd_kafka_event_t *event) noexcept nogil
                 if message.err == RD_KAFKA_RESP_ERR_NO_ERROR:
                     quiet += 1
                 else:
-                    KX_ADD(handle.failed, 1)
+                    count_failed(handle, message)
                 continue
             if message.err == RD_KAFKA_RESP_ERR_NO_ERROR and kx_message_quiet(message._private):
                 if message._private == NULL or kx_releases_add(&handle.releases, message._private) == 0:
                     quiet += 1
                     continue
             note(handle, message)
+
+
+cdef int count_failed(Handle handle, const rd_kafka_message_t *message) noexcept nogil:
+    KX_ADD(handle.failed, 1)
+    KX_ADD(handle.failed_bytes, <int64_t>message.len)
+    kx_count(&handle.failures, message.err)
+    return 0
 
 
 cdef int note(Handle handle, const rd_kafka_message_t *message) noexcept nogil:
@@ -182,7 +189,7 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
     cdef (PyObject *)[3] arguments        # borrowed; the first is the callee's to use
     cdef PyObject *result               # owned
     if message.err != RD_KAFKA_RESP_ERR_NO_ERROR:
-        KX_ADD(handle.failed, 1)
+        count_failed(handle, message)
         if kept == NULL or kept.on_delivery == NULL:
             unheard(handle, message)
             kx_message_release(&handle.pool, message._private)
@@ -405,6 +412,7 @@ cdef int serve_error(Handle handle, rd_kafka_event_t *event) except -1:
         error = _fatal_error(handle.rk)
     if error is None:
         error = KafkaError(rd_kafka_event_error(event), text.decode("utf-8", "replace") if text != NULL else None)
+    kx_count(&handle.errors, error.code)
     callback = handle.callbacks.get("error_cb")
     if callback is not None:
         call(handle, callback, (error,))

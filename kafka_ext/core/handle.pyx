@@ -132,6 +132,11 @@ cdef class Handle:
     cdef int64_t reported           # records whose report has been served to its end
     cdef int64_t delivered
     cdef int64_t failed
+    cdef int64_t failed_bytes
+    cdef kx_counts failures         # of records reported as failed, by code
+    cdef kx_counts refused          # of records that were not enqueued
+    cdef kx_counts errors           # of librdkafka's own
+    cdef int64_t batches
     cdef int64_t callback_errors
     cdef int64_t blocked_us
     cdef object committing          # a _Commit; None: no commit is waited for
@@ -181,6 +186,7 @@ cdef class Handle:
         if kx_parts_init(&self.parts) != 0:
             raise MemoryError()
         self.parts_made = True
+        self.parts.refused = &self.refused
         self.reserve = RecordMetadata.__new__(RecordMetadata)
         self.topics = {}
         self.callbacks = callbacks
@@ -581,9 +587,25 @@ cdef class Handle:
     def counters(self):
         """The counts of ProducerMetrics, in its order; times in seconds."""
         cdef int64_t pinned = KX_LOAD(self.pool.pinned_messages), pinned_bytes = KX_LOAD(self.pool.pinned_bytes)
+        cdef int64_t waiting = 0
         kx_parts_pinned(&self.parts, &pinned, &pinned_bytes)
+        KX_ADD(self.callers, 1)         # as enter(), but a closed producer has its counts as well
+        if self.generation == kx_fork_generation and self.state == OPEN:
+            waiting = rd_kafka_queue_length(self.queue)
+        KX_ADD(self.callers, -1)
         return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed), pinned, pinned_bytes,
-                KX_LOAD(self.sent) - KX_LOAD(self.reported), KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
+                KX_LOAD(self.sent) - KX_LOAD(self.reported), KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json,
+                KX_LOAD(self.failed_bytes), by_code(&self.failures), by_code(&self.refused), by_code(&self.errors),
+                KX_LOAD(self.batches), KX_LOAD(self.open_batches), waiting)
+
+
+cdef dict by_code(const kx_counts *counts):
+    cdef dict found = {}
+    cdef int code
+    for code in range(KX_FIRST_CODE, KX_FIRST_CODE + KX_CODES):
+        if kx_counted(counts, code):
+            found[KafkaError(code).code] = kx_counted(counts, code)
+    return found
 
 
 def in_callback():

@@ -28,6 +28,15 @@ cdef extern from "kafka_ext/threads.h" nogil:
     void kx_gate_open(kx_gate *gate) noexcept
     void kx_gate_wait(kx_gate *gate, unsigned long seen, long milliseconds) noexcept
 
+cdef extern from "kafka_ext/counts.h" nogil:
+    enum:
+        KX_FIRST_CODE
+        KX_CODES
+    ctypedef struct kx_counts:
+        pass
+    void kx_count(kx_counts *counts, int code) noexcept
+    int64_t kx_counted(const kx_counts *counts, int code) noexcept
+
 cdef extern from "kafka_ext/message.h" nogil:
     ctypedef struct kx_bytes:
         const void *data        # borrowed

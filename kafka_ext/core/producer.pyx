@@ -86,7 +86,10 @@ cdef class Producer:
             raise
         except KafkaException as exc:
             return exc.error
-        return None if err == 0 else self._send_error(err)
+        if err == 0:
+            return None
+        self._count_refused(err)
+        return self._send_error(err)
 
     cdef int _send(self, ProducerRecord record, object on_delivery, object option, object action, object timeout) except? -9999:
         """Enqueue `record`: 0, librdkafka's code, or TIMED_OUT. Everything it took is given back unless it returns 0 (rule 1)."""
@@ -205,7 +208,12 @@ cdef class Producer:
             return KafkaError(err, "the local queue is full (queue.buffering.max.messages, queue.buffering.max.kbytes): " + hint)
         return KafkaError(err)
 
+    cdef int _count_refused(self, int err) noexcept:
+        kx_count(&self._handle.refused, RD_KAFKA_RESP_ERR__TIMED_OUT if err == TIMED_OUT else err)
+        return 0
+
     cdef int _refused(self, int err) except -1:
+        self._count_refused(err)
         raise _exception(self._send_error(err))
 
     # ------------------------------------------------------------------ partitioners, interceptors and serializers written in Python

@@ -11,6 +11,8 @@ Fixtures:
     kafka_broker: an EmbeddedBroker of its own for each test; `@pytest.mark.kafka_broker` takes EmbeddedBroker's arguments.
     kafka_broker_session: one EmbeddedBroker for the whole run; tests must tell their topics apart.
     kafka_producer: a KafkaProducer of `kafka_broker`, closed after the test. What is then left of it is an error.
+    async_kafka_producer: the same for tests that are coroutines: an AsyncKafkaProducer on the test's own event loop. It needs
+        pytest-asyncio, in either of its modes, or anyio's plugin.
 
 Options:
     --kafka-bootstrap-servers: run the same tests against a real cluster. The fixtures are an ExternalCluster then, which reads back what
@@ -30,12 +32,13 @@ import pytest
 
 if TYPE_CHECKING:
     from kafka_ext import KafkaProducer
+    from kafka_ext.aio import AsyncKafkaProducer
 
     from .broker import EmbeddedBroker
     from .external import ExternalCluster
 
 _OPTION = "--kafka-bootstrap-servers"
-_FIXTURES = frozenset({"kafka_broker", "kafka_broker_session", "kafka_producer"})
+_FIXTURES = frozenset({"kafka_broker", "kafka_broker_session", "kafka_producer", "async_kafka_producer"})
 _ARGUMENTS = ("brokers", "topics", "auto_create_topics", "isolation")
 
 # The brokers whose faults a test may have set: its own, and on the session the one that all share.
@@ -58,6 +61,16 @@ def pytest_configure(config: pytest.Config) -> None:
         "kafka_broker(brokers=1, topics={'orders': 4}, auto_create_topics=True, isolation='thread'): "
         "the arguments of kafka_ext.testing.EmbeddedBroker for the kafka_broker of this test",
     )
+    # Now, for pytest-asyncio prepares fixtures when it collects tests.
+    plugins = config.pluginmanager
+    for kind in ("asyncio", "anyio"):
+        if plugins.hasplugin(kind):
+            from ._async_fixtures import fixtures_for
+
+            try:
+                plugins.register(fixtures_for(kind), f"kafka_ext-{kind}")
+            except TypeError:
+                pass  # a pytest-asyncio that does not know loop_scope: who asks for async_kafka_producer is told
 
 
 def pytest_plugin_registered(plugin: object) -> None:
@@ -199,6 +212,45 @@ def kafka_producer(kafka_broker: EmbeddedBroker | ExternalCluster) -> Iterator[K
     yield producer
     # A broker that the test has stopped or paused answers nobody: what is left then is purged, and called back.
     producer.close(timeout=10.0)
+    left_behind(before)
+
+
+def left_behind(before: dict[str, int]) -> None:
+    """Fail when there is more of anything than before."""
+    from kafka_ext._rdkafka import live_objects
+
     left = {name: n - before.get(name, 0) for name, n in live_objects().items() if n > before.get(name, 0)}
     if left:
         pytest.fail(f"after the producer was closed there is left: {', '.join(f'{n} {name}' for name, n in left.items())}", pytrace=False)
+
+
+@pytest.fixture
+def async_kafka_producer(request: pytest.FixtureRequest) -> AsyncKafkaProducer:
+    """An AsyncKafkaProducer of `kafka_broker`, on the event loop that pytest-asyncio or anyio runs this test on.
+
+    After the test it is closed, on that loop, and nothing of it may be left.
+    """
+    plugins = request.config.pluginmanager
+    marker = request.node.get_closest_marker("asyncio")
+    if marker is not None and plugins.hasplugin("asyncio"):
+        if not plugins.hasplugin("kafka_ext-asyncio"):
+            pytest.fail("async_kafka_producer needs pytest-asyncio 1.0 or newer; this one is older", pytrace=False)
+        fixture = f"_async_kafka_producer_{_loop_scope(request.config, marker)}"
+    elif "anyio_backend" in request.fixturenames:
+        fixture = "_async_kafka_producer_anyio"
+    else:
+        pytest.fail(
+            "async_kafka_producer is for tests that are coroutines and have an event loop: install pytest-asyncio and mark the test with "
+            "@pytest.mark.asyncio, or anyio and @pytest.mark.anyio. Others take kafka_producer.",
+            pytrace=False,
+        )
+    producer: AsyncKafkaProducer = request.getfixturevalue(fixture)
+    return producer
+
+
+def _loop_scope(config: pytest.Config, marker: pytest.Mark) -> str:
+    """Whose loop pytest-asyncio runs a test on: its own, or one that it shares with its class, module, package, or all."""
+    scope = marker.kwargs.get("loop_scope")
+    if scope is None:
+        scope = config.getini("asyncio_default_test_loop_scope")
+    return str(scope)

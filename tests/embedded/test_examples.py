@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+RECIPES = sorted((EXAMPLES / "recipes").glob("[0-9]*.py"))
 
 # A line of each one's output that only comes when all of it worked.
 EXPECTED = {
@@ -42,7 +44,7 @@ def run(*arguments: str) -> str:
 
 
 def test_every_example_has_an_expectation():
-    others = {"demo.py", "test_with_pytest.py"}  # a test of its own (make demo), and below
+    others = {"demo.py", "test_with_pytest.py", "test_with_pytest_asyncio.py"}  # a test of its own (make demo), and below
     assert {path.name for path in EXAMPLES.glob("*.py")} - others == set(EXPECTED)
 
 
@@ -51,6 +53,22 @@ def test_example_with_a_broker_of_its_own(name):
     if name.startswith("columns_"):  # named after the library it needs
         pytest.importorskip(name.removeprefix("columns_").removesuffix(".py"))
     assert EXPECTED[name] in run(str(EXAMPLES / name))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_recipe(recipe):
+    """Each asserts for itself what docs/recipes.md says of it."""
+    if "tls" in recipe.stem and shutil.which("openssl") is None:
+        pytest.skip("the openssl program, which makes the recipe's certificates, is not installed")
+    if "processes" in recipe.stem and sys.platform != "linux":
+        pytest.skip("forking with threads is Linux's")
+    run(str(recipe))
+
+
+def test_the_page_shows_every_recipe():
+    page = (EXAMPLES.parent / "docs" / "recipes.md").read_text()
+    assert len(RECIPES) == 10
+    assert [recipe.name for recipe in RECIPES if f"../examples/recipes/{recipe.name}" not in page] == []
 
 
 def test_example_with_bootstrap_servers_as_argument(kafka_broker):
@@ -62,3 +80,9 @@ def test_example_with_bootstrap_servers_as_argument(kafka_broker):
 def test_pytest_example():
     output = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_pytest.py"))
     assert "4 passed" in output
+
+
+def test_pytest_asyncio_example():
+    pytest.importorskip("pytest_asyncio")
+    options = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "asyncio_default_fixture_loop_scope=function"]
+    assert "2 passed" in run("-m", "pytest", *options, str(EXAMPLES / "test_with_pytest_asyncio.py"))

@@ -18,8 +18,8 @@ Run = Callable[..., pytest.RunResult]
 # Where kafka-ext is installed, pytest finds the plugin by itself; a mere checkout names it.
 PLUGIN = [] if any(point.name == "kafka_ext" for point in entry_points(group="pytest11")) else ["-p", "kafka_ext.testing.plugin"]
 
-# hypothesis is loaded anew by every run inside this one, and takes a second each time.
-QUICK = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+# hypothesis is loaded anew by every run inside this one, and takes a second each time. pytest-asyncio is for test_pytest_plugin_async.py.
+QUICK = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:asyncio"]
 
 HEAD = """
 import pytest
@@ -367,7 +367,8 @@ import sys
 def pytest_unconfigure(config):
     assert "kafka_ext.testing.plugin" in sys.modules
     loaded = sorted(name for name in sys.modules if name.startswith("kafka_ext"))
-    assert loaded == ["kafka_ext", "kafka_ext.testing", "kafka_ext.testing.plugin"], loaded
+    plugin = ["kafka_ext", "kafka_ext.testing", "kafka_ext.testing._async_fixtures", "kafka_ext.testing.plugin"]
+    assert [name for name in loaded if name not in plugin] == [], loaded
 """)
     result = pytester.runpytest_subprocess(*PLUGIN, *QUICK)
     result.assert_outcomes(passed=1)

@@ -334,7 +334,11 @@ CASES = {
     "ProducerInterceptor": [lambda w: ProducerInterceptor.__mro__],
     "ProducerInterceptor.on_acknowledgement": [lambda w: ProducerInterceptor.on_acknowledgement(w, w.metadata, None)],
     "ProducerInterceptor.on_send": [lambda w: ProducerInterceptor.on_send(w, w.record)],
-    "ProducerMetrics": [lambda w: repr(ProducerMetrics(*range(9), b"{}").statistics)],
+    "ProducerMetrics": [
+        lambda w: repr(ProducerMetrics(*range(9), b'{"brokers": {"b": {}}}').statistics.brokers["b"].rtt),
+        fails(lambda w: ProducerMetrics(statistics_json=b"no JSON").statistics),
+        lambda w: (w.producer.metrics().refused, w.full.metrics().failures, w.full.metrics().refusals, w.full.metrics().retries),
+    ],
     "ProducerRecord": [
         lambda w: (repr(w.record), w.record.__reduce__()),
         fails(lambda w: ProducerRecord(5)),
@@ -363,6 +367,7 @@ CASES = {
     "KafkaSink.write": [lambda w: w.sink.write([VALUE, w_record()], timeout=20), fails(lambda w: w.sink.write([object()]))],
     "KafkaSink.write_batch": [lambda w: w.sink.write_batch([VALUE, None], keys=KEY, timeout=20), fails(lambda w: w.sink.write_batch(5))],
     "KafkaSink.write_table": [lambda w: w.rows.write_table(table(), timeout=20), fails(lambda w: w.rows.write_table(5))],
+    "KafkaSink.metrics": [lambda w: w.sink.metrics(), lambda w: KafkaSink({"bootstrap.servers": "h:1"}, "t").metrics()],
     "KafkaSink.close": [lambda w: KafkaSink({"bootstrap.servers": "h:1"}, "t").close()],
     "Serializer": [lambda w: isinstance(w, Serializer)],
     "Serializer.serialize": [lambda w: Serializer.serialize],
