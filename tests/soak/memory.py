@@ -10,7 +10,8 @@ from collections.abc import Iterable
 # mimalloc (librdkafka's, and Arrow's) asks for addresses from 2 TiB on, far from where Linux puts what is asked for without one.
 _MIMALLOC = range(2 << 40, 0x5000_0000_0000)
 _ARENA = 64 << 20  # glibc's heaps of threads are so large and so aligned (HEAP_MAX_SIZE)
-_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)")
+_STACK = 8 << 20  # a thread's, which lies behind a guard that nobody may touch; other mappings may be as large
+_HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+ *(.*)")
 
 OWNERS = ("mimalloc", "glibc", "stacks", "files", "other")
 
@@ -25,24 +26,25 @@ class _Mallinfo(ctypes.Structure):
 def owners(smaps: Iterable[str]) -> dict[str, int]:
     """Resident bytes by owner: mimalloc's regions, glibc's heaps, threads' stacks, files, and the others, Python's arenas above all."""
     resident = dict.fromkeys(OWNERS, 0)
-    owner = "other"
+    owner, guard = "other", 0
     for line in smaps:
         if head := _HEAD.match(line):
             low, high = int(head[1], 16), int(head[2], 16)
-            owner = _owner(low, high - low, head[3].strip())
+            owner = _owner(low, high - low, head[4].strip(), low == guard)
+            guard = high if head[3] == "---p" else 0
         elif line.startswith("Rss:"):
             resident[owner] += int(line.split()[1]) * 1024
     return resident
 
 
-def _owner(low: int, size: int, name: str) -> str:
+def _owner(low: int, size: int, name: str, guarded: bool) -> str:
     if name.startswith("/"):
         return "files"
     if low in _MIMALLOC:
         return "mimalloc"
     if name == "[heap]" or (low % _ARENA == 0 and size < _ARENA):
         return "glibc"
-    if name == "[stack]" or abs(size - (8 << 20)) <= 8192:
+    if name == "[stack]" or (guarded and size == _STACK):
         return "stacks"
     return "other"
 
