@@ -53,7 +53,8 @@ cdef int _know_asyncio() except -1:
         import asyncio
 
         _set_result, _set_exception = asyncio.Future.set_result, asyncio.Future.set_exception
-        _get_running_loop = asyncio.get_running_loop
+        # None, where get_running_loop() raises: outside of a loop, and from Python 3.12 on in a child forked in a loop's callback.
+        _get_running_loop = asyncio._get_running_loop
         _Future = asyncio.Future
     return 0
 
@@ -339,10 +340,7 @@ cdef class AsyncProducer:
 
     def _check_loop(self):
         """Raise unless the calling thread runs the producer's event loop."""
-        try:
-            running = _get_running_loop()
-        except RuntimeError:
-            running = None
+        running = _get_running_loop()
         if running is not self._loop:
             if self._handle is not None and self._handle.generation != kx_fork_generation:
                 self._handle.refuse()
@@ -354,7 +352,7 @@ cdef class AsyncProducer:
     cdef bint on_its_loop(self) except -1:
         """Whether the calling thread runs the producer's loop; cheaply, for each send asks.
 
-        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours
+        _get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours
         runs at all and did so in this thread when it served last, it is the one.
         """
         if _GETPID_EACH_TIME and self._handle.loop_thread == PyThread_get_thread_ident():
