@@ -13,13 +13,14 @@ it takes the place of their methods, and a program that does not call it pays no
 from __future__ import annotations
 
 import functools
+from abc import ABCMeta
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # its module is not typed
-except ImportError as exc:
-    raise ImportError('kafka_ext.opentelemetry needs opentelemetry-instrumentation: pip install "kafka-ext[opentelemetry]"') from exc
+except ImportError as _missing:
+    raise ImportError('kafka_ext.opentelemetry needs opentelemetry-instrumentation: pip install "kafka-ext[opentelemetry]"') from _missing
 
 from .. import __version__
 from .._rdkafka import BatchDelivery, KafkaError, ProducerRecord
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["KafkaExtInstrumentor"]
 
 
-class KafkaExtInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+class KafkaExtInstrumentor(BaseInstrumentor, metaclass=ABCMeta):  # type: ignore[misc]  # its own metaclass, which mypy cannot see
     """Instruments all producers of the process, those that are there already among them. There is one of it, however often it is made.
 
     `instrument()` takes, all by keyword:
