@@ -140,6 +140,7 @@ cdef class Handle:
     cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
     cdef size_t todo_count
     cdef size_t todo_size
+    cdef int64_t handed_over        # when the last turn began, in microseconds, if somebody had to give the GIL for it; else 0
     cdef Throttle *throttles        # owned; only touched by the serving thread (and by rd_kafka_queue_poll, on that thread)
     cdef RecordMetadata spare       # reused while callbacks do not keep it
     cdef RecordMetadata reserve     # for the report for which there is no memory
@@ -584,6 +585,11 @@ cdef class Handle:
         kx_parts_pinned(&self.parts, &pinned, &pinned_bytes)
         return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed), pinned, pinned_bytes,
                 KX_LOAD(self.sent) - KX_LOAD(self.reported), KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json)
+
+
+def end_handovers():
+    """The interpreter is about to end: from here on, whoever serves waits its time for the GIL."""
+    kx_handover_end()
 
 
 def in_callback():
