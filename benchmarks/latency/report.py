@@ -111,8 +111,8 @@ class Report:
             "The monotonic clock is read right before the call that sends and first thing in the callback, in C as in Python. Sends are "
             "on a schedule that a late one does not shift. kafka_ext calls back by its events thread or, polled, by the sender; "
             "confluent-kafka and C by a thread that waits in poll().",
-            f"{rounds} rounds, in which each client has its turn in a process of its own; figures are the medians of the rounds, ratios the "
-            "medians of the rounds' ratios.",
+            f"{rounds} rounds, in which each client has its turn in a process of its own; figures are the medians of the rounds, ratios "
+            "the medians of the rounds' ratios.",
         ):
             yield from textwrap.wrap(paragraph, 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 

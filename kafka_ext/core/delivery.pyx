@@ -30,8 +30,8 @@ cdef tuple _LOG_LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)
 cdef enum:
     MAX_EVENTS = 256
     MAX_MESSAGES = 8192
-    # So many callbacks at most are worth an interruption of whoever computes (include/kafka_ext/handover.h). Many come from a sender at full
-    # speed, which is better left alone for the interpreter's five milliseconds: fewer and longer turns.
+    # So many callbacks at most are worth an interruption of whoever computes (include/kafka_ext/handover.h). Many come from a sender at
+    # full speed, which is better left alone for the interpreter's five milliseconds: fewer and longer turns.
     FEW_CALLBACKS = 64
 
 
