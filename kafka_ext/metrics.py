@@ -64,7 +64,7 @@ class ProducerMetrics:
 
     @property
     def refused(self) -> int:
-        """Records that were not accepted, whatever the reason: the sum of `refusals`."""
+        """Records that were not accepted, whatever the reason; the sum of `refusals`."""
         return sum(self.refusals.values())
 
     @property

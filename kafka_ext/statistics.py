@@ -48,7 +48,7 @@ class _Statistics:
         return cls(raw, **{name: raw[name] for name in cls.__dataclass_fields__ if name in raw and name != "raw"})
 
     def __getitem__(self, name: str) -> Any:
-        """A field as librdkafka sent it, by its name: also one that has no attribute here."""
+        """A field as librdkafka sent it, by its name; also one that has no attribute here."""
         return self.raw[name]
 
     def _part(self, name: str) -> Mapping[str, Any]:
@@ -158,7 +158,7 @@ class BrokerStatistics(_Statistics):
 
     @cached_property
     def int_latency(self) -> WindowStatistics:
-        """Microseconds that messages waited here, from the enqueue until they were put into a request: `linger.ms` and more."""
+        """Microseconds that messages waited here, from the enqueue until they were put into a request; `linger.ms` and more."""
         return WindowStatistics._of(self._part("int_latency"))
 
     @cached_property
@@ -178,7 +178,7 @@ class BrokerStatistics(_Statistics):
 
     @property
     def req(self) -> Mapping[str, int]:
-        """Requests sent, by their kind: "Produce", "Metadata", …"""
+        """Requests sent, by their kind ("Produce", "Metadata", …)."""
         return MappingProxyType(dict(self._part("req")))
 
     @cached_property
@@ -388,12 +388,12 @@ class Statistics(_Statistics):
 
     @property
     def in_flight_messages(self) -> int:
-        """Messages that brokers have been sent and have not answered, now: the brokers' `waitresp_msg_cnt`."""
+        """Messages that brokers have been sent and have not answered, now; the sum of their `waitresp_msg_cnt`."""
         return sum(broker.waitresp_msg_cnt for broker in self.brokers.values())
 
     @property
     def retries(self) -> int:
-        """Requests that were sent again as they were: the brokers' `txretries`.
+        """Requests that were sent again as they were; the sum of the brokers' `txretries`.
 
         Records go back to their partition's queue instead, after an error that may pass, and go out with another request. `txmsgs` counts
         them each time: what it is more than what was delivered was sent again, or is in flight.
