@@ -345,7 +345,7 @@ class RecoverableProducer:
             self._recover(producer, exc.error)
         elif not isinstance(exc, ProducerClosedError) or self._open_to_all is producer:
             raise exc
-        if self._closing:
+        if self._closing or self._giving_up:
             raise exc
 
     def _check_forked(self) -> None:
@@ -416,7 +416,20 @@ class RecoverableProducer:
             self._open_to_all = None
             # In a thread of its own: close() would wait for itself in the events thread that has brought the news.
             self._recovery = threading.Thread(target=self._run, name="kafka_ext recovery", daemon=True)
-            self._recovery.start()
+            try:
+                self._recovery.start()
+                return
+            except RuntimeError as exc:
+                # The process may have no more threads; Python 3.12.0 and 3.12.1 start none once the interpreter ends.
+                _log.error("no recovery from %s: %s; what was not delivered is reported so", self._fatal, exc)
+                self._recovery = None
+                self._giving_up = True
+                self._open_to_all = producer  # which refuses all from now on, and says why
+                self._changed.notify_all()
+                left, self._unanswered = self._unanswered, []
+        for sent in left:
+            self._finish_here(sent, sent.error)
+        producer.purge()  # what a fatal error has stopped waits in there else
 
     def _run(self) -> None:
         fatal = self._fatal
@@ -521,7 +534,7 @@ class RecoverableProducer:
                     pass
             with self._changed:
                 quiet = flushed and self._recovery is None and producer is self._newest and not self._outstanding
-                if quiet and producer.handle.fatal_error() is None:
+                if quiet and (self._giving_up or producer.handle.fatal_error() is None):
                     return True
                 if left == 0.0 or self._hurry:
                     return False
