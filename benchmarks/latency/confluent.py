@@ -30,7 +30,7 @@ class PollingThread:
             try:
                 self.producer.produce(TOPIC, value, on_delivery=self.on_delivery)
                 return
-            except BufferError:  # the queue is full
+            except BufferError:  # noqa: PERF203 - the queue is full
                 time.sleep(0.001)
 
     def sleep(self, until: int) -> None:

@@ -47,7 +47,7 @@ class Polled(EventsThread):
             try:
                 self.producer.send(record, self.on_delivery)
                 return
-            except QueueFullError:
+            except QueueFullError:  # noqa: PERF203
                 self.producer.poll_events(0.001)
 
     def sleep(self, until: int) -> None:
