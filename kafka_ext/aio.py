@@ -373,11 +373,14 @@ class AsyncKafkaProducer(AsyncProducer):
             error = _rdkafka.transaction_slice(self.handle, call, TRANSACTION_SLICE_MS)
             if error is None:
                 return
-            # What init_transactions says of a coordinator that is not there yet is what it would say at the end of a longer timeout; and
-            # STATE after a timeout is the answer to a step that had been taken by then.
+            # What init_transactions says of a coordinator that is not there yet is what it would say at the end of a longer timeout.
             again = error.code == ErrorCode["TIMED_OUT"] and error.is_retriable
             again = again or (call == "init_transactions" and error.is_retriable and not error.is_fatal)
-            again = again or (resumed and error.code == ErrorCode["STATE"] and pause < 1.0)
+            # librdkafka's main thread may answer an abort's first step (begin_abort) after its slice is over. The result goes to whichever
+            # step waits by then (rd_kafka_txn_curr_api_set_result): the next slice takes it for that of the whole abort, acknowledges what
+            # is still under way, and gets STATE. The abort itself goes on; taken up once more, it is waited for. init_transactions has no
+            # such step: nothing but the producer id answers its first one, and the second has no timeout (2.14.2).
+            again = again or (call == "abort_transaction" and resumed and error.code == ErrorCode["STATE"] and pause < 1.0)
             if not again or _rdkafka.seconds_until(deadline) == 0.0:
                 raise _rdkafka.exception_for(error)
             resumed = True

@@ -26,7 +26,12 @@ class PollingThread:
             self.producer.poll(1)
 
     def send(self, value: bytes) -> None:
-        self.producer.produce(TOPIC, value, on_delivery=self.on_delivery)
+        while True:
+            try:
+                self.producer.produce(TOPIC, value, on_delivery=self.on_delivery)
+                return
+            except BufferError:  # noqa: PERF203 - the queue is full
+                time.sleep(0.001)
 
     def sleep(self, until: int) -> None:
         if (left := until - time.monotonic_ns()) > 0:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kafka_ext import KafkaProducer, ProducerRecord
+from kafka_ext import KafkaProducer, ProducerRecord, QueueFullError
 
 from .load import TOPIC
 from .measure import spin
@@ -40,6 +40,15 @@ class Polled(EventsThread):
 
     def __init__(self, settings: dict[str, str], on_delivery: Callable[[Any, Any], None]) -> None:
         super().__init__({**settings, "enable.manual.events.poll": "true"}, on_delivery)
+
+    def send(self, value: bytes) -> None:
+        record = ProducerRecord(TOPIC, value)
+        while True:
+            try:
+                self.producer.send(record, self.on_delivery)
+                return
+            except QueueFullError:  # noqa: PERF203
+                self.producer.poll_events(0.001)
 
     def sleep(self, until: int) -> None:
         self.producer.poll_events(0)  # also when it is late: reports must not wait for a sender that never catches up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 
 import pytest
 
@@ -10,6 +11,8 @@ from benchmarks import instructions
 from benchmarks.cases import CASES, OVERVIEW, Case
 from benchmarks.compare import Outcome
 from benchmarks.job import Job, Measured
+from benchmarks.latency import load
+from benchmarks.latency.report import Report as LatencyReport
 from benchmarks.report import Report
 from benchmarks.run import missing
 
@@ -95,3 +98,22 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "aiokafka" in (missing(next(job for job in OVERVIEW if job.client == "aiokafka")) or "")
     assert missing(THEIRS) is None
+
+
+def test_a_percentile_is_the_smallest_that_this_share_does_not_exceed() -> None:
+    found = dict(zip(load.PERCENTILES, load.percentiles(array("q", [n * 1000 for n in range(1000, 0, -1)])), strict=True))
+    assert (found[0.0], found[50.0], found[99.0], found[99.9], found[100.0]) == (1, 500, 990, 999, 1000)
+
+
+def test_latency_is_compared_with_c_in_the_same_round() -> None:
+    report = LatencyReport()
+    for ours, c in ((100.0, 100.0), (900.0, 300.0), (240.0, 200.0)):
+        report.add(load.LOADS[0], "kafka_ext", [ours] * len(load.PERCENTILES))
+        report.add(load.LOADS[0], "C", [c] * len(load.PERCENTILES))
+    assert report.ratio("light", "kafka_ext", 99.0) == 1.2
+    assert "1.20 at p50, 1.20 at p99: reached" in report.to_text()
+    assert json.loads(report.to_json())["microseconds"]["light"]["C"][1][0] == 300
+
+
+def test_each_turn_of_a_load_is_due_on_its_own() -> None:
+    assert list(load.waits(load.Load("n", "t", turns=3, interval_us=2, at_once=1), 5)) == [5, 2005, 4005]
