@@ -149,6 +149,11 @@ ROOTS ?= bookworm trixie
 test-wheel-root: $(VENV)/.extra-wheel  ## as root: the whole suite against the wheel in minimal Debians (ROOTS="bookworm trixie"), some minutes each
 	PATH="$(abspath $(VENV))/bin:$$PATH"; for suite in $(ROOTS); do $(py) wheels/root.py $$suite -- $(ARGS) || exit 1; done
 
+.PHONY: wheel-cross
+MACHINE ?= aarch64
+wheel-cross: sdist  ## as root, on Debian: a wheel for another processor (MACHINE=aarch64), compiled here and tested under emulation
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(py) wheels/cross.py $(MACHINE)
+
 .PHONY: sdist
 sdist: $(VENV)/.extra-wheel  ## the source distribution, in dist/
 	$(py) -m build --sdist

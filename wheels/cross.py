@@ -3,10 +3,10 @@
 
     python wheels/cross.py aarch64
 
-A minimal Debian of that architecture runs under qemu's user-mode emulation, and in it the same scripts as everywhere: configure, make, Python,
-Cython and auditwheel are the other processor's, so that nothing has to be told of two machines. Only the compiler is this machine's: zig (PyPI's
-`ziglang`), a static program that runs in there without emulation, and links for a C library as old as manylinux's. The wheel goes to wheelhouse/
-once wheels/test_wheel.py has passed in a second, fresh root.
+A minimal Debian of that architecture runs under qemu's user-mode emulation, and in it the same scripts as everywhere: configure, make,
+Python, Cython and auditwheel are the other processor's, so that nothing has to be told of two machines. Only the compiler is this
+machine's: zig (PyPI's `ziglang`), a static program that runs in there without emulation, and links for a C library as old as manylinux's.
+The wheel goes to wheelhouse/ once wheels/test_wheel.py has passed in a second, fresh root.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from console import BuildError, run
-from root import BUILD, CHECKOUT, WHEELHOUSE, Root, fresh, say
+from root import BUILD, WHEELHOUSE, Root, fresh, say
+from suite import CHECKOUT
 
 SUITE = "bookworm"
 GLIBC = "2.28"  # manylinux_2_28, as cibuildwheel's wheels
@@ -43,7 +44,7 @@ MACHINES = {"aarch64": Machine("arm64", "aarch64-linux-gnu")}
 
 
 def emulate(name: str) -> None:
-    """Have the kernel run that processor's programs through qemu, in any root (binfmt_misc with flag F, as qemu-user-static describes it)."""
+    """Have the kernel run that processor's programs through qemu, in any root: binfmt_misc with flag F, as its package describes it."""
     if not (MISC / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", MISC], capture_output=True)
     if (MISC / f"qemu-{name}").exists():
@@ -102,14 +103,16 @@ def build(machine: Machine) -> Path:
 
 
 def test(machine: Machine, wheel: Path) -> int:
-    """wheels/test_wheel.py, emulated: what it cannot do there (other clients without wheels for the machine) is skipped and named."""
+    """wheels/test_wheel.py, emulated; what takes other clients, which may have no wheels for the machine, is skipped and named."""
     root = fresh(SUITE, "test", machine.debian)
     shutil.copy(wheel, root.folder)
     shutil.copytree(CHECKOUT / "wheels", root.folder / "wheels", ignore=shutil.ignore_patterns("__pycache__"))
     root.check_call("python3", "-m", "venv", "/tested")
     root.check_call("/tested/bin/python", "-m", "pip", "--quiet", "install", f"/{wheel.name}[wheel-test]")
     root.check_call("/tested/bin/kafka-ext", "info")
-    status = root.call("/tested/bin/pytest", "-p", "no:cacheprovider", "-rs", "-o", "timeout=900", "/wheels/test_wheel.py", KAFKA_EXT_WHEEL_TESTS="")
+    status = root.call(
+        "/tested/bin/pytest", "-p", "no:cacheprovider", "-rs", "-o", "timeout=900", "/wheels/test_wheel.py", KAFKA_EXT_WHEEL_TESTS=""
+    )
     if status == 0:
         shutil.rmtree(root.folder)
     return status

@@ -73,7 +73,7 @@ class Root:
 
 
 def fresh(suite: str, name: str, architecture: str | None = None) -> Root:
-    """A copy of the suite's minimal system, made the first time it is asked for; of another architecture (Debian's name) where one is given."""
+    """A copy of the suite's minimal system, made the first time it is asked for; of another architecture, by Debian's name, if given."""
     system = suite if architecture is None else f"{suite}-{architecture}"
     kept = BUILD / "roots" / system
     if not (kept / ".complete").is_file():
