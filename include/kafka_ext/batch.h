@@ -252,7 +252,7 @@ static inline int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count
         return 0;
     pthread_mutex_lock(&parts->lock);
     part->next = parts->finished;
-    parts->finished = part;
+    __atomic_store_n(&parts->finished, part, __ATOMIC_RELEASE);     /* atomic: who takes them looks without the lock first */
     pthread_mutex_unlock(&parts->lock);
     return 1;
 }
@@ -281,7 +281,7 @@ static inline kx_part *kx_parts_take_finished(kx_parts *parts)
         return NULL;
     pthread_mutex_lock(&parts->lock);
     part = parts->finished;
-    parts->finished = NULL;
+    __atomic_store_n(&parts->finished, NULL, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&parts->lock);
     return part;
 }
