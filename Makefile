@@ -109,9 +109,12 @@ types: $(VENV)/.extra-lint build  ## mypy --strict, and the stubs held against t
 docs: $(VENV)/.extra-docs build  ## the documentation, in docs/_build/html; a warning is an error
 	$(py) -m sphinx -W --keep-going -b html docs docs/_build/html
 
-.PHONY: bench
+.PHONY: bench bench-latency
 bench: $(VENV)/.extra-bench build  ## the benchmarks, beside other clients and a C baseline
 	$(py) -m benchmarks $(ARGS)
+
+bench-latency: $(VENV)/.extra-bench build  ## from send to callback, in percentiles, beside confluent-kafka and C (two minutes)
+	$(py) -m benchmarks.latency $(ARGS)
 
 # --- what others install ---
 

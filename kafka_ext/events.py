@@ -8,7 +8,7 @@ import time
 import warnings
 import weakref
 
-from ._rdkafka import Handle
+from ._rdkafka import Handle, end_handovers
 
 # How long the interpreter's exit waits for what was never closed. Past it the rest fails with PURGE_QUEUE or PURGE_INFLIGHT.
 EXIT_TIMEOUT = 30.0
@@ -82,6 +82,7 @@ def _at_exit() -> None:
             )
     finally:
         _close_all()  # also where warnings are errors
+        end_handovers()
 
 
 atexit.register(_at_exit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +84,19 @@ class ProducerMetrics:
 
 def added(past: ProducerMetrics, now: ProducerMetrics) -> ProducerMetrics:
     """The counts of a producer and of those whose place it took: a sum, but for what says "now"."""
+    return _sum(past, now, MOMENTARY)
+
+
+def together(one: ProducerMetrics, other: ProducerMetrics) -> ProducerMetrics:
+    """The counts of two producers that are there at the same time. The statistics cannot be added up."""
+    return _sum(one, replace(other, statistics_json=None), frozenset({"statistics_json"}))
+
+
+def _sum(first: ProducerMetrics, second: ProducerMetrics, only_second: frozenset[str]) -> ProducerMetrics:
     values: dict[str, Any] = {}
     for name in (each.name for each in fields(ProducerMetrics)):
-        before, value = getattr(past, name), getattr(now, name)
-        if name in MOMENTARY:
+        before, value = getattr(first, name), getattr(second, name)
+        if name in only_second:
             values[name] = value
         elif isinstance(value, Mapping):
             values[name] = {code: before.get(code, 0) + value.get(code, 0) for code in {**before, **value}}

@@ -72,19 +72,21 @@ class Root:
         return run(["chroot", self.folder, *command]).strip()
 
 
-def fresh(suite: str, name: str) -> Root:
-    """A copy of the suite's minimal system, made the first time it is asked for."""
-    kept = BUILD / "roots" / suite
+def fresh(suite: str, name: str, architecture: str | None = None) -> Root:
+    """A copy of the suite's minimal system, made the first time it is asked for; of another architecture (Debian's name) where one is given."""
+    system = suite if architecture is None else f"{suite}-{architecture}"
+    kept = BUILD / "roots" / system
     if not (kept / ".complete").is_file():
         mirror = Apt(BUILD / "cache/apt").mirror()
         if mirror is None or shutil.which("debootstrap") is None:
             raise BuildError("this takes Debian or Ubuntu, and debootstrap: apt-get install debootstrap")
         shutil.rmtree(kept, ignore_errors=True)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        say(f"debootstrap {suite} …")
-        run(["debootstrap", "--variant=minbase", "--include=python3,python3-pip,python3-venv", suite, kept, mirror[1]])
+        say(f"debootstrap {system} …")
+        options = [] if architecture is None else [f"--arch={architecture}"]
+        run(["debootstrap", *options, "--variant=minbase", "--include=python3,python3-pip,python3-venv", suite, kept, mirror[1]])
         (kept / ".complete").touch()
-    copy = BUILD / "roots" / f"{suite}-{name}"
+    copy = BUILD / "roots" / f"{system}-{name}"
     shutil.rmtree(copy, ignore_errors=True)
     run(["cp", "-a", "--reflink=auto", kept, copy])
     for file in ("/etc/resolv.conf", "/etc/hosts"):

@@ -35,6 +35,7 @@ cdef object _Future = None              # the C type behind asyncio.Future; uvlo
 cdef object _set_result = None
 cdef object _set_exception = None
 cdef object _get_running_loop = None
+cdef object _base_is_running = None
 cdef bint _GETPID_EACH_TIME = _sys.version_info < (3, 12)
 
 cdef enum:
@@ -48,12 +49,14 @@ cdef enum:
 
 
 cdef int _know_asyncio() except -1:
-    global _Future, _set_result, _set_exception, _get_running_loop
+    global _Future, _set_result, _set_exception, _get_running_loop, _base_is_running
     if _Future is None:
         import asyncio
 
         _set_result, _set_exception = asyncio.Future.set_result, asyncio.Future.set_exception
-        _get_running_loop = asyncio.get_running_loop
+        # None, where get_running_loop() raises: outside of a loop, and from Python 3.12 on in a child forked in a loop's callback.
+        _get_running_loop = asyncio._get_running_loop
+        _base_is_running = asyncio.BaseEventLoop.is_running
         _Future = asyncio.Future
     return 0
 
@@ -253,6 +256,7 @@ cdef class AsyncProducer:
     cdef object _loop
     cdef dict _future_arguments
     cdef bint _plain_futures            # the loop's futures are asyncio.Future itself
+    cdef bint _tells_its_thread         # the loop has the attribute that is_running() looks at
     cdef int _turns_left                # sends before the next pause
     cdef int _paused                    # sends that have let others have a turn, and come next
     cdef int64_t _waiting               # sends that wait for room: others queue up behind them
@@ -275,6 +279,7 @@ cdef class AsyncProducer:
         self._loop = loop
         self._future_arguments = {"loop": loop}
         self._plain_futures = type(loop.create_future()) is _Future
+        self._tells_its_thread = getattr(type(loop), "is_running", None) is _base_is_running
         self._turns_left = LOOP_SENDS
 
     def send(self, ProducerRecord record not None, *, option=_NO_COPY):
@@ -339,10 +344,7 @@ cdef class AsyncProducer:
 
     def _check_loop(self):
         """Raise unless the calling thread runs the producer's event loop."""
-        try:
-            running = _get_running_loop()
-        except RuntimeError:
-            running = None
+        running = _get_running_loop()
         if running is not self._loop:
             if self._handle is not None and self._handle.generation != kx_fork_generation:
                 self._handle.refuse()
@@ -354,10 +356,13 @@ cdef class AsyncProducer:
     cdef bint on_its_loop(self) except -1:
         """Whether the calling thread runs the producer's loop; cheaply, for each send asks.
 
-        get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours
-        runs at all and did so in this thread when it served last, it is the one.
+        _get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours
+        runs at all and did so in this thread when it served last, it is the one. asyncio's own is_running() is a call of a Python function
+        for one attribute, which those versions will not change any more.
         """
         if _GETPID_EACH_TIME and self._handle.loop_thread == PyThread_get_thread_ident():
+            if self._tells_its_thread:
+                return self._loop._thread_id is not None
             return self._loop.is_running()
         return _get_running_loop() is self._loop
 

@@ -83,6 +83,7 @@ cdef class BatchDelivery:
     cdef int64_t open_parts         # those without all reports, and one more while the enqueueing goes on
     cdef object on_delivery
     cdef list callbacks             # add_done_callback's; None once done
+    cdef bint heard                 # somebody is to be told, who will see what failed
     cdef object finished            # threading.Event: wakes who waits
     cdef bint ended                 # every message has been reported, and on_delivery has returned
     cdef BatchDelivery next         # in Handle.completed
@@ -222,6 +223,11 @@ cdef class BatchDelivery:
         """Have `callback(batch)` called once every message has been reported: by the thread that serves the events, or at once here."""
         if not PyCallable_Check(callback):
             raise TypeError(f"callback must be callable, not {type(callback).__name__}")
+        self.heard = True
+        self._observe(callback)
+
+    def _observe(self, callback):
+        """As add_done_callback, by who only looks on: failures nobody else hears of are still logged."""
         cdef bint later = False
         with cython.critical_section(self):
             if self.callbacks is not None:
@@ -260,7 +266,7 @@ cdef class BatchDelivery:
         try:
             if self.on_delivery is not None:
                 call(handle, self.on_delivery, (self,))
-            elif self.failed and not self.callbacks:
+            elif self.failed and not self.heard:
                 _log.warning("%d of %d records of a batch to %s not delivered, and no callback to tell: %s", self.failed, self.length,
                              self.topic, self.errors()[0][1])
         except BaseException as exc:

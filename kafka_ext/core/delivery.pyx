@@ -30,6 +30,9 @@ cdef tuple _LOG_LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)
 cdef enum:
     MAX_EVENTS = 256
     MAX_MESSAGES = 8192
+    # So many callbacks at most are worth an interruption of whoever computes (include/kafka_ext/handover.h). Many come from a sender at
+    # full speed, which is better left alone for the interpreter's five milliseconds: fewer and longer turns.
+    FEW_CALLBACKS = 64
 
 
 cdef int64_t serve_here(Handle handle, int timeout_ms) except -1:
@@ -59,6 +62,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     cdef rd_kafka_event_t *event
     cdef size_t count = 0, others = 0, messages = 0, i
     cdef int64_t quiet = 0, ended = 0       # 1: batches have, which is an event too where no report came with it
+    cdef bint asked = False
     cdef kx_part *finished
 
     handle.todo_count = 0
@@ -70,6 +74,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
         handle.at_hand = NULL
         timeout_ms = 0
     event = rd_kafka_queue_poll(handle.queue, timeout_ms)
+    if event != NULL and handle.handed_over:
+        kx_handover_nap(handle.handed_over, kx_now_us())        # what comes meanwhile is served in the same turn
     while event != NULL:
         events[count] = event
         count += 1
@@ -85,7 +91,12 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
     KX_ADD(handle.delivered, quiet)     # before a batch tells that it is done: who waited for it may look
     finished = kx_parts_take_finished(&handle.parts)
     if handle.todo_count or others or handle.throttles != NULL or finished != NULL or KX_LOAD(handle.completed_count):
+        if not handle.manual and handle.todo_count <= FEW_CALLBACKS:
+            asked = True
+            kx_handover_ask()
         with gil:
+            if asked:
+                handle.handed_over = kx_now_us() if kx_handover_got() else 0
             kx_enter_callbacks()
             for i in range(handle.todo_count):
                 if i + 4 < handle.todo_count:       # made by another thread, so in another core's cache

@@ -145,6 +145,7 @@ cdef class Handle:
     cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
     cdef size_t todo_count
     cdef size_t todo_size
+    cdef int64_t handed_over        # when the last turn began, in microseconds, if somebody had to give the GIL for it; else 0
     cdef Throttle *throttles        # owned; only touched by the serving thread (and by rd_kafka_queue_poll, on that thread)
     cdef RecordMetadata spare       # reused while callbacks do not keep it
     cdef RecordMetadata reserve     # for the report for which there is no memory
@@ -606,6 +607,11 @@ cdef dict by_code(const kx_counts *counts):
         if kx_counted(counts, code):
             found[KafkaError(code).code] = kx_counted(counts, code)
     return found
+
+
+def end_handovers():
+    """The interpreter is about to end: from here on, whoever serves waits its time for the GIL."""
+    kx_handover_end()
 
 
 def in_callback():

@@ -37,6 +37,15 @@ cdef extern from "kafka_ext/counts.h" nogil:
     void kx_count(kx_counts *counts, int code) noexcept
     int64_t kx_counted(const kx_counts *counts, int code) noexcept
 
+cdef extern from "kafka_ext/handover.h" nogil:
+    int kx_handover_init() noexcept
+    void kx_handover_ask() noexcept
+    bint kx_handover_got() noexcept with gil
+    bint kx_handover_wanted() noexcept
+    void kx_handover_give() noexcept with gil
+    void kx_handover_nap(int64_t since, int64_t now) noexcept
+    void kx_handover_end() noexcept
+
 cdef extern from "kafka_ext/message.h" nogil:
     ctypedef struct kx_bytes:
         const void *data        # borrowed
@@ -71,7 +80,7 @@ cdef extern from "kafka_ext/produce.h" nogil:
                                    const kx_bytes *key, rd_kafka_headers_t *headers, int64_t timestamp, void *opaque) noexcept
 
 
-if kx_watch_forks() != 0:
+if kx_watch_forks() != 0 or kx_handover_init() != 0:
     raise ImportError("kafka_ext: pthread_atfork failed; without it a forked child could not be told from its parent")
 
 

@@ -106,6 +106,8 @@ cdef class Producer:
         if handle is None:
             handle = self.handle
         cdef int64_t deadline = -1 if timeout is None else _deadline(timeout)
+        if kx_handover_wanted():
+            kx_handover_give()
         if self._detour:
             return self._send_detour(handle, record, on_delivery, copy, action is _BLOCK, deadline)
         handle.enter()

@@ -10,6 +10,9 @@
  */
 #include "kafka_ext/columns.h"
 
+/* What the assertions in the headers of Python 3.12 and newer refer to. This program is not linked with Python, and calls nothing of it. */
+PyTypeObject PyLong_Type, PyBool_Type;
+
 /* Named by columns.h and not reached here: a column from Arrow holds no Python objects. So nothing of Python needs to be linked. */
 PyObject _Py_NoneStruct;
 

@@ -103,7 +103,6 @@ def draw(result: dict[str, Any], target: Path) -> None:
         axes[1].plot(minutes, [sample[f"memory_{owner}"] / MIB for sample in samples], linewidth=0.8, label=owner)
     axes[1].axvspan(0, WARM_UP * minutes[-1], color="#f1f3f5", label="warm-up")
     _finish(axes[1], "resident memory, MiB")
-    axes[1].legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.68), ncols=4)  # where no line is
     for field in ("threads", "descriptors"):
         axes[2].plot(minutes, [sample[field] for sample in samples], linewidth=1, label=field)
     _finish(axes[2], "threads and descriptors")
@@ -127,4 +126,5 @@ def _finish(axis: Any, title: str) -> None:
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.yaxis.set_major_formatter("{x:,.0f}")
-    axis.legend(fontsize=8, loc="lower right", ncols=4)
+    # Beside the title, where no line is.
+    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, frameon=False, ncols=8)

@@ -69,7 +69,21 @@ def start(folder, source, grace, *arguments):
     (folder / "conftest.py").write_text("import watchdog\n\ndef pytest_configure(config):\n    watchdog.pytest_configure(config)\n")
     (folder / "test_it.py").write_text("import ctypes, threading, time\nimport pytest\n" + textwrap.dedent(source))
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:kafka_ext", "--timeout", "1", *arguments, "test_it.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:kafka_ext",
+        "-p",
+        "no:asyncio",
+        "--timeout",
+        "1",
+        *arguments,
+        "test_it.py",
+    ]
     environment = os.environ | {"PYTHONPATH": str(TESTS), "KAFKA_EXT_TEST_GRACE": str(grace)}
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -78,7 +92,7 @@ def start(folder, source, grace, *arguments):
 def runs(tmp_path_factory):
     """All at once, for they wait most of the time."""
     started = {where: start(tmp_path_factory.mktemp("hangs"), source, 1) for where, source in HANGING.items()}
-    started["nowhere"] = start(tmp_path_factory.mktemp("quiet"), QUIET, 60)
+    started["nowhere"] = start(tmp_path_factory.mktemp("quiet"), QUIET, 60, "--timeout", "30")
     started["in a debugger"] = start(tmp_path_factory.mktemp("debugger"), QUIET, -0.9, "--timeout", "0")
     yield started
     for process in started.values():

@@ -1,0 +1,1 @@
+"""From send to callback: how long a record's report takes, in percentiles. `python -m benchmarks.latency`."""
