@@ -47,7 +47,7 @@ class Watchdog:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        self._arm(0)  # until the interpreter has ended
+        self._arm(self._timeout)  # for the summary, and until the interpreter has ended
 
 
 def pytest_configure(config: pytest.Config) -> None:
