@@ -39,6 +39,7 @@ class Librdkafka:
     linkage: str
     allocator: str = "system"
     one_clock: bool = False  # wheels/clock.py
+    patches: list[str] = field(default_factory=list)  # wheels/patches.py
     pinned: list[str] = field(default_factory=list)  # "openssl 3.5.7" and the like, when they are linked in too
     include_dirs: list[str] = field(default_factory=list)
     compile_args: list[str] = field(default_factory=list)
@@ -80,6 +81,7 @@ def static(prefix: Path) -> Librdkafka:
         linkage="bundled static",
         allocator=info["allocator"],
         one_clock=info["clock"],
+        patches=info["patches"],
         include_dirs=[str(prefix / "include")],
         # The archives by their paths: no search order can put others in their place.
         objects=[str(prefix / "lib" / name) for name in ("librdkafka.a", *info["archives"])],
@@ -157,6 +159,8 @@ class BuildExtension(build_ext):
         ]
         if librdkafka.pinned:
             extension.define_macros.append(("KAFKA_EXT_LIBRARIES", f'"{",".join(librdkafka.pinned)}"'))
+        if librdkafka.patches:
+            extension.define_macros.append(("KAFKA_EXT_PATCHES", f'"{",".join(librdkafka.patches)}"'))
         if librdkafka.one_clock:
             extension.define_macros.append(("KAFKA_EXT_ONE_CLOCK", "1"))
         if debug:

@@ -32,6 +32,7 @@ import allocator
 import clock
 import libraries
 import needs
+import patches
 from allocator import Mimalloc
 from console import BuildError, jobs, run, say, step, warn
 from libraries import Libraries
@@ -109,7 +110,7 @@ class Options:
             if not Path(path).expanduser().is_file():
                 raise BuildError(f"{path} is not a file; KAFKA_EXT_LIBRDKAFKA_ARCHIVE and KAFKA_EXT_MIMALLOC_ARCHIVE name release archives")
         # The other scripts decide how sources and tools are found, not what is made of them.
-        deciding = ["librdkafka.py", "allocator.py", "clock.py", *(["libraries.py"] if linked == "pinned" else [])]
+        deciding = ["librdkafka.py", "allocator.py", "clock.py", "patches.py", *(["libraries.py"] if linked == "pinned" else [])]
         scripts = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in deciding))
         return Options(
             version=LIBRDKAFKA.version,
@@ -358,6 +359,7 @@ def build(options: Options) -> Path:
         if parse_version(version) < parse_version(LIBRDKAFKA.oldest):
             raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
         mimalloc = obtain_mimalloc(options, BUILD / "mimalloc-work", BUILD / "cache")
+        mended = patches.apply(source, pinned=version == LIBRDKAFKA.version)
         linked = compile_static(source, options, pinned, log)
         one_clock = not allocator.unsupported()  # it takes the same tools
         if one_clock:
@@ -378,6 +380,7 @@ def build(options: Options) -> Path:
                     "version": version,
                     "allocator": allocated_by,
                     "clock": one_clock,
+                    "patches": mended,
                     "features": features,
                     "archives": archives,
                     "libraries": linked,

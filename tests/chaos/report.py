@@ -119,4 +119,5 @@ def _finish(axis: Any, title: str) -> None:
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     axis.yaxis.set_major_formatter("{x:,.0f}")
-    axis.legend(fontsize=8, loc="lower right", ncols=3)
+    # Beside the title, where no line is.
+    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, frameon=False, ncols=3)
