@@ -61,15 +61,25 @@ def begin_transaction(Handle handle):
 def commit_transaction(Handle handle, timeout):
     """Wait for a commit's end, having begun it unless it is under way: after a timeout or a signal it is taken up again."""
     cdef int64_t deadline = _deadline(timeout)
-    committing = handle.committing
-    if committing is None:
-        committing = _Commit()
-        start_commit(handle, committing)
-        handle.committing = committing
+    mine = _Commit()
+    # One at a time, whichever threads ask: a second one that nobody waits for would be tried again later, and commit what was begun since.
+    with cython.critical_section(handle):
+        committing = handle.committing
+        if committing is None:
+            committing = handle.committing = mine
+    if committing is mine:
+        try:
+            start_commit(handle, mine)
+        except BaseException as exc:
+            handle.committing = None
+            mine((True, exc))
+            raise
     # Not Thread.join(): up to Python 3.12 one that a signal has interrupted takes the thread for ended from then on.
     if not committing.done.wait(None if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS) / 1000.0):
         raise KafkaTimeoutError(KafkaError(RD_KAFKA_RESP_ERR__TIMED_OUT, "the commit is under way; call it again", is_retriable=True))
-    handle.committing = None
+    with cython.critical_section(handle):
+        if handle.committing is committing:
+            handle.committing = None
     failed, result = committing.outcome
     if failed:
         raise result
