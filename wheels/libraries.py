@@ -2,7 +2,7 @@
 """Build what librdkafka needs, static, into build/libraries/: OpenSSL, a curl that only speaks HTTP, zstd and zlib.
 
 A wheel has to bring them: the machine it is installed on may have none, or others. Each comes from pinned sources (sources.py), and
-nothing is patched. A second call is instant. librdkafka.py calls this under KAFKA_EXT_LIBRARIES=pinned.
+none of them is patched. A second call is instant. librdkafka.py calls this under KAFKA_EXT_LIBRARIES=pinned.
 """
 
 from __future__ import annotations
