@@ -40,8 +40,8 @@ def build_info():
     Returns:
         dict: `librdkafka` (the version that is loaded), `librdkafka_headers` (the one it was compiled against), `linkage` ("bundled
         static", "system shared"…), `allocator` (librdkafka's), `libraries` (a list such as ["openssl 3.5.7", …] of those linked in,
-        as in a wheel; empty where they are the machine's), `patches` (a list: which of librdkafka's defects are mended in it; wheels/patches.py),
-        `features` (a list: `builtin.features`), `debug` and `free_threaded`.
+        as in a wheel; empty where they are the machine's), `patches` (a list: which of librdkafka's defects are mended in it, see
+        wheels/patches.py), `features` (a list: `builtin.features`), `debug` and `free_threaded`.
     """
     cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()    # owned
     try:
