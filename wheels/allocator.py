@@ -159,8 +159,8 @@ class Mimalloc:
     def licence(self) -> Path:
         return self.source / "LICENSE"
 
-    def merge_into(self, archive: Path, log: Path) -> None:
-        """Change the names in librdkafka's archive and add mimalloc to it."""
+    def merge_into(self, archive: Path, headers: Path | None, log: Path) -> None:
+        """Change the names in librdkafka's archive and add mimalloc to it. `headers`: curl's, where they are not the machine's."""
         crossing = sorted(_imports(archive) & CROSSING)
         if crossing:
             raise BuildError(
@@ -179,5 +179,6 @@ class Mimalloc:
         objects = []
         for unit in (self.source / "src/static.c", shim):
             objects.append(work / f"mimalloc_{unit.stem}.o")
-            run([*needs.compiler(), *_flags(self.source), "-c", unit, "-o", objects[-1]], log=log)
+            include = [] if headers is None else [f"-I{headers}"]
+            run([*needs.compiler(), *_flags(self.source), *include, "-c", unit, "-o", objects[-1]], log=log)
         run(["ar", "rs", archive, *objects], log=log)

@@ -366,7 +366,7 @@ def build(options: Options) -> Path:
             clock.merge(source / "src/librdkafka.a", work, log)
         if mimalloc is not None:
             with step("mimalloc added"):
-                mimalloc.merge_into(source / "src/librdkafka.a", log)
+                mimalloc.merge_into(source / "src/librdkafka.a", pinned.prefix / "include" if pinned is not None else None, log)
         allocated_by = f"mimalloc {mimalloc.version}" if mimalloc is not None else "system"
         # Installed beside the place and moved there when it is known to be good: a prefix that is there is a prefix that works.
         fresh = work / "prefix"
