@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def open_loads(broker: EmbeddedBroker, stack: ExitStack, scale: float) -> tuple[list[loads.Load], dict[str, KafkaProducer]]:
+    logging.getLogger("kafka_ext").setLevel(logging.ERROR)  # what fails without a callback is on purpose here
     for kind in loads.ALL:
         topic = f"soak-{kind.name}"
         broker.create_topic(topic, kind.partitions)

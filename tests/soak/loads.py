@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import logging
 import threading
 import time
 import warnings
@@ -486,4 +485,3 @@ class Asynchronous(Load):
 SHARED = (Callbacks, Silent, Futures, Batches, Copies, Rich, Sync, Refused)
 OWN = (Lives, Asynchronous)
 ALL = (*SHARED, Failing, Cut, Full, *OWN)
-logging.getLogger("kafka_ext").setLevel(logging.ERROR)  # what fails without a callback is on purpose here
