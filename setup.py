@@ -149,7 +149,10 @@ class BuildExtension(build_ext):
         extension.extra_link_args += [*librdkafka.link_args, *sanitizer]
         if sys.platform == "linux":
             # Nothing of a static library may be seen from outside: another module may have loaded another librdkafka.
-            extension.extra_link_args[:0] = ["-Wl,--exclude-libs,ALL", "-Wl,--as-needed", "-Wl,--gc-sections"]
+            exports = Path("build/exports.map")
+            exports.parent.mkdir(exist_ok=True)
+            exports.write_text("{ global: PyInit__rdkafka; local: *; };\n", encoding="utf-8")
+            extension.extra_link_args[:0] = [f"-Wl,--version-script={exports}", "-Wl,--as-needed", "-Wl,--gc-sections"]
         elif sys.platform == "darwin":
             extension.extra_link_args[:0] = ["-Wl,-exported_symbol,_PyInit__rdkafka", "-Wl,-dead_strip"]
         extension.runtime_library_dirs += librdkafka.runtime_dirs
