@@ -22,7 +22,7 @@ HANGING = {
     # A main thread that does not look at signals, and has the GIL.
     "in C": """
         def test_hangs():
-            ctypes.PyDLL(None).sleep(60)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])  # it would interrupt the sleep, if not Python
             ctypes.PyDLL(None).sleep(60)
     """,
     "in a fixture's end": """
@@ -67,7 +67,7 @@ QUIET = """
 
 def start(folder, source, grace, *arguments):
     (folder / "conftest.py").write_text("import watchdog\n\ndef pytest_configure(config):\n    watchdog.pytest_configure(config)\n")
-    (folder / "test_it.py").write_text("import ctypes, threading, time\nimport pytest\n" + textwrap.dedent(source))
+    (folder / "test_it.py").write_text("import ctypes, signal, threading, time\nimport pytest\n" + textwrap.dedent(source))
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [
         sys.executable,
