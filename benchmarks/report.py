@@ -57,18 +57,37 @@ def commit() -> str:
     return git.stdout.strip() if git.returncode == 0 else ""
 
 
+@dataclass(kw_only=True)
+class Circumstances:
+    """Where, when and of what a run was, noted as it begins."""
+
+    machine: dict[str, Any] = field(default_factory=machine)
+    commit: str = field(default_factory=commit)
+    started: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
+    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
+
+    def circumstances(self) -> dict[str, Any]:
+        return {"started": self.started, "commit": self.commit, "machine": self.machine, "load_before": self.load_before}
+
+    def told(self, *paragraphs: str) -> Iterator[str]:
+        """How it was measured: this, and what else there is to say."""
+        named = "{cpu}, {cores} cores, {memory_mib} MiB; {system}; {python}".format(**self.machine)
+        yield "How it was measured"
+        for paragraph in (
+            f"{self.started}, commit {self.commit or 'unknown'}. {named}; load average before it began: {self.load_before:.2f}.",
+            *paragraphs,
+        ):
+            yield from textwrap.wrap(paragraph, 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
 @dataclass
-class Report:
+class Report(Circumstances):
     """All of one run."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     overview: dict[Job, list[Measured]] = field(default_factory=dict)
     instructions: Instructions | None = None
     notes: list[str] = field(default_factory=list)  # what was skipped or failed
-    machine: dict[str, Any] = field(default_factory=machine)
-    commit: str = field(default_factory=commit)
-    started: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
-    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
 
     @property
     def jobs(self) -> dict[Job, list[Measured]]:
@@ -101,10 +120,7 @@ class Report:
             for outcome in self.outcomes
         ]
         document = {
-            "started": self.started,
-            "commit": self.commit,
-            "machine": self.machine,
-            "load_before": self.load_before,
+            **self.circumstances(),
             "versions": self.versions,
             "settings": LIBRDKAFKA,
             "partitions": PARTITIONS,
@@ -148,11 +164,8 @@ class Report:
         yield from table(("", ""), shown)
 
     def _how(self) -> Iterator[str]:
-        machine = "{cpu}, {cores} cores, {memory_mib} MiB; {system}; {python}".format(**self.machine)
         settings = ", ".join(f"{name}={value}" for name, value in LIBRDKAFKA.items())
-        yield "How it was measured"
-        for paragraph in (
-            f"{self.started}, commit {self.commit or 'unknown'}. {machine}; load average before it began: {self.load_before:.2f}.",
+        yield from self.told(
             "; ".join(self.versions) + ".",
             "One broker for all, librdkafka's mock cluster in a process of its own on the same machine; "
             f"{PARTITIONS} partitions. {settings}; everything else as each client's default. The two that are not built on librdkafka "
@@ -165,8 +178,7 @@ class Report:
             "Peak memory is the whole process', interpreter and values included. For its case a hundred values are sent in turn, so "
             "that the queue is what is seen.",
             f"The caller's time is the median over bursts of {BURST} calls; the reports are awaited between them.",
-        ):
-            yield from textwrap.wrap(paragraph, 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        )
 
 
 def case_row(outcome: Outcome) -> tuple[str, ...]:

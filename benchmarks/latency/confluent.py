@@ -10,10 +10,10 @@ from typing import Any
 from confluent_kafka import Producer
 
 from .load import TOPIC
-from .measure import spin
+from .measure import Unpolled
 
 
-class PollingThread:
+class PollingThread(Unpolled):
     error_at = 0
 
     def __init__(self, settings: dict[str, str], on_delivery: Callable[[Any, Any], None]) -> None:
@@ -32,13 +32,3 @@ class PollingThread:
                 return
             except BufferError:  # noqa: PERF203 - the queue is full
                 time.sleep(0.001)
-
-    def sleep(self, until: int) -> None:
-        if (left := until - time.monotonic_ns()) > 0:
-            time.sleep(left / 1e9)
-
-    def compute(self, until: int) -> None:
-        spin(until)
-
-    def finish(self) -> None:
-        self.producer.flush()

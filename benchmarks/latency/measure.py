@@ -11,7 +11,7 @@ import sys
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 from typing import Any, Protocol
 
 from .load import SETTINGS, SIZE, WARM_UP, Load, waits
@@ -40,6 +40,22 @@ def spin(until: int) -> None:
     """Python code that is never done with its GIL, as that of a program at work."""
     while monotonic_ns() < until:
         pass
+
+
+class Unpolled:
+    """What all have in common whom another thread calls back for."""
+
+    producer: Any
+
+    def sleep(self, until: int) -> None:
+        if (left := until - monotonic_ns()) > 0:
+            sleep(left / 1e9)
+
+    def compute(self, until: int) -> None:
+        spin(until)
+
+    def finish(self) -> None:
+        self.producer.flush()
 
 
 def measure(kind: type[Client], load: Load, servers: str) -> array[int]:

@@ -9,10 +9,10 @@ from typing import Any
 from kafka_ext import KafkaProducer, ProducerRecord, QueueFullError
 
 from .load import TOPIC
-from .measure import spin
+from .measure import Unpolled, spin
 
 
-class EventsThread:
+class EventsThread(Unpolled):
     """The default: the events thread calls back."""
 
     error_at = 1
@@ -23,16 +23,6 @@ class EventsThread:
 
     def send(self, value: bytes) -> None:
         self.producer.send(ProducerRecord(TOPIC, value), self.on_delivery)
-
-    def sleep(self, until: int) -> None:
-        if (left := until - time.monotonic_ns()) > 0:
-            time.sleep(left / 1e9)
-
-    def compute(self, until: int) -> None:
-        spin(until)
-
-    def finish(self) -> None:
-        self.producer.flush()
 
 
 class Polled(EventsThread):

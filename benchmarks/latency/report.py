@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from ..plot import COLOURS
-from ..report import commit, machine, table
+from ..report import Circumstances, table
 from .load import CLIENTS, LOADS, PERCENTILES, SETTINGS, SIZE, Load
 
 SHOWN = (50.0, 99.0, 99.9)
@@ -23,16 +19,12 @@ LINES = {"kafka_ext": "-", "kafka_ext, polled": "--", "confluent-kafka": "-", "C
 
 
 @dataclass
-class Report:
+class Report(Circumstances):
     """All of one run: of each load and client, the PERCENTILES of each round in microseconds."""
 
     rounds: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
     versions: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    machine: dict[str, Any] = field(default_factory=machine)
-    commit: str = field(default_factory=commit)
-    started: str = field(default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"))
-    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
 
     def add(self, load: Load, client: str, latencies: list[float]) -> None:
         self.rounds.setdefault(load.name, {}).setdefault(client, []).append(latencies)
@@ -56,10 +48,7 @@ class Report:
 
     def to_json(self) -> str:
         document = {
-            "started": self.started,
-            "commit": self.commit,
-            "machine": self.machine,
-            "load_before": self.load_before,
+            **self.circumstances(),
             "versions": self.versions,
             "settings": SETTINGS,
             "loads": [asdict(load) for load in LOADS if load.name in self.rounds],
@@ -100,11 +89,8 @@ class Report:
 
     def _how(self) -> Iterator[str]:
         rounds = max((len(runs) for clients in self.rounds.values() for runs in clients.values()), default=0)
-        named = "{cpu}, {cores} cores, {memory_mib} MiB; {system}; {python}".format(**self.machine)
         settings = ", ".join(f"{name}={value}" for name, value in SETTINGS.items())
-        yield "How it was measured"
-        for paragraph in (
-            f"{self.started}, commit {self.commit or 'unknown'}. {named}; load average before it began: {self.load_before:.2f}.",
+        yield from self.told(
             "; ".join(self.versions) + ".",
             f"One broker for all, librdkafka's mock cluster in a process of its own on the same machine; one partition, {SIZE} B, "
             f"{settings}.",
@@ -113,8 +99,7 @@ class Report:
             "confluent-kafka and C by a thread that waits in poll().",
             f"{rounds} rounds, in which each client has its turn in a process of its own; figures are the medians of the rounds, ratios "
             "the medians of the rounds' ratios.",
-        ):
-            yield from textwrap.wrap(paragraph, 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        )
 
 
 def draw(report: Report, target: Path) -> None:
