@@ -10,6 +10,16 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 
+HANGING_FIXTURE = """
+        @pytest.fixture
+        def fixture():
+            yield
+            try:
+                threading.Event().wait()
+            finally:
+                threading.Event().wait()
+"""
+
 HANGING = {
     # pytest-timeout's signal arrives, and its exception is followed by another wait.
     "twice": """
@@ -25,27 +35,11 @@ HANGING = {
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])  # it would interrupt the sleep, if not Python
             ctypes.PyDLL(None).sleep(60)
     """,
-    "in a fixture's end": """
-        @pytest.fixture
-        def fixture():
-            yield
-            try:
-                threading.Event().wait()
-            finally:
-                threading.Event().wait()
-
+    "in a fixture's end": f"""{HANGING_FIXTURE}
         def test_hangs(fixture):
             pass
     """,
-    "behind a failure": """
-        @pytest.fixture
-        def fixture():
-            yield
-            try:
-                threading.Event().wait()
-            finally:
-                threading.Event().wait()
-
+    "behind a failure": f"""{HANGING_FIXTURE}
         def test_hangs(fixture):
             assert False
     """,
