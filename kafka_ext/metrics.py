@@ -94,12 +94,12 @@ def together(one: ProducerMetrics, other: ProducerMetrics) -> ProducerMetrics:
 
 def _sum(first: ProducerMetrics, second: ProducerMetrics, only_second: frozenset[str]) -> ProducerMetrics:
     values: dict[str, Any] = {}
-    for name in (each.name for each in fields(ProducerMetrics)):
-        before, value = getattr(first, name), getattr(second, name)
-        if name in only_second:
-            values[name] = value
+    for each in fields(ProducerMetrics):
+        before, value = getattr(first, each.name), getattr(second, each.name)
+        if each.name in only_second:
+            values[each.name] = value
         elif isinstance(value, Mapping):
-            values[name] = {code: before.get(code, 0) + value.get(code, 0) for code in {**before, **value}}
+            values[each.name] = {code: before.get(code, 0) + value.get(code, 0) for code in {**before, **value}}
         else:
-            values[name] = before + value
+            values[each.name] = before + value
     return ProducerMetrics(**values)

@@ -81,9 +81,10 @@ def build(machine: Machine) -> Path:
     builder.check_call("tar", "-xzf", f"/{sdist.name}")
     source = Path("/", sdist.name.removesuffix(".tar.gz"))
     # What was downloaded and verified before; the rest is downloaded in there.
-    (builder.folder / str(source)[1:] / "build/cache").mkdir(parents=True)
+    cache = builder.folder / source.relative_to("/") / "build/cache"
+    cache.mkdir(parents=True)
     for archive in (BUILD / "cache").glob("*.tar.*"):
-        shutil.copy(archive, builder.folder / str(source)[1:] / "build/cache")
+        shutil.copy(archive, cache)
     # One cache for all compilations. Names are stripped when it is linked.
     settings = {"CC": machine.compiler, "ZIG_GLOBAL_CACHE_DIR": "/zig/cache", "ZIG_LOCAL_CACHE_DIR": "/zig/cache"}
     say("librdkafka, and what it needs")
