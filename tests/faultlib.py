@@ -24,6 +24,22 @@ SCALE = float(os.environ.get("KAFKA_EXT_TEST_SCALE", "1"))
 
 PACKAGE = str(Path(kafka_ext.__file__).resolve().parents[1])
 
+# For tests of the pytest plugin: a fixture with which a producer seems to leave seven messages behind.
+LEAK = """
+import kafka_ext._rdkafka as inside
+
+@pytest.fixture
+def leak(monkeypatch):
+    counted = inside.live_objects
+    calls = []
+
+    def counting():
+        calls.append(1)
+        return counted() if len(calls) == 1 else counted() | {"messages": counted()["messages"] + 7}
+
+    monkeypatch.setattr(inside, "live_objects", counting)
+"""
+
 PREAMBLE = """
 import gc, os, signal, sys, threading, time, warnings
 from kafka_ext import *

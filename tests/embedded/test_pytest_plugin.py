@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 
 import pytest
+from faultlib import LEAK
 
 from kafka_ext.testing import EmbeddedBroker
 
@@ -101,23 +102,13 @@ def test_afterwards():
 
 
 def test_a_producer_that_leaks_is_an_error(run: Run) -> None:
-    result = run("""
-import kafka_ext._rdkafka as inside
-
-@pytest.fixture
-def leak(monkeypatch):
-    counted = inside.live_objects
-    calls = []
-
-    def counting():
-        calls.append(1)
-        return counted() if len(calls) == 1 else counted() | {"messages": counted()["messages"] + 7}
-
-    monkeypatch.setattr(inside, "live_objects", counting)
-
+    result = run(
+        LEAK
+        + """
 def test_it(leak, kafka_producer):
     pass
-""")
+"""
+    )
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*after the producer was closed there is left: 7 messages*"])
 

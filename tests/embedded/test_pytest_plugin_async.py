@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 
 import pytest
+from faultlib import LEAK
 
 pytest_plugins = ["pytester"]
 
@@ -99,22 +100,10 @@ class TestClass:
 def test_faults_left_unused_and_leaks_fail_the_test(run: Run, framework: dict[str, object], marks: str) -> None:
     result = run(
         marks
+        + LEAK
         + """
-import kafka_ext._rdkafka as inside
-
 async def test_fault(kafka_broker, async_kafka_producer):
     kafka_broker.lose_acks(2)
-
-@pytest.fixture
-def leak(monkeypatch):
-    counted = inside.live_objects
-    calls = []
-
-    def counting():
-        calls.append(1)
-        return counted() if len(calls) == 1 else counted() | {"messages": counted()["messages"] + 7}
-
-    monkeypatch.setattr(inside, "live_objects", counting)
 
 async def test_leak(leak, async_kafka_producer):
     pass
