@@ -13,9 +13,13 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         pass
     PyTypeObject *Py_TYPE(object o) noexcept
-    object PyObject_Call(object callable, object arguments, object keywords)
     void PyObject_GC_UnTrack(object o) noexcept
     int PyIter_Send(object iterator, PyObject *value, PyObject **result) except -1
+
+cdef extern from "kafka_ext/future.h":
+    Py_ssize_t kx_future_loop_at(object future, object loop) noexcept
+    object kx_future_new(PyTypeObject *type, object loop, Py_ssize_t loop_at)
+    void kx_future_shown(object future) noexcept
 
 cdef extern from *:
     """
@@ -44,6 +48,8 @@ cdef enum:
     LOOP_MESSAGES = 1024
     # Sends that go through one after the other before the task lets others have a turn: an `await` that need not wait does not.
     LOOP_SENDS = 256
+    # Futures made the short way before the loop is asked again for one of its own: whether it is in debug mode by now.
+    LOOP_FUTURES = 256
     PYGEN_RETURN = 0
     PYGEN_NEXT = 1
 
@@ -142,10 +148,16 @@ cdef int64_t answer_some(Handle handle) noexcept:
     cdef (const rd_kafka_message_t *)[128] batch          # borrowed: the event owns them
     cdef kx_part *part = NULL
     cdef kx_part *of_message
+    cdef int64_t[128] latencies
     cdef int64_t answered = 0
     cdef size_t i
     cdef rd_kafka_event_t *event = handle.at_hand
     cdef size_t n = rd_kafka_event_message_array(event, batch, 128)
+    # One reading of the clock for all of them. Nothing but this happens while it stands still, Python least of all.
+    kafka_ext_clock_stop()
+    for i in range(n):
+        latencies[i] = rd_kafka_message_latency(batch[i])
+    kafka_ext_clock_go()
     for i in range(n):
         if kx_opaque_is_part(batch[i]._private):
             of_message = kx_part_report(&handle.parts, batch[i])
@@ -161,9 +173,11 @@ cdef int64_t answer_some(Handle handle) noexcept:
             continue
         if i + 4 < n:                       # made by another thread, so in another core's cache
             __builtin_prefetch(kx_message_of(batch[i + 4]._private))
+        handle.latency = latencies[i]
         report(handle, batch[i])
         if handle.generation != kx_fork_generation:
             return <int64_t>n
+    handle.latency = LATENCY_NOW
     kx_part_answered(&handle.parts, part, answered)
     handle.at_hand_answered += <int64_t>n
     if rd_kafka_event_message_count(event) == 0:
@@ -189,7 +203,7 @@ cdef int answer(Handle handle, const rd_kafka_message_t *message, kx_message *ke
             metadata._topic = <object>rd_kafka_topic_opaque(message.rkt)
             metadata._record_id = <object>kept.id if kept.id != NULL else None
             metadata._headers = <object>kept.headers if kept.headers != NULL else None
-            metadata.settle()
+            metadata.settle(handle.latency)
             if kept.id == NULL and kept.headers == NULL:
                 PyObject_GC_UnTrack(metadata)       # it is in no cycle, for it refers to a str alone: one object less to look at
             outcome = metadata
@@ -217,6 +231,7 @@ cdef bint resolve(object future, object outcome, bint failed) except -1:
     """Give `future` its outcome; False when it has one already, having been cancelled. Its callbacks run in the loop's next turn."""
     cdef PyObject *arguments[2]
     cdef PyObject *result
+    kx_future_shown(future)
     arguments[0] = <PyObject *>future
     arguments[1] = <PyObject *>outcome
     result = PyObject_Vectorcall(_set_exception if failed else _set_result, arguments, 2, NULL)
@@ -254,8 +269,8 @@ cdef class AsyncProducer:
     cdef Producer _producer             # None until the constructor is through
     cdef Handle _handle
     cdef object _loop
-    cdef dict _future_arguments
-    cdef bint _plain_futures            # the loop's futures are asyncio.Future itself
+    cdef Py_ssize_t _loop_at            # where an asyncio.Future has its loop; 0: the loop makes its futures, for it has others
+    cdef int _futures_left              # until the loop is asked again
     cdef bint _tells_its_thread         # the loop has the attribute that is_running() looks at
     cdef int _turns_left                # sends before the next pause
     cdef int _paused                    # sends that have let others have a turn, and come next
@@ -277,8 +292,6 @@ cdef class AsyncProducer:
         self._producer = producer
         self._handle = handle
         self._loop = loop
-        self._future_arguments = {"loop": loop}
-        self._plain_futures = type(loop.create_future()) is _Future
         self._tells_its_thread = getattr(type(loop), "is_running", None) is _base_is_running
         self._turns_left = LOOP_SENDS
 
@@ -367,8 +380,14 @@ cdef class AsyncProducer:
         return _get_running_loop() is self._loop
 
     cdef object _new_future(self):
-        if self._plain_futures:
-            return PyObject_Call(_Future, (), self._future_arguments)
+        if self._futures_left == 0:
+            self._futures_left = LOOP_FUTURES
+            future = self._loop.create_future()
+            self._loop_at = kx_future_loop_at(future, self._loop) if type(future) is _Future else 0
+            return future
+        self._futures_left -= 1
+        if self._loop_at:
+            return kx_future_new(<PyTypeObject *>_Future, self._loop, self._loop_at)
         return self._loop.create_future()
 
     cdef int _enqueue_now(self, ProducerRecord record, object on_delivery, bint copy) except? -9999:

@@ -78,6 +78,8 @@ cdef extern from "kafka_ext/message.h" nogil:
 cdef extern from "kafka_ext/produce.h" nogil:
     rd_kafka_resp_err_t kx_produce(rd_kafka_t *rk, rd_kafka_topic_t *topic, int32_t partition, bint copy, const kx_bytes *value,
                                    const kx_bytes *key, rd_kafka_headers_t *headers, int64_t timestamp, void *opaque) noexcept
+    void kafka_ext_clock_stop() noexcept
+    void kafka_ext_clock_go() noexcept
 
 
 if kx_watch_forks() != 0 or kx_handover_init() != 0:

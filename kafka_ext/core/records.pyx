@@ -193,6 +193,10 @@ cdef str _shorten(object value):
     return text if len(text) <= 80 else f"{text[:60]}… <{type(value).__name__}>"
 
 
+cdef enum:
+    LATENCY_NOW = -2        # librdkafka is to be asked for it
+
+
 @cython.final
 @cython.freelist(64)
 cdef class RecordMetadata:
@@ -234,8 +238,11 @@ cdef class RecordMetadata:
     def __init__(self):
         raise TypeError("a RecordMetadata is made by the producer only")
 
-    cdef int settle(self) except -1:
-        """Copy what is wanted of the message, while it is there. Called with the GIL, before the event is destroyed."""
+    cdef int settle(self, int64_t latency=LATENCY_NOW) except -1:
+        """Copy what is wanted of the message, while it is there. Called with the GIL, before the event is destroyed.
+
+        `latency`, where it has been found out already: librdkafka reads the clock for it.
+        """
         cdef const rd_kafka_message_t *message = self.message
         cdef rd_kafka_timestamp_type_t timestamp_type
         if message == NULL:
@@ -246,7 +253,7 @@ cdef class RecordMetadata:
         self._value_size = message.len
         self._timestamp = rd_kafka_message_timestamp(message, &timestamp_type)
         self._timestamp_type = timestamp_type
-        self._latency = rd_kafka_message_latency(message)
+        self._latency = rd_kafka_message_latency(message) if latency == LATENCY_NOW else latency
         self._status = rd_kafka_message_status(message)
         self._broker_id = rd_kafka_message_broker_id(message)
         self.message = NULL

@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 import warnings
+import weakref
 
 import pytest
 from faultlib import run_program
@@ -68,6 +69,83 @@ def started_threads():
 
 
 # ---------------------------------------------------------------------- sending
+
+
+def test_each_future_is_as_new_as_one_that_the_loop_makes(run, kafka_broker):
+    """include/kafka_ext/future.h makes them without their constructor."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        wanted = loop.create_future()
+        async with AsyncKafkaProducer(kafka_broker.config(), linger_ms=50) as producer:
+            futures = [await producer.send(ProducerRecord("orders", b"value")) for _ in range(600)]
+            shown = ("_state", "_callbacks", "_result", "_exception", "_log_traceback", "_asyncio_future_blocking", "_source_traceback")
+            for future in futures:
+                assert type(future) is type(wanted)
+                assert future.get_loop() is loop
+                assert [getattr(future, name) for name in shown] == [getattr(wanted, name) for name in shown]
+                assert not future.done()
+            futures[0].note = weakref.ref(futures[0])  # has a place for attributes, and for weak references
+            called = []
+            futures[1].add_done_callback(called.append)
+            assert futures[2].cancel()
+            with pytest.raises(asyncio.InvalidStateError):
+                futures[3].result()
+            await asyncio.wait(futures)
+            assert called == [futures[1]]
+            assert futures[0].note() is futures[0]
+            assert futures[2].cancelled()
+            assert all(future.result().latency >= 0 for future in futures if future is not futures[2])
+            with pytest.raises(asyncio.InvalidStateError):
+                futures[4].set_result(None)
+
+    run(main)
+
+
+def test_a_future_that_only_refers_to_itself_is_collected(run, kafka_broker):
+    """Out of the collector's sight while the record is in flight, it is in it again afterwards."""
+
+    async def main():
+        async with AsyncKafkaProducer(kafka_broker.config()) as producer:
+            futures = [await producer.send(ProducerRecord("orders", b"value", id=[i])) for i in range(300)]
+            cancelled = await producer.send(ProducerRecord("orders", b"value"))
+            cancelled.cancel()
+            gone = []
+            for i, future in enumerate(futures):
+                assert (await future).record_id == [i]
+                future.itself = future
+                gone.append(weakref.ref(future))
+            await producer.flush()
+            cancelled.itself = cancelled
+            gone.append(weakref.ref(cancelled))
+            futures.clear()
+            del future, cancelled
+            await asyncio.sleep(0)  # the loop's callback at hand is the one of the future that was waited for last
+            gc.collect()
+            assert [reference() for reference in gone] == [None] * 301
+
+    run(main)
+
+
+def test_a_future_made_while_the_loop_debugs_says_where(run, kafka_broker):
+    """Also where debugging begins and ends meanwhile, within 256 futures."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with AsyncKafkaProducer(kafka_broker.config()) as producer:
+
+            async def told(count):
+                futures = [await producer.send(ProducerRecord("orders", b"value")) for _ in range(count)]
+                await asyncio.gather(*futures)
+                return [future._source_traceback is not None for future in futures]
+
+            assert not any(await told(10))
+            loop.set_debug(True)
+            assert all((await told(300))[257:])
+            loop.set_debug(False)
+            assert not any((await told(300))[257:])
+
+    run(main)
 
 
 def test_a_future_after_back_pressure_and_its_metadata(run, kafka_broker):
