@@ -396,35 +396,31 @@ class KafkaProducer(Producer):
 
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
-            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer.
+            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer; CONFLICT: an
+                `abort_transaction` that ran out of time is under way; call that again.
 
         Source: rd_kafka_commit_transaction().
         """
         deadline = _Deadline(timeout)
         self._flush_for_transaction("commit_transaction", deadline)
-        self._end_transaction(_rdkafka.commit_transaction, deadline)
+        self._end_transaction(True, deadline)
 
     def abort_transaction(self, timeout: float | None = None) -> None:
-        """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Raises as `commit_transaction`.
+        """Drop the transaction; its records that are still here fail with PURGE_QUEUE.
+
+        Raises as `commit_transaction`; CONFLICT where it is a commit that is under way.
 
         Source: rd_kafka_abort_transaction().
         """
         deadline = _Deadline(timeout)
         self.handle.check_not_in_callback("abort_transaction")
-        self._end_transaction(_rdkafka.abort_transaction, deadline)
+        self._end_transaction(False, deadline)
 
-    def _end_transaction(self, call: Callable[[Handle, float | None], object], deadline: _Deadline) -> None:
-        # librdkafka waits in here for the reports of what is in flight, but serves none: without an events thread it takes turns with
-        # serving. (Purging what is in flight instead would leave a hole in the sequence numbers and fail the next transaction.)
+    def _end_transaction(self, commits: bool, deadline: _Deadline) -> None:
+        # librdkafka waits for the reports of what is in flight, but serves none: without an events thread, this one does meanwhile.
+        # (Purging what is in flight instead would leave a hole in the sequence numbers and fail the next transaction.)
         handle = self.handle
-        while True:
-            try:
-                call(handle, min(deadline.remaining(), 0.02) if handle.manual else deadline.left())
-                break
-            except KafkaTimeoutError as exc:
-                if not handle.manual or not exc.error.is_retriable or deadline.expired():
-                    raise
-                handle.poll(0.0)  # what callbacks raise is kept for the end
+        _rdkafka.end_transaction(handle, commits, deadline.left())
         _raise_all(handle.take_raised())
 
     def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
