@@ -112,8 +112,7 @@ class EmbeddedBroker:
             raise ValueError(f"isolation must be 'thread' or 'process', not {isolation!r}")
         self._isolation = isolation
         if topics is None:
-            # "orders" is what a client gets by asking for it; not made before, so that create_topic("orders", 1) is still possible.
-            topics = {} if auto_create_topics else {"orders": 4}
+            topics = {"orders": 4}
         self._cluster = (ProcessCluster if isolation == "process" else Cluster)(self._brokers, _checked_topics(topics))
         self._bootstrap_servers = self._cluster.bootstrap_servers
         self._closed = False
