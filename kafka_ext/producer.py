@@ -552,6 +552,7 @@ class KafkaProducer(Producer):
 def property_in_force(handle: Handle, given: Properties, name: str) -> str | None:
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, not {type(name).__name__}")
+    handle.check_usable()
     if name in OWN_NAMES and not (name == "partitioner" and isinstance(given.get(name, ""), str)):
         value = given.get(name, "false" if name == "enable.manual.events.poll" else None)
         return value if value is None or isinstance(value, str) else repr(value)

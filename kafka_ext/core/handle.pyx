@@ -207,8 +207,7 @@ cdef class Handle:
             rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, sizeof(errstr))
         if rk == NULL:
             rd_kafka_conf_destroy(conf)     # a refused conf stays the caller's
-            raise InvalidConfigError(
-                KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, (<bytes>errstr).decode("utf-8", "replace")))
+            raise refused_conf(errstr, settings)
         self.rk = rk
         self.queue = rd_kafka_queue_get_main(rk)
         rd_kafka_set_log_queue(rk, self.queue)
