@@ -178,7 +178,7 @@ class AsyncKafkaProducer(AsyncProducer):
         CancelledError is what was sent.
         """
         self._usable()
-        if self._topic_needs_partitions(partitions):
+        if self._topic_needs_partitions(partitions if isinstance(partitions, int) else None):  # what is null is left to the partitioner
             await self._know_partitions(ProducerRecord(topic))
         started = _rdkafka.start_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option)
         return await self._drive(*started)
@@ -201,7 +201,7 @@ class AsyncKafkaProducer(AsyncProducer):
         A stream is read chunk by chunk, on the loop's thread: what makes the chunks should have them ready.
         """
         self._usable()
-        if self._topic_needs_partitions(partition):
+        if self._topic_needs_partitions(None):
             await self._know_partitions(ProducerRecord(topic))
         started = _rdkafka.start_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option)
         return await self._drive(*started)

@@ -746,6 +746,9 @@ def test_a_partitioner_written_in_python(run, kafka_broker):
             assert [(await future).partition for future in futures] == [0, 1, 2, 3] * 2
             batch = await (await producer.send_batch("wide", [b"v"] * 4, keys=[b"3", b"2", b"1", b"0"]))
             assert list(batch.partitions) == [3, 2, 1, 0]
+            kafka_broker.create_topic("new", 4)
+            batch = await (await producer.send_batch("new", [b"v"] * 2, keys=[b"3", b"2"], partitions=[None, 0]))
+            assert list(batch.partitions) == [3, 0]
 
     run(main)
 
