@@ -148,8 +148,8 @@ def start_ending(Handle handle, bint commits, tell):
     Not in slices: where the first step of a call that is taken up again (begin_commit, begin_abort) is not answered by librdkafka's main
     thread within the call's timeout, librdkafka forgets which call it was, and gives the answers to whichever steps wait by then. Of a
     commit it takes the coordinator's answer for that of an abort, and ends the process with "Invalid transaction state transition"
-    (rd_kafka_txn_endtxn_complete; tests/embedded/commit_slices.c shows it). An abort gets STATE, and the next begin_transaction is told that
-    it is done before it is (rd_kafka_txn_curr_api_set_result; tests/embedded/test_transactions.py). All of 2.14.2.
+    (rd_kafka_txn_endtxn_complete; tests/embedded/commit_slices.c shows it). An abort gets STATE, or the next begin_transaction is told that
+    it is done before it is (rd_kafka_txn_curr_api_set_result). All of 2.14.2.
     """
     return start_aside(handle, tell, _end, handle, commits)
 
