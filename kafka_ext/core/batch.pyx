@@ -549,6 +549,8 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
     if headers is not None:
         same_headers, each_headers = _batch_headers(headers, column.length)
     if ids is not None:
+        if not hasattr(ids, "__len__"):
+            raise TypeError(f"ids must be a sequence, one for each value, not {type(ids).__name__}")
         _check_lengths(column.length, len(ids), "ids")
     if producer._partitioner is not None and _leaves_some(partition_numbers):
         partition_numbers = _chosen_partitions(producer, handle, known, key_column, column.length, partition_numbers, may_wait, deadline)
@@ -627,7 +629,7 @@ cdef tuple _batch_headers(object headers, int64_t length):
     """`(the same for all, None)` or `(None, one for each)`."""
     if isinstance(headers, _Mapping):
         return _checked_headers(headers), None
-    if isinstance(headers, (str, bytes, bytearray)):
+    if isinstance(headers, (str, bytes, bytearray)) or not hasattr(headers, "__iter__"):
         raise TypeError(f"headers must be (name, value) pairs or a sequence of such lists, not {type(headers).__name__}")
     rows = list(headers)
     cdef list each = []
