@@ -39,9 +39,8 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
+from .known import Known, checked_metadata, metadata_failure
 from .metadata import BrokerMetadata
-from .metrics import ProducerMetrics
-from .producer import checked_metadata, metadata_failure, property_in_force
 from .properties import CALLBACKS, MANUAL_POLL, OWN_NAMES, Properties, invalid, resolve
 from .transactions import group_of, offset_rows
 
@@ -64,7 +63,7 @@ INIT_SLICE_MS = 2
 PARTITIONS_TIMEOUT = 10.0
 
 
-class AsyncKafkaProducer(AsyncProducer):
+class AsyncKafkaProducer(AsyncProducer, Known):
     """Writes records to Kafka from an event loop. One is enough for a loop; any number of its tasks can use it.
 
     Args:
@@ -86,7 +85,7 @@ class AsyncKafkaProducer(AsyncProducer):
     run in a thread that lives as long as the call.
     """
 
-    _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
+    _unpicklable = "an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties"
 
     def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         self._properties = Properties(properties, **keywords)
@@ -450,45 +449,9 @@ class AsyncKafkaProducer(AsyncProducer):
             raise metadata_failure(exc, timeout) from exc
         return checked_metadata(found, topic)
 
-    @property
-    def properties(self) -> Properties:
-        """The properties as given, as a copy; secrets are masked in its `repr`."""
-        if self.handle.forked:
-            self.handle.check_usable()
-        return self._properties.copy()
-
-    def get_property(self, name: str) -> str | None:
-        """The value in force of any property, as librdkafka spells it (rd_kafka_conf_get); None where it has none.
-
-        Raises:
-            InvalidConfigError: there is no property of this name.
-        """
-        return property_in_force(self.handle, self._properties, name)
-
-    def metrics(self) -> ProducerMetrics:
-        """The producer's counters now. Cheap, and can be called from any thread, also after `aclose`."""
-        if self.handle.forked:
-            self.handle.check_usable()
-        return ProducerMetrics(*self.handle.counters())
-
-    def fatal_error(self) -> KafkaError | None:
-        """The fatal error that ended this producer's work, or None while it can work (rd_kafka_fatal_error)."""
-        self.handle.check_usable()
-        return self.handle.fatal_error()
-
     def _usable(self) -> None:
         self.handle.check_usable()
         self._check_loop()
-
-    def __repr__(self) -> str:
-        handle = self._handle_or_none()
-        state = "unusable" if handle is None else "forked" if handle.forked else "closed" if handle.closing else "open"
-        return f"<AsyncKafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties"
-        )
 
 
 class _Server:
