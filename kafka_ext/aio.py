@@ -334,12 +334,17 @@ class AsyncKafkaProducer(AsyncProducer, Known):
     async def begin_transaction(self) -> None:
         """Begin a transaction: what is sent from here on, by any task, belongs to it.
 
+        Waits for an abort that goes on because the task that asked for it was cancelled.
+
         Raises:
             KafkaException: `init_transactions` has not been called, a transaction is open, or the producer has been fenced.
 
         Source: rd_kafka_begin_transaction().
         """
         self._usable()
+        if self._ending is not None and not self._ending[0]:
+            await asyncio.wait({self._ending[1]})
+            self._usable()
         _rdkafka.begin_transaction(self.handle)
         self._ending = None  # one that nobody waited for any more, and that is over
 

@@ -862,6 +862,25 @@ def test_what_is_ended_one_way_is_not_ended_the_other(run, ends, other):
     run(main)
 
 
+def test_a_transaction_in_a_scope_that_is_cancelled_is_aborted_and_the_next_can_begin(run, kafka_broker):
+    """anyio cancels whatever a cancelled scope awaits, the abort included, which goes on by itself."""
+
+    async def main():
+        async with AsyncKafkaProducer(kafka_broker.config(transactional_id="one")) as producer:
+            await producer.init_transactions(30)
+            for _ in range(3):
+                with anyio.move_on_after(0.01):
+                    async with producer.transaction():
+                        future = await producer.send(ProducerRecord("orders", b"dropped"))
+                        await anyio.sleep(30)
+                async with producer.transaction():
+                    await producer.send_and_wait(ProducerRecord("orders", b"kept"))
+                assert future.done()
+            assert future.exception() is None or future.exception().error == ErrorCode.PURGE_QUEUE
+
+    run(main)
+
+
 def test_transactions_without_a_coordinator_time_out(run):
     async def main():
         async with AsyncKafkaProducer(
