@@ -39,9 +39,8 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
+from .known import Known, checked_metadata, metadata_failure
 from .metadata import BrokerMetadata
-from .metrics import ProducerMetrics
-from .producer import checked_metadata, metadata_failure, property_in_force
 from .properties import CALLBACKS, MANUAL_POLL, OWN_NAMES, Properties, invalid, resolve
 from .transactions import group_of, offset_rows
 
@@ -56,15 +55,15 @@ T = TypeVar("T")
 # seconds, a flush has it wait for a millisecond of each such interval.
 LINGER_WORTH_A_NUDGE = 0.02
 
-# One of librdkafka's transaction calls waits so long, in milliseconds, on the loop's thread. It is long enough for the part that librdkafka
-# cannot take up again, which its main thread answers in microseconds, and too short for others to notice.
-TRANSACTION_SLICE_MS = 2
+# rd_kafka_init_transactions() waits so long, in milliseconds, on the loop's thread, each time it is asked: too short for others to notice.
+# (It can be taken up again at any moment: nothing but the producer id answers its first step, and the second has no timeout; 2.14.2.)
+INIT_SLICE_MS = 2
 
 # How long a partitioner written in Python waits to learn how many partitions a topic has, in seconds; as the synchronous producer.
 PARTITIONS_TIMEOUT = 10.0
 
 
-class AsyncKafkaProducer(AsyncProducer):
+class AsyncKafkaProducer(AsyncProducer, Known):
     """Writes records to Kafka from an event loop. One is enough for a loop; any number of its tasks can use it.
 
     Args:
@@ -82,11 +81,11 @@ class AsyncKafkaProducer(AsyncProducer):
 
     `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was
     given, by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up
-    again (`fetch_broker_metadata`, `commit_transaction`, `send_offsets_to_transaction`, the end of a closed producer) run in a thread that
-    lives as long as the call.
+    again (`fetch_broker_metadata`, `commit_transaction`, `abort_transaction`, `send_offsets_to_transaction`, the end of a closed producer)
+    run in a thread that lives as long as the call.
     """
 
-    _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
+    _unpicklable = "an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties"
 
     def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         self._properties = Properties(properties, **keywords)
@@ -100,7 +99,7 @@ class AsyncKafkaProducer(AsyncProducer):
         self._loop_ = loop
         self._turnstile = asyncio.Lock()  # of those who wait for room, the first goes to the gate
         self._closer: asyncio.Task[None] | None = None
-        self._committing: asyncio.Future[Any] | None = None
+        self._ending: tuple[bool, asyncio.Future[Any]] | None = None  # of a transaction: whether it is a commit, and the outcome
         callbacks: dict[str, Callable[..., Any]] = {}
         handle = Handle(settings.librdkafka, callbacks, True, OWN_NAMES)
         for name in CALLBACKS & settings.callbacks.keys():
@@ -178,7 +177,7 @@ class AsyncKafkaProducer(AsyncProducer):
         CancelledError is what was sent.
         """
         self._usable()
-        if self._topic_needs_partitions(partitions):
+        if self._topic_needs_partitions(partitions if isinstance(partitions, int) else None):  # what is null is left to the partitioner
             await self._know_partitions(ProducerRecord(topic))
         started = _rdkafka.start_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option)
         return await self._drive(*started)
@@ -201,7 +200,7 @@ class AsyncKafkaProducer(AsyncProducer):
         A stream is read chunk by chunk, on the loop's thread: what makes the chunks should have them ready.
         """
         self._usable()
-        if self._topic_needs_partitions(partition):
+        if self._topic_needs_partitions(None):
             await self._know_partitions(ProducerRecord(topic))
         started = _rdkafka.start_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option)
         return await self._drive(*started)
@@ -318,10 +317,24 @@ class AsyncKafkaProducer(AsyncProducer):
 
         Source: rd_kafka_init_transactions().
         """
-        await self._in_slices("init_transactions", _rdkafka.deadline(timeout))
+        deadline = _rdkafka.deadline(timeout)
+        pause = 0.002
+        while True:
+            self._usable()
+            # librdkafka goes on with it in the background: it is asked again and again, hardly waiting.
+            error = _rdkafka.transaction_slice(self.handle, "init_transactions", INIT_SLICE_MS)
+            if error is None:
+                return
+            # What it says of a coordinator that is not there yet is what it would say at the end of a longer timeout.
+            if not error.is_retriable or error.is_fatal or _rdkafka.seconds_until(deadline) == 0.0:
+                raise _rdkafka.exception_for(error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
 
     async def begin_transaction(self) -> None:
         """Begin a transaction: what is sent from here on, by any task, belongs to it.
+
+        Waits for an abort that goes on because the task that asked for it was cancelled.
 
         Raises:
             KafkaException: `init_transactions` has not been called, a transaction is open, or the producer has been fenced.
@@ -329,15 +342,19 @@ class AsyncKafkaProducer(AsyncProducer):
         Source: rd_kafka_begin_transaction().
         """
         self._usable()
+        if self._ending is not None and not self._ending[0]:
+            await asyncio.wait({self._ending[1]})
+            self._usable()
         _rdkafka.begin_transaction(self.handle)
-        self._committing = None  # one that nobody waited for any more, and that is over
+        self._ending = None  # one that nobody waited for any more, and that is over
 
     async def commit_transaction(self, timeout: float | None = None) -> None:
         """Wait for every record's report and commit. Cancelled, librdkafka goes on with it: call it again to see the end.
 
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
-            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer.
+            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer; CONFLICT: an
+                `abort_transaction` that ran out of time is under way; call that again.
 
         Source: rd_kafka_commit_transaction().
         """
@@ -346,46 +363,29 @@ class AsyncKafkaProducer(AsyncProducer):
         if not await self._server.drained(deadline):
             message = "commit_transaction: records are still outstanding"
             raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], message, is_retriable=True))
-        committing = self._committing
-        if committing is None:
-            committing = self._committing = _start_in_thread(self._loop_, lambda tell: _rdkafka.start_commit(self.handle, tell))
-        await asyncio.wait({committing}, timeout=_rdkafka.seconds_until(deadline))
-        if not committing.done():
-            message = "the commit is under way; call it again"
-            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], message, is_retriable=True))
-        if self._committing is committing:
-            self._committing = None
-        committing.result()
+        await self._end_transaction(True, deadline)
 
     async def abort_transaction(self, timeout: float | None = None) -> None:
-        """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Raises as `commit_transaction`.
+        """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Cancelled, librdkafka goes on with it.
 
-        Source: rd_kafka_abort_transaction().
+        Raises as `commit_transaction`; CONFLICT where it is a commit that is under way. Source: rd_kafka_abort_transaction().
         """
-        await self._in_slices("abort_transaction", _rdkafka.deadline(timeout))
+        self._usable()
+        await self._end_transaction(False, _rdkafka.deadline(timeout))
 
-    async def _in_slices(self, call: str, deadline: int) -> None:
-        """One of the calls that librdkafka goes on with in the background: it is asked again and again, hardly waiting."""
-        pause = 0.002
-        resumed = False
-        while True:
-            self._usable()
-            error = _rdkafka.transaction_slice(self.handle, call, TRANSACTION_SLICE_MS)
-            if error is None:
-                return
-            # What init_transactions says of a coordinator that is not there yet is what it would say at the end of a longer timeout.
-            again = error.code == ErrorCode["TIMED_OUT"] and error.is_retriable
-            again = again or (call == "init_transactions" and error.is_retriable and not error.is_fatal)
-            # librdkafka's main thread may answer an abort's first step (begin_abort) after its slice is over. The result goes to whichever
-            # step waits by then (rd_kafka_txn_curr_api_set_result): the next slice takes it for that of the whole abort, acknowledges what
-            # is still under way, and gets STATE. The abort itself goes on; taken up once more, it is waited for. init_transactions has no
-            # such step: nothing but the producer id answers its first one, and the second has no timeout (2.14.2).
-            again = again or (call == "abort_transaction" and resumed and error.code == ErrorCode["STATE"] and pause < 1.0)
-            if not again or _rdkafka.seconds_until(deadline) == 0.0:
-                raise _rdkafka.exception_for(error)
-            resumed = True
-            await asyncio.sleep(min(pause, 0.05))
-            pause *= 2 if error.code == ErrorCode["STATE"] or pause < 0.05 else 1
+    async def _end_transaction(self, commits: bool, deadline: int) -> None:
+        ending = self._ending
+        if ending is None or (ending[0] != commits and ending[1].done()):
+            outcome = _start_in_thread(self._loop_, lambda tell: _rdkafka.start_ending(self.handle, commits, tell))
+            ending = self._ending = commits, outcome
+        elif ending[0] != commits:
+            raise _rdkafka.conflict(ending[0])
+        await asyncio.wait({ending[1]}, timeout=_rdkafka.seconds_until(deadline))
+        if not ending[1].done():
+            raise _rdkafka.ending_under_way(commits)
+        if self._ending is ending:
+            self._ending = None
+        ending[1].result()
 
     async def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
         """Commit a consumer's offsets with the transaction. Arguments as `KafkaProducer.send_offsets_to_transaction`.
@@ -454,45 +454,9 @@ class AsyncKafkaProducer(AsyncProducer):
             raise metadata_failure(exc, timeout) from exc
         return checked_metadata(found, topic)
 
-    @property
-    def properties(self) -> Properties:
-        """The properties as given, as a copy; secrets are masked in its `repr`."""
-        if self.handle.forked:
-            self.handle.check_usable()
-        return self._properties.copy()
-
-    def get_property(self, name: str) -> str | None:
-        """The value in force of any property, as librdkafka spells it (rd_kafka_conf_get); None where it has none.
-
-        Raises:
-            InvalidConfigError: there is no property of this name.
-        """
-        return property_in_force(self.handle, self._properties, name)
-
-    def metrics(self) -> ProducerMetrics:
-        """The producer's counters now. Cheap, and can be called from any thread, also after `aclose`."""
-        if self.handle.forked:
-            self.handle.check_usable()
-        return ProducerMetrics(*self.handle.counters())
-
-    def fatal_error(self) -> KafkaError | None:
-        """The fatal error that ended this producer's work, or None while it can work (rd_kafka_fatal_error)."""
-        self.handle.check_usable()
-        return self.handle.fatal_error()
-
     def _usable(self) -> None:
         self.handle.check_usable()
         self._check_loop()
-
-    def __repr__(self) -> str:
-        handle = self._handle_or_none()
-        state = "unusable" if handle is None else "forked" if handle.forked else "closed" if handle.closing else "open"
-        return f"<AsyncKafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties"
-        )
 
 
 class _Server:

@@ -29,7 +29,8 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
-from .properties import OWN_NAMES, Properties, invalid, resolve
+from .known import Known, checked_metadata, metadata_failure
+from .properties import OWN_NAMES, Properties, resolve
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -37,12 +38,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .metadata import BrokerMetadata
-    from .metrics import ProducerMetrics
 
 DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
 
 
-class KafkaProducer(Producer):
+class KafkaProducer(Producer, Known):
     """Writes records to Kafka. Thread-safe; one is enough for a process.
 
     Args:
@@ -64,7 +64,10 @@ class KafkaProducer(Producer):
     Close it, or use it as a context manager. One that is only dropped still delivers what it was given, and warns (ResourceWarning).
     """
 
-    _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
+    _unpicklable = (
+        "a KafkaProducer cannot be pickled: it is threads and connections. Send a KafkaSink(properties, topic) in its place, which "
+        "makes one in each process, or make one there yourself"
+    )
 
     def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         self._properties = Properties(properties, **keywords)
@@ -396,35 +399,31 @@ class KafkaProducer(Producer):
 
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
-            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer.
+            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer; CONFLICT: an
+                `abort_transaction` that ran out of time is under way; call that again.
 
         Source: rd_kafka_commit_transaction().
         """
         deadline = _Deadline(timeout)
         self._flush_for_transaction("commit_transaction", deadline)
-        self._end_transaction(_rdkafka.commit_transaction, deadline)
+        self._end_transaction(True, deadline)
 
     def abort_transaction(self, timeout: float | None = None) -> None:
-        """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Raises as `commit_transaction`.
+        """Drop the transaction; its records that are still here fail with PURGE_QUEUE.
+
+        Raises as `commit_transaction`; CONFLICT where it is a commit that is under way.
 
         Source: rd_kafka_abort_transaction().
         """
         deadline = _Deadline(timeout)
         self.handle.check_not_in_callback("abort_transaction")
-        self._end_transaction(_rdkafka.abort_transaction, deadline)
+        self._end_transaction(False, deadline)
 
-    def _end_transaction(self, call: Callable[[Handle, float | None], object], deadline: _Deadline) -> None:
-        # librdkafka waits in here for the reports of what is in flight, but serves none: without an events thread it takes turns with
-        # serving. (Purging what is in flight instead would leave a hole in the sequence numbers and fail the next transaction.)
+    def _end_transaction(self, commits: bool, deadline: _Deadline) -> None:
+        # librdkafka waits for the reports of what is in flight, but serves none: without an events thread, this one does meanwhile.
+        # (Purging what is in flight instead would leave a hole in the sequence numbers and fail the next transaction.)
         handle = self.handle
-        while True:
-            try:
-                call(handle, min(deadline.remaining(), 0.02) if handle.manual else deadline.left())
-                break
-            except KafkaTimeoutError as exc:
-                if not handle.manual or not exc.error.is_retriable or deadline.expired():
-                    raise
-                handle.poll(0.0)  # what callbacks raise is kept for the end
+        _rdkafka.end_transaction(handle, commits, deadline.left())
         _raise_all(handle.take_raised())
 
     def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
@@ -510,77 +509,6 @@ class KafkaProducer(Producer):
         except KafkaException as exc:
             raise metadata_failure(exc, timeout) from exc
         return checked_metadata(found, topic)
-
-    @property
-    def properties(self) -> Properties:
-        """The properties as given, as a copy; secrets are masked in its `repr`."""
-        if self.handle.forked:
-            self.handle.check_usable()
-        return self._properties.copy()
-
-    def get_property(self, name: str) -> str | None:
-        """The value in force of any property, as librdkafka spells it (rd_kafka_conf_get); None where it has none.
-
-        Raises:
-            InvalidConfigError: there is no property of this name.
-        """
-        return property_in_force(self.handle, self._properties, name)
-
-    def metrics(self) -> ProducerMetrics:
-        """The producer's counters now. Cheap, and any thread may call it, also after `close`."""
-        if self.handle.forked:
-            self.handle.check_usable()
-        from .metrics import ProducerMetrics
-
-        return ProducerMetrics(*self.handle.counters())
-
-    def fatal_error(self) -> KafkaError | None:
-        """The fatal error that ended this producer's work, or None while it can work (rd_kafka_fatal_error)."""
-        handle = self.handle
-        handle.check_usable()
-        error: KafkaError | None = handle.fatal_error()
-        return error
-
-    def __repr__(self) -> str:
-        handle = self._handle_or_none()
-        state = "unusable" if handle is None else "forked" if handle.forked else "closed" if handle.closing else "open"
-        return f"<KafkaProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "a KafkaProducer cannot be pickled: it is threads and connections. Send a KafkaSink(properties, topic) in its place, which "
-            "makes one in each process, or make one there yourself"
-        )
-
-
-def property_in_force(handle: Handle, given: Properties, name: str) -> str | None:
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {type(name).__name__}")
-    if name in OWN_NAMES and not (name == "partitioner" and isinstance(given.get(name, ""), str)):
-        value = given.get(name, "false" if name == "enable.manual.events.poll" else None)
-        return value if value is None or isinstance(value, str) else repr(value)
-    try:
-        return handle.get_property(name)
-    except _rdkafka.InvalidConfigError as exc:
-        raise invalid(name, exc.error.message) from None
-
-
-def metadata_failure(exc: KafkaException, timeout: float | None) -> KafkaException:
-    if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
-        return KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s"))
-    return exc
-
-
-def checked_metadata(found: tuple[Any, ...], topic: str | None) -> BrokerMetadata:
-    from .metadata import from_tuples
-
-    metadata = from_tuples(found)
-    if topic is not None:
-        of_topic = metadata.topics.get(topic)
-        if of_topic is None or of_topic.error is not None:
-            error = of_topic.error if of_topic is not None else None
-            raise _rdkafka.exception_for(error or KafkaError(ErrorCode["UNKNOWN_TOPIC"]))
-    return metadata
 
 
 class _Outcome:

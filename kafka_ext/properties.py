@@ -6,18 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError
+from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError, known_properties, unknown_property
 from .serialization import Serialize, Serializers, with_topic
-
-CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"})
-MANUAL_POLL = "enable.manual.events.poll"
-# Ours, or with a meaning of ours. librdkafka's own names with an underscore are few, and hold Python objects or are for tests.
-SERIALIZERS = ("key_serializer", "value_serializer")
-_OBJECTS = CALLBACKS | {"interceptors", "partitioner", *SERIALIZERS}
-OWN_NAMES = _OBJECTS | {MANUAL_POLL}
-_UNDERSCORED = frozenset({"log_level", "ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"})
-_SECRET = re.compile(r"password|secret|token|\.key\.pem$|private|ssl\.key|sasl\.jaas|assertion|userinfo", re.IGNORECASE)
-_SECRET_EXCEPT = re.compile(r"location|endpoint|\.url|algorithm|\.file")
 
 # Whatever keeps a report from coming would keep buffers pinned for ever (DESIGN.md, rule 5).
 _REFUSED = {
@@ -30,6 +20,19 @@ _REFUSED = {
     "default_topic_conf": "give topic properties by their names, beside the others",
     "enabled_events": "the producer needs all the events it enables",
 }
+
+CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"})
+MANUAL_POLL = "enable.manual.events.poll"
+# Ours, or with a meaning of ours. librdkafka's own names with an underscore are few, and hold Python objects or are for tests.
+SERIALIZERS = ("key_serializer", "value_serializer")
+_OWN_OBJECTS = CALLBACKS | {"interceptors", "partitioner", *SERIALIZERS}
+OWN_NAMES = _OWN_OBJECTS | {MANUAL_POLL}
+_OBJECTS = _OWN_OBJECTS | {name for name in _REFUSED if "." not in name}  # what is refused stays what it is until then
+_UNDERSCORED = frozenset({"log_level", "ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"})
+_SECRET = re.compile(
+    r"password|secret|token|\.key\.pem$|private|ssl\.key|sasl\.jaas|assertion|userinfo|oauthbearer\.config$", re.IGNORECASE
+)
+_SECRET_EXCEPT = re.compile(r"location|endpoint|\.url|algorithm|\.file")
 
 # The settings an idempotent producer needs, under each of their names (librdkafka's INTRODUCTION.md, "Idempotent Producer").
 _IDEMPOTENCE_NEEDS: dict[str, Callable[[str], bool]] = {
@@ -196,6 +199,10 @@ def resolve(properties: Properties) -> Settings:
         else:
             values[name] = value
     if not any(name in values for name in ("bootstrap.servers", "metadata.broker.list", "test.mock.num.brokers")):
+        known = known_properties()
+        unknown = next((name for name in values if name not in known), None)
+        if unknown is not None:
+            raise unknown_property(unknown, OWN_NAMES)  # perhaps what is missing, misspelt
         missing = "property 'bootstrap.servers' is missing: it says where the cluster is, such as 'localhost:9092'"
         raise invalid("bootstrap.servers", missing)
     for name in ("bootstrap.servers", "metadata.broker.list"):

@@ -40,6 +40,6 @@ def with_topic(name: str, serializer: Any) -> Serialize | None:
         found: Serialize = serialize
         return found
     if not callable(serializer):
-        raise TypeError(f"{name} must be callable, or have a method serialize(topic, data), not be a {type(serializer).__name__}")
+        raise TypeError(f"{name} must be callable, or have a method serialize(topic, data); {type(serializer).__name__} is neither")
     call = serializer
     return lambda topic, data: call(data)

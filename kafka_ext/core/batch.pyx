@@ -549,9 +549,11 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
     if headers is not None:
         same_headers, each_headers = _batch_headers(headers, column.length)
     if ids is not None:
+        if not hasattr(ids, "__len__"):
+            raise TypeError(f"ids must be a sequence, one for each value, not {type(ids).__name__}")
         _check_lengths(column.length, len(ids), "ids")
-    if partition_numbers is None and producer._partitioner is not None:
-        partition_numbers = _chosen_partitions(producer, handle, known, key_column, column.length, may_wait, deadline)
+    if producer._partitioner is not None and _leaves_some(partition_numbers):
+        partition_numbers = _chosen_partitions(producer, handle, known, key_column, column.length, partition_numbers, may_wait, deadline)
     batch = _new_batch(handle, known.name, on_delivery, ids, column.length)
     values_left = _cursor(column)
     keys_left = None if key_column is None else _cursor(key_column)
@@ -627,7 +629,7 @@ cdef tuple _batch_headers(object headers, int64_t length):
     """`(the same for all, None)` or `(None, one for each)`."""
     if isinstance(headers, _Mapping):
         return _checked_headers(headers), None
-    if isinstance(headers, (str, bytes, bytearray)):
+    if isinstance(headers, (str, bytes, bytearray)) or not hasattr(headers, "__iter__"):
         raise TypeError(f"headers must be (name, value) pairs or a sequence of such lists, not {type(headers).__name__}")
     rows = list(headers)
     cdef list each = []
@@ -649,9 +651,15 @@ cdef tuple _checked_headers(object headers):
     return pairs
 
 
-cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, Column keys, int64_t length, bint may_wait,
+cdef bint _leaves_some(Integers partitions) noexcept:
+    """Whether a partition may be left to the partitioner."""
+    return partitions is None or partitions.c.blanks or partitions.c.validity != NULL
+
+
+cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, Column keys, int64_t length, Integers given, bint may_wait,
                                  int64_t deadline):
-    """Ask a partitioner written in Python for each key, before anything is enqueued."""
+    """Ask a partitioner written in Python for each key whose partition is not given, before anything is enqueued."""
+    cdef int64_t partition
     cdef kx_span span
     cdef int64_t _i
     cdef size_t segment = 0
@@ -667,7 +675,10 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
             at += 1
             if span.data != NULL:
                 key = (<const char *>span.data)[:span.size]
-        chosen.append(producer._choose_partition(handle, topic, key, may_wait, deadline))
+        partition = NO_PARTITION if given is None else kx_integer_at(&given.c, _i, NO_PARTITION)
+        if partition == NO_PARTITION:
+            partition = producer._choose_partition(handle, topic, key, may_wait, deadline)
+        chosen.append(partition)
     return integers_of(chosen, "partitions", 0, INT32_MAX)
 
 
@@ -878,9 +889,8 @@ def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery ba
         keys = _child_column(stream, array, where[key], f"key ({key})")
     if partition is not None:
         partitions = _child_integers(stream, array, where[partition], f"partition ({partition})", 0, INT32_MAX)
-    elif producer._partitioner is not None:
-        partitions = _chosen_partitions(
-            producer, handle, topic, keys, values.length, may_wait, deadline)
+    if producer._partitioner is not None and _leaves_some(partitions):
+        partitions = _chosen_partitions(producer, handle, topic, keys, values.length, partitions, may_wait, deadline)
     if timestamp is not None:
         timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
     header_columns = []

@@ -64,6 +64,7 @@ cdef extern from "kafka_ext/columns.h" nogil:
         int width
         int64_t offset
         int64_t length
+        const unsigned char *validity
         int64_t one
         int64_t multiply
         int64_t divide

@@ -31,10 +31,11 @@ def known_properties():
     return frozenset(name for name in names if name and name != "Property" and not name.startswith("-"))
 
 
-cdef object _unknown_property(str name, object known):
+def unknown_property(str name, others):
+    """The InvalidConfigError for a name that is neither librdkafka's nor among `others`: it says which one may have been meant."""
     from difflib import get_close_matches
 
-    nearest = get_close_matches(name, known, n=1, cutoff=0.6)
+    nearest = get_close_matches(name, known_properties() | frozenset(others), n=1, cutoff=0.6)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "; see librdkafka's CONFIGURATION.md for those there are"
     return InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"unknown property {name!r}{hint}"), name)
 
@@ -52,9 +53,22 @@ cdef int _set(rd_kafka_conf_t *conf, str name, str value, object extra_names) ex
             raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r}: {value} is out of range"), name)
         return 0
     if result == RD_KAFKA_CONF_UNKNOWN:
-        raise _unknown_property(name, known_properties() | frozenset(extra_names))
-    raise InvalidConfigError(
-        KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r}: {(<bytes>errstr).decode('utf-8', 'replace')}"), name)
+        raise unknown_property(name, extra_names)
+    raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r}: {_said(errstr)}"), name)
+
+
+cdef str _said(const char *errstr):
+    """librdkafka's words, some of which end their line."""
+    return errstr.decode("utf-8", "replace").strip()
+
+
+cdef object refused_conf(const char *errstr, object settings):
+    """The InvalidConfigError for properties that rd_kafka_new() refuses, each for itself or together."""
+    said = _said(errstr)
+    # In its words one stands in quotes of some kind, or bare. The first that was given is what can be changed.
+    named = _re.findall(r"[a-z][a-z0-9._]*[a-z0-9]", said)
+    name = next((word for word in named if word in settings), None) or next((word for word in named if word in known_properties()), None)
+    return InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, said), name)
 
 
 cdef int _find_certificates(rd_kafka_conf_t *conf, dict settings) except -1:
@@ -99,7 +113,7 @@ cdef object get_conf(const rd_kafka_conf_t *conf, str name):
     if result != RD_KAFKA_CONF_OK:
         if name in known_properties():
             return None             # a pointer or callback that is not set
-        raise _unknown_property(name, known_properties())
+        raise unknown_property(name, ())
     value = bytearray(size)
     cdef char *dest = value
     rd_kafka_conf_get(conf, c_name, dest, &size)

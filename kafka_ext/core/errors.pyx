@@ -57,6 +57,8 @@ class KafkaError:
     __module__ = "kafka_ext"
 
     def __init__(self, code, message=None, *, is_fatal=False, is_retriable=None, transaction_requires_abort=False):
+        if not isinstance(code, int):
+            raise TypeError(f"code must be an ErrorCode or an int, not {type(code).__name__}")
         try:
             self._code = ErrorCode(code)
         except ValueError:

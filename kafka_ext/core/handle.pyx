@@ -95,6 +95,7 @@ cdef struct Throttle:
 
 
 cdef class BatchDelivery
+cdef class _Ending
 
 
 @cython.final
@@ -139,7 +140,7 @@ cdef class Handle:
     cdef int64_t batches
     cdef int64_t callback_errors
     cdef int64_t blocked_us
-    cdef object committing          # a _Commit; None: no commit is waited for
+    cdef _Ending ending             # of a transaction; None: none is waited for
     cdef int serving                # 1: a thread serves, one at a time (KX_TRY)
     cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
     cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
@@ -208,8 +209,7 @@ cdef class Handle:
             rk = rd_kafka_new(RD_KAFKA_PRODUCER, conf, errstr, sizeof(errstr))
         if rk == NULL:
             rd_kafka_conf_destroy(conf)     # a refused conf stays the caller's
-            raise InvalidConfigError(
-                KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, (<bytes>errstr).decode("utf-8", "replace")))
+            raise refused_conf(errstr, settings)
         self.rk = rk
         self.queue = rd_kafka_queue_get_main(rk)
         rd_kafka_set_log_queue(rk, self.queue)

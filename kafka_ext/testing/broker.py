@@ -112,8 +112,7 @@ class EmbeddedBroker:
             raise ValueError(f"isolation must be 'thread' or 'process', not {isolation!r}")
         self._isolation = isolation
         if topics is None:
-            # "orders" is what a client gets by asking for it; not made before, so that create_topic("orders", 1) is still possible.
-            topics = {} if auto_create_topics else {"orders": 4}
+            topics = {"orders": 4}
         self._cluster = (ProcessCluster if isolation == "process" else Cluster)(self._brokers, _checked_topics(topics))
         self._bootstrap_servers = self._cluster.bootstrap_servers
         self._closed = False
@@ -410,7 +409,8 @@ class EmbeddedBroker:
 
         Answers that are on their way on the same broker's connections are lost with it, as they are on a real network, so that
         a client with several requests in flight can lose more than `count`. A client that sends again leaves duplicates: the mock
-        cluster does not de-duplicate without a transactional.id.
+        cluster does not de-duplicate without a transactional.id. A request that the broker refuses counts as well, and nothing of it is
+        stored: one to a broker that is not the leader any more, after `stop_broker` or `move_leader`.
 
         Raises:
             TypeError: an argument is of the wrong type.

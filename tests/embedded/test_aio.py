@@ -824,6 +824,9 @@ def test_a_partitioner_written_in_python(run, kafka_broker):
             assert [(await future).partition for future in futures] == [0, 1, 2, 3] * 2
             batch = await (await producer.send_batch("wide", [b"v"] * 4, keys=[b"3", b"2", b"1", b"0"]))
             assert list(batch.partitions) == [3, 2, 1, 0]
+            kafka_broker.create_topic("new", 4)
+            batch = await (await producer.send_batch("new", [b"v"] * 2, keys=[b"3", b"2"], partitions=[None, 0]))
+            assert list(batch.partitions) == [3, 0]
 
     run(main)
 
@@ -890,6 +893,68 @@ def test_transactions_do_not_block_the_loop(run):
                 await producer.begin_transaction()
                 await producer.send_and_wait(ProducerRecord("orders", b"v"))
                 await with_the_broker_paused(producer.abort_transaction(30))
+
+    run(main)
+
+
+def test_an_abort_waits_for_a_main_thread_of_librdkafkas_that_is_late(run):
+    """As with KafkaProducer (test_transactions.py)."""
+
+    async def main():
+        with EmbeddedBroker(topics={"orders": 1, "wide": 10_000}) as broker:
+            config = broker.config(transactional_id="one", **{"statistics.interval.ms": 1})
+            async with AsyncKafkaProducer(config) as producer:
+                await producer.fetch_broker_metadata("wide")
+                await producer.init_transactions(30)
+                for _ in range(10):
+                    await producer.begin_transaction()
+                    future = await producer.send(ProducerRecord("orders", b"aborted"))
+                    await producer.abort_transaction(30)
+                    assert future.exception() or future.result()
+                async with producer.transaction(30):
+                    await producer.send(ProducerRecord("orders", b"committed"))
+
+    run(main)
+
+
+@pytest.mark.parametrize(("ends", "other"), [("commit", "abort"), ("abort", "commit")])
+def test_what_is_ended_one_way_is_not_ended_the_other(run, ends, other):
+    async def main():
+        with EmbeddedBroker(topics={"orders": 1}) as broker:
+            async with AsyncKafkaProducer(broker.config(transactional_id="one")) as producer:
+                end, end_otherwise = getattr(producer, f"{ends}_transaction"), getattr(producer, f"{other}_transaction")
+                await producer.init_transactions(30)
+                await producer.begin_transaction()
+                await producer.send_and_wait(ProducerRecord("orders", b"first"))
+                broker.round_trip_time(1.0)
+                with pytest.raises(KafkaTimeoutError, match=ends):
+                    await end(0.05)
+                with pytest.raises(KafkaException, match=f"{ends}_transaction is under way") as caught:
+                    await end_otherwise(0.05)
+                assert caught.value.error == ErrorCode.CONFLICT
+                broker.round_trip_time(0)
+                await end(30)
+                async with producer.transaction(30):
+                    await producer.send_and_wait(ProducerRecord("orders", b"second"))
+
+    run(main)
+
+
+def test_a_transaction_in_a_scope_that_is_cancelled_is_aborted_and_the_next_can_begin(run, kafka_broker):
+    """anyio cancels whatever a cancelled scope awaits, the abort included, which goes on by itself."""
+
+    async def main():
+        async with AsyncKafkaProducer(kafka_broker.config(transactional_id="one")) as producer:
+            await producer.init_transactions(30)
+            for _ in range(3):
+                with anyio.move_on_after(0.01):
+                    async with producer.transaction():
+                        future = await producer.send(ProducerRecord("orders", b"dropped"))
+                        await anyio.sleep(30)
+                async with producer.transaction():
+                    await producer.send_and_wait(ProducerRecord("orders", b"kept"))
+                assert future.done()
+            assert future.exception() is None or future.exception().error == ErrorCode.PURGE_QUEUE
 
     run(main)
 

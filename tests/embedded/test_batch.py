@@ -305,6 +305,19 @@ def test_a_partitioner_written_in_python(broker):
     assert batch.partitions.tolist() == [2, 1, 0, 1]
 
 
+def test_a_partitioner_written_in_python_has_those_that_are_none(broker):
+    """They used to go to librdkafka's own partitioner."""
+    topic = fresh_topic(broker, partitions=30)
+    settings = {"enable.idempotence": False, "partitioner": lambda topic, key, count: int(key)}
+    keys = [b"%d" % i for i in range(20)]
+    with KafkaProducer(broker.config(**settings)) as producer:
+        given = [None if i % 3 else 29 for i in range(20)]
+        assert delivered(producer.send_batch(topic, [b"x"] * 20, keys=keys, partitions=given)).partitions.tolist() == [
+            i if i % 3 else 29 for i in range(20)
+        ]
+        assert set(delivered(producer.send_batch(topic, [b"x"] * 20, keys=keys, partitions=7)).partitions) == {7}
+
+
 # ---------------------------------------------------------------------- BatchDelivery
 
 

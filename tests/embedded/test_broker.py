@@ -121,6 +121,17 @@ def test_topics_are_made_with_their_partitions() -> None:
         assert partition_counts(broker) == {"a": 2}
 
 
+def test_what_is_there_by_default_is_there_before_anybody_asks() -> None:
+    with EmbeddedBroker(brokers=3) as broker:
+        broker.move_leader("orders", 3, 2)
+        with pytest.raises(KafkaException) as caught:
+            broker.create_topic("orders", 1)
+        assert caught.value.error == ErrorCode.TOPIC_ALREADY_EXISTS
+        with KafkaProducer(broker.config()) as producer:
+            assert list(producer.fetch_broker_metadata().topics) == ["orders"]
+            assert producer.sync_send(ProducerRecord("orders", b"a", partition=3), timeout=30).broker_id == 2
+
+
 def test_by_default_there_is_orders_with_four_partitions() -> None:
     with EmbeddedBroker(auto_create_topics=False) as broker:
         assert partition_counts(broker) == {"orders": 4}

@@ -101,6 +101,7 @@ class TestClose:
             lambda: producer.abort_transaction(),
             lambda: producer.send_offsets_to_transaction({("t", 0): 1}, "group"),
             lambda: producer.get_property("linger.ms"),
+            lambda: producer.get_property("enable.manual.events.poll"),
             lambda: producer.__enter__(),
         ):
             with pytest.raises(ProducerClosedError) as caught:
@@ -213,6 +214,9 @@ class TestFork:
                     lambda: producer.flush(), lambda: producer.purge(), lambda: producer.close(), lambda: producer.poll_events(),
                     lambda: producer.fetch_broker_metadata(), lambda: producer.init_transactions(), lambda: producer.begin_transaction(),
                     lambda: producer.commit_transaction(), lambda: producer.abort_transaction(), lambda: producer.get_property("acks"),
+                    lambda: producer.get_property("enable.manual.events.poll"), lambda: producer.properties, lambda: producer.metrics(),
+                    lambda: producer.fatal_error(), lambda: producer.send_batch("t", [b"v"]), lambda: producer.transaction().__enter__(),
+                    lambda: producer.send_offsets_to_transaction({{("t", 0): 1}}, "group"),
                     lambda: producer.__enter__(),
                 ):
                     try:

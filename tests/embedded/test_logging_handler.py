@@ -204,6 +204,39 @@ def test_what_producers_log_is_passed_over(broker, on_root):
     assert on_root.dropped == 0
 
 
+def test_a_signal_handler_that_logs_while_a_forked_child_makes_its_producer():
+    run_program(
+        """
+        import logging
+        from kafka_ext.logging import KafkaHandler
+
+        handler = KafkaHandler("logs", UNREACHABLE, flush_timeout=0)
+        logger = logging.getLogger("test")
+        logger.addHandler(handler)
+        logger.propagate = False
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, lambda *_: logger.warning("from the signal handler"))
+
+            class Loud(dict):
+                def __iter__(self):  # read by the producer that is being made
+                    signal.raise_signal(signal.SIGALRM)
+                    return super().__iter__()
+
+                def items(self):
+                    signal.raise_signal(signal.SIGALRM)
+                    return super().items()
+
+            handler._properties = Loud(UNREACHABLE)
+            logger.warning("the first of the child")
+            assert handler.dropped == 1, handler.dropped
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """,
+        timeout=20,
+    )
+
+
 def test_what_is_logged_by_its_own_formatter_is_dropped(broker, logger, attach):
     class Chatty(logging.Formatter):
         def format(self, record):

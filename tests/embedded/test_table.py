@@ -136,6 +136,18 @@ def test_a_partitioner_written_in_python(broker):
         assert delivered(producer.send_table(table, topic=topic, value="v", key="k")).partitions.tolist() == [1, 2, 0]
 
 
+def test_a_partitioner_written_in_python_has_those_that_are_null(broker):
+    topic = fresh_topic(broker, partitions=9)
+    with KafkaProducer(broker.config(**{"enable.idempotence": False, "partitioner": lambda topic, key, count: len(key)})) as producer:
+        table = pa.table({"v": ["a", "b", "c", "d"], "k": ["1", "22", "333", "4444"], "p": pa.array([8, None, 0, None], pa.int16())})
+        for chunks in (table, table.slice(1), pa.Table.from_batches(table.to_batches(max_chunksize=3))):
+            batch = delivered(producer.send_table(chunks, topic=topic, value="v", key="k", partition="p"))
+            assert batch.partitions.tolist() == [8, 2, 0, 4][-len(chunks) :]
+            column = chunks["p"]
+            batch = delivered(producer.send_batch(topic, chunks["v"], keys=chunks["k"], partitions=column))
+            assert batch.partitions.tolist() == [8, 2, 0, 4][-len(chunks) :]
+
+
 def test_one_column_in_two_parts(broker, producer):
     topic = fresh_topic(broker)
     delivered(producer.send_table(pa.table({"v": ["a"]}), topic=topic, value="v", key="v", headers=["v", "v"]))

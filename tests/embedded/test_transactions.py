@@ -121,6 +121,77 @@ def test_an_abort_keeps_to_its_time_and_can_be_taken_up_again(make_producer, rep
             pass
 
 
+@pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
+def test_an_abort_waits_for_a_main_thread_of_librdkafkas_that_is_late(make_producer, manual):
+    """Statistics of ten thousand partitions keep it busy for tens of milliseconds, over and over.
+
+    An abort in pieces shorter than that got the answers to one step for those to another: it raised STATE, or the next transaction
+    was said to have begun before it had, and its first send raised STATE.
+    """
+    with EmbeddedBroker(topics={"orders": 1, "wide": 10_000}) as broker:
+        producer = make_producer(
+            broker.config(transactional_id="one", **{"enable.manual.events.poll": manual, "statistics.interval.ms": 1})
+            | {"test.mock.num.brokers": ..., "enable.idempotence": ...}
+        )
+        producer.fetch_broker_metadata("wide")
+        producer.init_transactions(30)
+        for _ in range(10):
+            outcomes = Outcomes()
+            producer.begin_transaction()
+            producer.send(ProducerRecord("orders", b"aborted"), outcomes.expect(1))
+            producer.abort_transaction(30)
+            outcomes.check([1])
+        with producer.transaction(30):
+            producer.send(ProducerRecord("orders", b"committed"))
+
+
+@pytest.mark.parametrize(("ends", "other"), [("commit", "abort"), ("abort", "commit")])
+def test_what_is_ended_one_way_is_not_ended_the_other(make_producer, ends, other):
+    """A commit that nobody waited for any more used to be tried again behind an abort's back, and to commit the next transaction early."""
+    with EmbeddedBroker(topics={"orders": 1}) as broker:
+        producer = make_producer(broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        end, end_otherwise = getattr(producer, f"{ends}_transaction"), getattr(producer, f"{other}_transaction")
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        producer.sync_send(ProducerRecord("orders", b"first"))
+        broker.round_trip_time(1.0)
+        with pytest.raises(KafkaTimeoutError, match=ends):
+            end(0.05)
+        with pytest.raises(KafkaException, match=f"{ends}_transaction is under way") as caught:
+            end_otherwise(0.05)
+        assert caught.value.error == ErrorCode.CONFLICT
+        assert caught.value.error.is_retriable
+        broker.round_trip_time(0)
+        end(30)
+        producer.begin_transaction()
+        producer.sync_send(ProducerRecord("orders", b"second"))
+        time.sleep(0.3)
+        producer.sync_send(ProducerRecord("orders", b"third"))
+        producer.commit_transaction(30)
+
+
+@pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
+def test_an_abort_is_waited_for_in_small_pieces(make_producer, manual):
+    with EmbeddedBroker(topics={"orders": 1}) as broker:
+        producer = make_producer(
+            broker.config(transactional_id="one", **{"enable.manual.events.poll": manual})
+            | {"test.mock.num.brokers": ..., "enable.idempotence": ...}
+        )
+        producer.init_transactions(30)
+        broker.round_trip_time(0.05)
+        for _ in range(5):
+            outcomes = Outcomes()
+            producer.begin_transaction()
+            producer.send(ProducerRecord("orders", b"aborted"), outcomes.expect(1))
+            while True:
+                try:
+                    producer.abort_transaction(0.001)
+                    break
+                except KafkaTimeoutError:
+                    pass
+            outcomes.check([1])
+
+
 def test_the_context_manager_commits(transactional, reports):
     with transactional.transaction() as producer:
         assert producer is transactional

@@ -83,6 +83,11 @@ class TestKafkaError:
         assert error.name == "ERR_31234"
         assert "31234" in error.message
 
+    @pytest.mark.parametrize("code", ["QUEUE_FULL", None, -184.0])
+    def test_takes_nothing_else(self, code):
+        with pytest.raises(TypeError, match="code must be"):
+            KafkaError(code)
+
     def test_a_message_of_its_own_wins(self):
         assert KafkaError(ErrorCode.QUEUE_FULL, "no room").message == "no room"
 

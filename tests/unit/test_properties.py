@@ -1,6 +1,7 @@
 """Properties, and what a producer makes of them (API.md, sections 1 and 2)."""
 
 import collections
+import re
 from collections.abc import MutableMapping
 from types import MappingProxyType
 
@@ -67,7 +68,15 @@ class TestMapping:
 
 class TestSecrets:
     @pytest.mark.parametrize(
-        "name", ["sasl.password", "ssl.key.password", "ssl.keystore.password", "sasl.oauthbearer.client.secret", "ssl.key.pem"]
+        "name",
+        [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.keystore.password",
+            "sasl.oauthbearer.client.secret",
+            "ssl.key.pem",
+            "sasl.oauthbearer.config",
+        ],
     )
     def test_are_masked_in_repr(self, name):
         assert "hunter2" not in repr(Properties({name: "hunter2"}))
@@ -251,6 +260,40 @@ class TestRefused:
     def test_whatever_would_keep_a_report_from_coming(self, name):
         with pytest.raises(InvalidConfigError) as caught:
             KafkaProducer(BROKER | {name: "1"})
+        assert caught.value.property == name
+
+    @pytest.mark.parametrize("name", ["dr_cb", "dr_msg_cb", "event_cb"])
+    def test_such_a_callback_is_refused_for_what_it_is(self, name):
+        for given in ({"properties": BROKER | {name: print}}, {"properties": BROKER, name: print}):
+            properties = given.pop("properties")
+            with pytest.raises(InvalidConfigError, match="cannot be set") as caught:
+                KafkaProducer(properties, **given)
+            assert caught.value.property == name
+
+    @pytest.mark.parametrize(
+        ("settings", "name"),
+        [
+            ({"enable.idempotence": "true", "acks": "1"}, "acks"),
+            ({"security.protocol": "ssl", "ssl.ca.location": "/nonexistent"}, "ssl.ca.location"),
+            ({"message.timeout.ms": "5", "linger.ms": "1000"}, "message.timeout.ms"),
+        ],
+    )
+    def test_what_is_refused_together_is_named_too(self, settings, name):
+        with pytest.raises(InvalidConfigError, match=re.escape(name)) as caught:
+            KafkaProducer(BROKER | settings)
+        assert caught.value.property == name
+
+    @pytest.mark.parametrize("name", ["linger.ms", "message.max.bytes"])
+    def test_the_message_is_one_line(self, name):
+        with pytest.raises(InvalidConfigError, match="outside allowed range") as caught:
+            KafkaProducer(BROKER | {name: "-5"})
+        assert caught.value.error.message == caught.value.error.message.strip()
+
+    @pytest.mark.parametrize("name", ["bootstrap.server", "bootstrap_servers"])
+    def test_the_brokers_under_a_wrong_name(self, name):
+        """It used to say that bootstrap.servers is missing, and not why."""
+        with pytest.raises(InvalidConfigError, match=r"did you mean 'bootstrap\.servers'") as caught:
+            KafkaProducer({name: "localhost:9092"})
         assert caught.value.property == name
 
     def test_no_bootstrap_servers(self):
