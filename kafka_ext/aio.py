@@ -322,7 +322,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         while True:
             self._usable()
             # librdkafka goes on with it in the background: it is asked again and again, hardly waiting.
-            error = _rdkafka.transaction_slice(self.handle, "init_transactions", INIT_SLICE_MS)
+            error = _rdkafka.init_transactions_slice(self.handle, INIT_SLICE_MS)
             if error is None:
                 return
             # What it says of a coordinator that is not there yet is what it would say at the end of a longer timeout.

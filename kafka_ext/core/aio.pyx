@@ -656,24 +656,17 @@ def give_up_batch(steps, BatchDelivery batch, exc):
 
 # ------------------------------------------------------------------ transactions
 
-cdef dict _TRANSACTION_CALLS = {"init_transactions": 0, "abort_transaction": 1}
-
-
-def transaction_slice(Handle handle, str name, int milliseconds):
-    """Begin or resume one of librdkafka's calls, but for the commit (start_commit): None when it is done, else the KafkaError."""
+def init_transactions_slice(Handle handle, int milliseconds):
+    """Begin or resume rd_kafka_init_transactions(): None when it is done, else the KafkaError."""
     cdef rd_kafka_error_t *error
-    cdef int which = _TRANSACTION_CALLS[name]
     handle.enter()
     try:
         with nogil:
-            if which == 0:
-                error = rd_kafka_init_transactions(handle.rk, milliseconds)
-            else:
-                error = rd_kafka_abort_transaction(handle.rk, milliseconds)
+            error = rd_kafka_init_transactions(handle.rk, milliseconds)
     finally:
         handle.leave()
     try:
-        check_error(error, "rd_kafka_" + name)
+        check_error(error, "rd_kafka_init_transactions")
     except KafkaException as exc:
         return exc.error
     return None
