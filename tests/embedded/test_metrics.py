@@ -71,9 +71,9 @@ class TestFailures:
 
     def test_what_the_broker_refused(self, broker, make_producer):
         producer = make_producer(broker.config() | {"test.mock.num.brokers": ..., "linger.ms": 60_000})
+        broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TOPIC_AUTHORIZATION_FAILED] * 3)  # in one request or more
         for _ in range(3):
             producer.send(ProducerRecord("refused", b"v", partition=0), lambda metadata, error: None)
-        broker.fail_topic("refused", ErrorCode.TOPIC_AUTHORIZATION_FAILED)
         producer.flush(10)
         assert producer.metrics().failures == {ErrorCode.TOPIC_AUTHORIZATION_FAILED: 3}
         broker.clear_faults()
