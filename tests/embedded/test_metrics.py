@@ -61,10 +61,12 @@ class TestFailures:
     @pytest.mark.parametrize("manual", [False, True])
     def test_of_batches(self, make_producer, manual):
         producer = make_producer(STUCK | {"enable.manual.events.poll": manual})
-        batch = producer.send_batch("t", [b"1", b"22", None], on_delivery=lambda batch: None)
+        seen = []
+        batch = producer.send_batch("t", [b"1", b"22", None], on_delivery=lambda batch: seen.append(producer.metrics().pending_batches))
         assert (producer.metrics().batches, producer.metrics().pending_batches) == (1, 1)
         producer.purge()
         batch.wait(10)
+        assert seen == [0]
         metrics = producer.metrics()
         assert metrics.failures == {ErrorCode.PURGE_QUEUE: 3}
         assert (metrics.failed, metrics.failed_bytes, metrics.batches, metrics.pending_batches) == (3, 3, 1, 0)
