@@ -97,6 +97,11 @@ cdef struct Throttle:
 cdef class BatchDelivery
 
 
+# What a thread has made and another lets go, free-threaded CPython frees only when the first runs bytecode again. So a call that waits runs
+# some: else whatever its own records held would stay until it returns, a stream of batches whole.
+cdef object _some_bytecode = eval("lambda: None")
+
+
 @cython.final
 cdef class Handle:
     """A producer's C side. `Producer` and the events thread share it, so that a producer can be collected while it works.
@@ -245,6 +250,8 @@ cdef class Handle:
         KX_ADD(self.callers, -1)
         try:
             PyErr_CheckSignals()
+            if KX_FREE_THREADED:
+                _some_bytecode()
         finally:
             KX_ADD(self.callers, 1)
         if self.generation != kx_fork_generation or self.state != OPEN:
