@@ -146,7 +146,6 @@ cdef class Handle:
     cdef int64_t callback_errors
     cdef int64_t blocked_us
     cdef object committing          # a _Commit; None: no commit is waited for
-    cdef int64_t begun              # transactions, whatever became of them
     cdef int serving                # 1: a thread serves, one at a time (KX_TRY)
     cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
     cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL

@@ -53,8 +53,7 @@ def begin_transaction(Handle handle):
         with nogil:         # it asks librdkafka's main thread and waits for the answer
             error = rd_kafka_begin_transaction(handle.rk)
         check_error(error, "rd_kafka_begin_transaction")
-        KX_ADD(handle.begun, 1)
-        handle.committing = None    # one that nobody waited for any more; if it is not over it gives up, as the transaction is another
+        handle.committing = None    # one that nobody waited for any more, and that is over
     finally:
         handle.leave()
 
@@ -108,10 +107,10 @@ def start_commit(Handle handle, tell):
     first step within the timeout, librdkafka forgets which call it was, takes the coordinator's answer for that of an abort, and ends the
     process with "Invalid transaction state transition" (2.14.2, rd_kafka_txn_endtxn_complete; tests/embedded/commit_slices.c shows it).
     """
-    return start_aside(handle, tell, _commit, handle, KX_LOAD(handle.begun))
+    return start_aside(handle, tell, _commit, handle)
 
 
-def _commit(Handle handle, int64_t begun):
+def _commit(Handle handle):
     cdef rd_kafka_error_t *error
     cdef timespec pause
     cdef bint waits
@@ -131,8 +130,6 @@ def _commit(Handle handle, int64_t begun):
             pause.tv_nsec = RETRY_PAUSE_MS * 1000000
             with nogil:
                 nanosleep(&pause, NULL)
-        if KX_LOAD(handle.begun) != begun:
-            raise _exception(KafkaError(RD_KAFKA_RESP_ERR__STATE, "the transaction has been ended by another call, and another begun"))
 
 
 def abort_transaction(Handle handle, timeout):
