@@ -156,6 +156,8 @@ wheel-cross: sdist  ## as root, on Debian: a wheel for another processor (MACHIN
 
 .PHONY: sdist
 sdist: $(VENV)/.extra-wheel  ## the source distribution, in dist/
+	@# Alone there: what takes it from there takes the only one.
+	rm -f dist/kafka_ext-*.tar.gz
 	$(py) -m build --sdist
 
 .PHONY: test-sdist

@@ -40,7 +40,9 @@ def arrow(kind, values):
         seen = list(dict.fromkeys(value for value in values if value is not None))
         indices = pa.array([None if value is None else seen.index(value) for value in values], kind.index_type)
         return pa.DictionaryArray.from_arrays(indices, pa.array(seen, pa.binary()).cast(kind.value_type))
-    return pa.array(values, pa.binary()).cast(kind)
+    # Not cast from binary: up to pyarrow 24 that leaves views of short values an absent buffer, and their export ends the process (Arrow's
+    # GH-49740).
+    return pa.array(values, kind)
 
 
 class Rows(list):

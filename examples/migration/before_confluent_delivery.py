@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 
 def main(bootstrap_servers: str, topic: str) -> None:
@@ -41,7 +41,11 @@ def main(bootstrap_servers: str, topic: str) -> None:
         producer.produce(topic, bytes(2_000_000), on_delivery=acked)
     except KafkaException as exc:
         print("refused:", exc.args[0].name())
-    producer.produce(topic, "nowhere", key="customer 7", partition=99, on_delivery=acked)
+    try:
+        producer.produce(topic, "nowhere", key="customer 7", partition=99, on_delivery=acked)
+    except KafkaException as exc:
+        # Where the topic is known already, this is told at once, in other words.
+        lines.append(f"failed: {KafkaError(exc.args[0].code()).str()}")
     left = producer.flush(30)
     if left:
         print("not answered:", left)

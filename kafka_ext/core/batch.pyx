@@ -263,6 +263,7 @@ cdef class BatchDelivery:
         cdef Handle handle = self.handle
         cdef list callbacks
         cdef Py_ssize_t i
+        KX_ADD(handle.pending_batches, -1)      # before anybody is told: who is may look
         try:
             if self.on_delivery is not None:
                 call(handle, self.on_delivery, (self,))
@@ -392,6 +393,7 @@ cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
         finish_parts(handle, kx_parts_take_finished(&handle.parts))
     KX_ADD(handle.batches, 1)
     with cython.critical_section(batch):
+        KX_ADD(handle.pending_batches, 1)
         KX_ADD(handle.open_batches, 1)
         batch.open_parts -= 1
         open_parts = batch.open_parts

@@ -98,6 +98,11 @@ cdef class BatchDelivery
 cdef class _Ending
 
 
+# What a thread has made and another lets go, free-threaded CPython frees only when the first runs bytecode again. So a call that waits runs
+# some: else whatever its own records held would stay until it returns, a stream of batches whole.
+cdef object _some_bytecode = eval("lambda: None")
+
+
 @cython.final
 cdef class Handle:
     """A producer's C side. `Producer` and the events thread share it, so that a producer can be collected while it works.
@@ -114,7 +119,8 @@ cdef class Handle:
     cdef kx_releases releases
     cdef kx_parts parts             # batches in flight
     cdef bint parts_made
-    cdef int64_t open_batches       # those that are not completed yet
+    cdef int64_t pending_batches    # those of which a record is without a report
+    cdef int64_t open_batches       # those that are not completed yet, their callbacks called: close() waits for them
     cdef BatchDelivery completed    # chained, the last one first: batches whose sender came last, to be completed by the serving thread
     cdef int64_t completed_count
     cdef kx_gate gate
@@ -246,6 +252,8 @@ cdef class Handle:
         KX_ADD(self.callers, -1)
         try:
             PyErr_CheckSignals()
+            if KX_FREE_THREADED:
+                _some_bytecode()
         finally:
             KX_ADD(self.callers, 1)
         if self.generation != kx_fork_generation or self.state != OPEN:
@@ -599,7 +607,7 @@ cdef class Handle:
         return (KX_LOAD(self.sent), KX_LOAD(self.sent_bytes), KX_LOAD(self.delivered), KX_LOAD(self.failed), pinned, pinned_bytes,
                 KX_LOAD(self.sent) - KX_LOAD(self.reported), KX_LOAD(self.callback_errors), KX_LOAD(self.blocked_us) / 1e6, self.stats_json,
                 KX_LOAD(self.failed_bytes), by_code(&self.failures), by_code(&self.refused), by_code(&self.errors),
-                KX_LOAD(self.batches), KX_LOAD(self.open_batches), waiting)
+                KX_LOAD(self.batches), KX_LOAD(self.pending_batches), waiting)
 
 
 cdef dict by_code(const kx_counts *counts):

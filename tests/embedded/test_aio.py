@@ -25,6 +25,7 @@ from kafka_ext import (
     ProducerRecord,
     QueueFullError,
     SendOption,
+    _rdkafka,
 )
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.testing import EmbeddedBroker
@@ -301,7 +302,12 @@ def test_failures_nobody_can_see_are_logged(caplog):
 
     with caplog.at_level("WARNING", logger="kafka_ext"):
         asyncio.run(main())
-    assert "2 records to t not delivered" in caplog.text
+    if _rdkafka.build_info()["free_threaded"]:
+        # There nobody can tell that a future is held by nobody else: it gets its exception, and asyncio logs the one never looked at.
+        assert "1 record to t not delivered" in caplog.text
+        assert caplog.text.count("Future exception was never retrieved") == 1
+    else:
+        assert "2 records to t not delivered" in caplog.text
 
 
 # ---------------------------------------------------------------------- back-pressure and cancelling

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from batchlib import arrow, delivered, fresh_topic
-from faultlib import interrupt_after, is_pinned
+from faultlib import interrupt_after, is_pinned, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,6 +92,7 @@ def test_pieces_are_let_go_one_by_one(make_producer):
     sender = threading.Thread(target=lambda: batches.append(producer.send_batch("t", values)))
     batches = []
     sender.start()
+    wait_until(lambda: producer.metrics().sent)  # what is to be sent is pinned by then
     deadline = time.monotonic() + 60
     while is_pinned(first) and time.monotonic() < deadline:
         producer.purge()

@@ -61,19 +61,21 @@ class TestFailures:
     @pytest.mark.parametrize("manual", [False, True])
     def test_of_batches(self, make_producer, manual):
         producer = make_producer(STUCK | {"enable.manual.events.poll": manual})
-        batch = producer.send_batch("t", [b"1", b"22", None], on_delivery=lambda batch: None)
+        seen = []
+        batch = producer.send_batch("t", [b"1", b"22", None], on_delivery=lambda batch: seen.append(producer.metrics().pending_batches))
         assert (producer.metrics().batches, producer.metrics().pending_batches) == (1, 1)
         producer.purge()
         batch.wait(10)
+        assert seen == [0]
         metrics = producer.metrics()
         assert metrics.failures == {ErrorCode.PURGE_QUEUE: 3}
         assert (metrics.failed, metrics.failed_bytes, metrics.batches, metrics.pending_batches) == (3, 3, 1, 0)
 
     def test_what_the_broker_refused(self, broker, make_producer):
         producer = make_producer(broker.config() | {"test.mock.num.brokers": ..., "linger.ms": 60_000})
+        broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TOPIC_AUTHORIZATION_FAILED] * 3)  # in one request or more
         for _ in range(3):
             producer.send(ProducerRecord("refused", b"v", partition=0), lambda metadata, error: None)
-        broker.fail_topic("refused", ErrorCode.TOPIC_AUTHORIZATION_FAILED)
         producer.flush(10)
         assert producer.metrics().failures == {ErrorCode.TOPIC_AUTHORIZATION_FAILED: 3}
         broker.clear_faults()
