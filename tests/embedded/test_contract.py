@@ -123,8 +123,8 @@ def test_purge_in_flight_leaves_alone_what_waits(make_producer, reports, manual)
                     producer.poll_events(0.01)
                 else:
                     time.sleep(0.01)
-        broker.round_trip_time(0)
         assert set(outcomes.reports) == {"on its way"}
+        broker.round_trip_time(0)
         metadata, error = outcomes.reports["on its way"]
         assert (error, metadata.persisted_status) == (ErrorCode.PURGE_INFLIGHT, PersistedStatus.POSSIBLY)
         producer.flush(20)
