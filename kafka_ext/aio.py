@@ -177,7 +177,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         CancelledError is what was sent.
         """
         self._usable()
-        if self._topic_needs_partitions(partitions if isinstance(partitions, int) else None):  # what is null is left to the partitioner
+        if self._has_partitioner() and not isinstance(partitions, int):  # it is asked for those that a column leaves null, too
             await self._know_partitions(ProducerRecord(topic))
         started = _rdkafka.start_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option)
         return await self._drive(*started)
@@ -200,7 +200,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         A stream is read chunk by chunk, on the loop's thread: what makes the chunks should have them ready.
         """
         self._usable()
-        if self._topic_needs_partitions(None):
+        if self._has_partitioner():
             await self._know_partitions(ProducerRecord(topic))
         started = _rdkafka.start_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option)
         return await self._drive(*started)

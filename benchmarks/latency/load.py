@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from ..job import LIBRDKAFKA
@@ -67,6 +66,6 @@ def percentiles(latencies: array[int]) -> list[float]:
     return [ordered[max(0, -int(-len(ordered) * p // 100) - 1)] / 1000 for p in PERCENTILES]
 
 
-def waits(load: Load, start: int) -> Iterator[int]:
+def waits(load: Load, start: int) -> list[int]:
     """When each turn is due, in nanoseconds of the clock of `start`."""
-    return (start + turn * load.interval_us * 1000 for turn in range(load.turns))
+    return [start + turn * load.interval_us * 1000 for turn in range(load.turns)]

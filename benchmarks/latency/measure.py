@@ -79,8 +79,8 @@ def measure(kind: type[Client], load: Load, servers: str) -> array[int]:
     gc.freeze()
     send = client.send
     wait = client.compute if load.busy else client.sleep
-    # Made before: what is done after a send, before the thread sleeps, may delay the thread it has woken, on the same core.
-    for due in list(waits(load, monotonic_ns() + 100_000_000)):
+    # All made before: what is done after a send, before the thread sleeps, may delay the thread it has woken, on the same core.
+    for due in waits(load, monotonic_ns() + 100_000_000):
         wait(due)
         for _ in range(load.at_once):
             sent.append(monotonic_ns())

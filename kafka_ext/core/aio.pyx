@@ -173,11 +173,9 @@ cdef int64_t answer_some(Handle handle) noexcept:
             continue
         if i + 4 < n:                       # made by another thread, so in another core's cache
             __builtin_prefetch(kx_message_of(batch[i + 4]._private))
-        handle.latency = latencies[i]
-        report(handle, batch[i])
+        report(handle, batch[i], latencies[i])
         if handle.generation != kx_fork_generation:
             return <int64_t>n
-    handle.latency = LATENCY_NOW
     kx_part_answered(&handle.parts, part, answered)
     handle.at_hand_answered += <int64_t>n
     if rd_kafka_event_message_count(event) == 0:
@@ -188,7 +186,8 @@ cdef int64_t answer_some(Handle handle) noexcept:
     return max(<int64_t>n, 1)
 
 
-cdef int answer(Handle handle, const rd_kafka_message_t *message, kx_message *kept, object future, object error) noexcept:
+cdef int answer(Handle handle, const rd_kafka_message_t *message, int64_t latency, kx_message *kept, object future,
+                object error) noexcept:
     """Resolve the future of one message; what it kept is released by the caller (rule 1), whatever becomes of the future."""
     cdef RecordMetadata metadata
     try:
@@ -203,7 +202,7 @@ cdef int answer(Handle handle, const rd_kafka_message_t *message, kx_message *ke
             metadata._topic = <object>rd_kafka_topic_opaque(message.rkt)
             metadata._record_id = <object>kept.id if kept.id != NULL else None
             metadata._headers = <object>kept.headers if kept.headers != NULL else None
-            metadata.settle(handle.latency)
+            metadata.settle(latency)
             if kept.id == NULL and kept.headers == NULL:
                 PyObject_GC_UnTrack(metadata)       # it is in no cycle, for it refers to a str alone: one object less to look at
             outcome = metadata
@@ -422,9 +421,9 @@ cdef class AsyncProducer:
             (<_Acknowledge>acknowledge).refused(replaced, exc)
             raise
 
-    def _topic_needs_partitions(self, partitions):
-        """Whether a partitioner written in Python will be asked."""
-        return partitions is None and self._producer._partitioner is not None
+    def _has_partitioner(self):
+        """Whether there is a partitioner written in Python."""
+        return self._producer._partitioner is not None
 
     def _partitions_known(self, ProducerRecord record):
         """Whether a partitioner written in Python can be asked where to put `record`; if not, they are being asked for."""

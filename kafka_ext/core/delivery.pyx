@@ -101,7 +101,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
             for i in range(handle.todo_count):
                 if i + 4 < handle.todo_count:       # made by another thread, so in another core's cache
                     __builtin_prefetch(kx_message_of(handle.todo[i + 4]._private))
-                report(handle, handle.todo[i])
+                report(handle, handle.todo[i], LATENCY_NOW)
                 if handle.generation != kx_fork_generation:
                     kx_leave_callbacks()
                     return 0                    # the callback has forked, and this is the child: all the rest is the parent's
@@ -181,7 +181,7 @@ cdef int note(Handle handle, const rd_kafka_message_t *message) noexcept nogil:
         if larger == NULL:
             with gil:
                 kx_enter_callbacks()
-                report(handle, message)             # out of memory: not later, then, but now
+                report(handle, message, LATENCY_NOW)    # out of memory: not later, then, but now
                 kx_leave_callbacks()
             return 0
         handle.todo = larger
@@ -191,7 +191,7 @@ cdef int note(Handle handle, const rd_kafka_message_t *message) noexcept nogil:
     return 0
 
 
-cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
+cdef int report(Handle handle, const rd_kafka_message_t *message, int64_t latency) noexcept:
     """Answer one message: call back, then let go of what it kept (rule 1: exactly once, whatever the callback does)."""
     cdef kx_message *kept = kx_message_of(message._private)
     cdef RecordMetadata metadata
@@ -213,7 +213,7 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
             return 0
     on_delivery = <object>kept.on_delivery
     if handle.loop is not None and isinstance(on_delivery, _Future):
-        answer(handle, message, kept, on_delivery, error)
+        answer(handle, message, latency, kept, on_delivery, error)
         kx_message_release(&handle.pool, message._private)
         return 0
     metadata = handle.spare
@@ -230,7 +230,7 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
     metadata._record_id = <object>kept.id if kept.id != NULL else None
     metadata._headers = <object>kept.headers if kept.headers != NULL else None
     if KX_FREE_THREADED:
-        metadata.settle()
+        metadata.settle(latency)
     arguments[1] = <PyObject *>metadata
     arguments[2] = <PyObject *>error
     result = PyObject_Vectorcall(on_delivery, &arguments[1], 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL)
@@ -244,7 +244,7 @@ cdef int report(Handle handle, const rd_kafka_message_t *message) noexcept:
         metadata._headers = None
         handle.spare = metadata
     else:
-        metadata.settle()
+        metadata.settle(latency)
     kx_message_release(&handle.pool, message._private)
     return 0
 

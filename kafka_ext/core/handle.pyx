@@ -165,7 +165,6 @@ cdef class Handle:
     cdef unsigned long loop_thread  # the thread that the loop ran in when it last served
     cdef rd_kafka_event_t *at_hand  # owned: reports of which some have been answered
     cdef int64_t at_hand_answered   # how many
-    cdef int64_t latency            # of the report that is being answered, or LATENCY_NOW
     cdef list answers               # futures and their outcomes, found in another thread than the loop's
     cdef object __weakref__
 
@@ -175,7 +174,6 @@ cdef class Handle:
         self.todo = NULL
         self.throttles = NULL
         self.at_hand = NULL
-        self.latency = LATENCY_NOW
         self.gate_made = False
         self.state = CLOSED
         self.generation = kx_fork_generation
