@@ -26,24 +26,34 @@ def transactional(request, make_producer):
     return producer
 
 
+@pytest.fixture
+def transactional_on(make_producer):
+    """Makes a producer of transactions on a broker, with its defaults but for what is given."""
+
+    def make(broker, **settings):
+        return make_producer(broker.config(transactional_id="one", **settings) | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+
+    return make
+
+
 def test_a_transactional_id_alone_means_idempotence(transactional):
     assert transactional.get_property("enable.idempotence") == "true"
 
 
 @pytest.mark.parametrize("error", ["CONCURRENT_TRANSACTIONS", "NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS"])
-def test_init_waits_for_a_coordinator_that_is_not_ready(make_producer, error):
+def test_init_waits_for_a_coordinator_that_is_not_ready(transactional_on, error):
     """As when it still aborts what a fenced predecessor has left: librdkafka gives up at once, and calls it retriable."""
     with EmbeddedBroker() as broker:
         broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode[error]] * 2)
-        producer = make_producer(broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        producer = transactional_on(broker)
         producer.init_transactions(30)
         assert broker.unused_faults() == []
 
 
-def test_init_does_not_wait_for_ever_for_a_coordinator_that_is_not_ready(make_producer):
+def test_init_does_not_wait_for_ever_for_a_coordinator_that_is_not_ready(transactional_on):
     with EmbeddedBroker() as broker:
         broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode["CONCURRENT_TRANSACTIONS"]] * 1000)
-        producer = make_producer(broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        producer = transactional_on(broker)
         with within(1), pytest.raises(KafkaException) as raised:
             producer.init_transactions(1)
         assert raised.value.error.is_retriable
@@ -76,13 +86,10 @@ def test_begin_and_abort(make_producer, reports, transactional):
 
 @pytest.mark.parametrize("manual", [False, True])
 @pytest.mark.parametrize("delay", [0.0, 0.3])
-def test_a_transaction_begun_after_an_abort_of_records_in_flight_can_be_committed(make_producer, manual, delay):
+def test_a_transaction_begun_after_an_abort_of_records_in_flight_can_be_committed(transactional_on, manual, delay):
     """Purging what is in flight would leave a hole in the sequence numbers, of which the broker complains in the next one."""
     with EmbeddedBroker(topics={"orders": 1}) as broker:
-        producer = make_producer(
-            broker.config(transactional_id="one", **{"enable.manual.events.poll": manual})
-            | {"test.mock.num.brokers": ..., "enable.idempotence": ...}
-        )
+        producer = transactional_on(broker, **{"enable.manual.events.poll": manual})
         producer.init_transactions(30)
         for _ in range(3):
             outcomes = Outcomes()
@@ -99,12 +106,9 @@ def test_a_transaction_begun_after_an_abort_of_records_in_flight_can_be_committe
             assert outcomes.reports["committed"][1] is None
 
 
-def test_an_abort_keeps_to_its_time_and_can_be_taken_up_again(make_producer, reports):
+def test_an_abort_keeps_to_its_time_and_can_be_taken_up_again(transactional_on, reports):
     with EmbeddedBroker(topics={"orders": 1}) as broker:
-        producer = make_producer(
-            broker.config(transactional_id="one", **{"enable.manual.events.poll": True})
-            | {"test.mock.num.brokers": ..., "enable.idempotence": ...}
-        )
+        producer = transactional_on(broker, **{"enable.manual.events.poll": True})
         producer.init_transactions(30)
         with producer.transaction(30):
             producer.send(ProducerRecord("orders", b"first"))
@@ -122,17 +126,14 @@ def test_an_abort_keeps_to_its_time_and_can_be_taken_up_again(make_producer, rep
 
 
 @pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
-def test_an_abort_waits_for_a_main_thread_of_librdkafkas_that_is_late(make_producer, manual):
+def test_an_abort_waits_for_a_main_thread_of_librdkafkas_that_is_late(transactional_on, manual):
     """Statistics of ten thousand partitions keep it busy for tens of milliseconds, over and over.
 
     An abort in pieces shorter than that got the answers to one step for those to another: it raised STATE, or the next transaction
     was said to have begun before it had, and its first send raised STATE.
     """
     with EmbeddedBroker(topics={"orders": 1, "wide": 10_000}) as broker:
-        producer = make_producer(
-            broker.config(transactional_id="one", **{"enable.manual.events.poll": manual, "statistics.interval.ms": 1})
-            | {"test.mock.num.brokers": ..., "enable.idempotence": ...}
-        )
+        producer = transactional_on(broker, **{"enable.manual.events.poll": manual, "statistics.interval.ms": 1})
         producer.fetch_broker_metadata("wide")
         producer.init_transactions(30)
         for _ in range(10):
@@ -146,10 +147,10 @@ def test_an_abort_waits_for_a_main_thread_of_librdkafkas_that_is_late(make_produ
 
 
 @pytest.mark.parametrize(("ends", "other"), [("commit", "abort"), ("abort", "commit")])
-def test_what_is_ended_one_way_is_not_ended_the_other(make_producer, ends, other):
+def test_what_is_ended_one_way_is_not_ended_the_other(transactional_on, ends, other):
     """A commit that nobody waited for any more used to be tried again behind an abort's back, and to commit the next transaction early."""
     with EmbeddedBroker(topics={"orders": 1}) as broker:
-        producer = make_producer(broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        producer = transactional_on(broker)
         end, end_otherwise = getattr(producer, f"{ends}_transaction"), getattr(producer, f"{other}_transaction")
         producer.init_transactions(30)
         producer.begin_transaction()
@@ -171,12 +172,9 @@ def test_what_is_ended_one_way_is_not_ended_the_other(make_producer, ends, other
 
 
 @pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
-def test_an_abort_is_waited_for_in_small_pieces(make_producer, manual):
+def test_an_abort_is_waited_for_in_small_pieces(transactional_on, manual):
     with EmbeddedBroker(topics={"orders": 1}) as broker:
-        producer = make_producer(
-            broker.config(transactional_id="one", **{"enable.manual.events.poll": manual})
-            | {"test.mock.num.brokers": ..., "enable.idempotence": ...}
-        )
+        producer = transactional_on(broker, **{"enable.manual.events.poll": manual})
         producer.init_transactions(30)
         broker.round_trip_time(0.05)
         for _ in range(5):
