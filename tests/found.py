@@ -61,13 +61,9 @@ class Counter:
 
     def __init__(self) -> None:
         self.rows: dict[str, list[int]] = {}
-        self.outcomes: dict[int, collections.Counter[str]] = {
-            row: collections.Counter() for row in ROWS
-        }
+        self.outcomes: dict[int, collections.Counter[str]] = {row: collections.Counter() for row in ROWS}
 
-    def pytest_collection_modifyitems(
-        self, config: pytest.Config, items: list[pytest.Item]
-    ) -> None:
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         marked = []
         for item in items:
             rows = [row for marker in item.iter_markers("found") for row in marker.args]
@@ -88,9 +84,7 @@ def main(arguments: list[str]) -> int:
     folders = [here / name for name in ("unit", "embedded", "memory", "cluster")]
     folders.append(here.parent / "wheels" / "test_sources.py")
     counter = Counter()
-    status = pytest.main(
-        [*(str(path) for path in folders if path.exists()), *arguments], plugins=[counter]
-    )
+    status = pytest.main([*(str(path) for path in folders if path.exists()), *arguments], plugins=[counter])
     missing = []
     print("\nrow  tests  what was found")
     for row, what in ROWS.items():
