@@ -33,6 +33,9 @@ cdef enum:
     # So many callbacks at most are worth an interruption of whoever computes (include/kafka_ext/handover.h). Many come from a sender at
     # full speed, which is better left alone for the interpreter's five milliseconds: fewer and longer turns.
     FEW_CALLBACKS = 64
+    # Exceptions of callbacks that are kept for one serving call, or shown in one second by an events
+    # thread. A callback with a bug raises for every record, and a thousand tell as much as a million.
+    MAX_RAISED = 1000
 
 
 cdef int64_t serve_here(Handle handle, int timeout_ms) except -1:
@@ -90,7 +93,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
 
     KX_ADD(handle.delivered, quiet)     # before a batch tells that it is done: who waited for it may look
     finished = kx_parts_take_finished(&handle.parts)
-    if handle.todo_count or others or handle.throttles != NULL or finished != NULL or KX_LOAD(handle.completed_count):
+    if handle.todo_count or others or handle.throttles != NULL or finished != NULL or KX_LOAD(handle.completed_count) \
+            or not_shown_is_due(handle):
         if not handle.manual and handle.todo_count <= FEW_CALLBACKS:
             asked = True
             kx_handover_ask()
@@ -112,6 +116,8 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
                         serve_other(handle, events[i])
             if handle.throttles != NULL:
                 serve_throttles(handle)
+            if not_shown_is_due(handle):
+                report_not_shown(handle)
             finish_parts(handle, finished)
             if complete_batches(handle) or finished != NULL:
                 ended = 1
@@ -317,9 +323,50 @@ cdef object delivery_error(Handle handle, int code):
 cdef int callback_raised(Handle handle, object callback, object exc) except -1:
     """Under manual polling the serving call raises it at its end; in the events thread it goes to sys.unraisablehook."""
     if handle.manual and not KX_FLAG(handle.dropped):
+        keep_raised(handle, exc)
+    else:
+        show_raised(handle, callback, exc)
+    return 0
+
+
+cdef int keep_raised(Handle handle, object exc) except -1:
+    """Keep `exc` for the serving call, one of MAX_RAISED. Always room for an interruption (KeyboardInterrupt, SystemExit)."""
+    if len(handle.raised) < MAX_RAISED:
         handle.raised.append(exc)
         return 0
-    unraisable(exc, callback)
+    handle.not_kept += 1
+    if not isinstance(exc, Exception) and isinstance(handle.raised[MAX_RAISED - 1], Exception):
+        handle.raised[MAX_RAISED - 1] = exc
+    return 0
+
+
+cdef int show_raised(Handle handle, object callback, object exc) except -1:
+    """Give `exc` to sys.unraisablehook, MAX_RAISED in a second; of what is over, a line in the log says how many."""
+    cdef int64_t now = kx_now_us()
+    if now >= handle.shown_until:
+        report_not_shown(handle)
+        handle.shown_until = now + 1000000
+        handle.shown = 0
+    if handle.shown < MAX_RAISED or not isinstance(exc, Exception):
+        handle.shown += 1
+        unraisable(exc, callback)
+    else:
+        handle.not_shown += 1
+    return 0
+
+
+cdef bint not_shown_is_due(Handle handle) noexcept nogil:
+    return handle.not_shown and kx_now_us() >= handle.shown_until
+
+
+cdef int report_not_shown(Handle handle) noexcept:
+    cdef int64_t count = handle.not_shown
+    handle.not_shown = 0
+    try:
+        if count:
+            _log.warning("%d more callbacks raised; of one second, the first %d exceptions are shown", count, MAX_RAISED)
+    except BaseException as exc:
+        unraisable(exc, None)
     return 0
 
 
@@ -394,7 +441,10 @@ cdef int serve_other(Handle handle, rd_kafka_event_t *event) noexcept:
 cdef int not_lost(Handle handle, object exc) noexcept:
     """What came up between callbacks: a signal handler's, as a rule. Whoever serves raises it, as what a callback raises; Ctrl-C works."""
     if handle.manual and not KX_FLAG(handle.dropped):
-        handle.raised.append(exc)
+        try:
+            keep_raised(handle, exc)
+        except BaseException as failure:
+            unraisable(failure, None)
     else:
         unraisable(exc, None)
     return 0

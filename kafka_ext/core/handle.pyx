@@ -158,6 +158,10 @@ cdef class Handle:
     cdef RecordMetadata reserve     # for the report for which there is no memory
     cdef object callbacks           # dict: error_cb, stats_cb, throttle_cb, log_cb, oauthbearer_token_refresh_cb
     cdef list raised                # manual polling: what callbacks raised, for the serving call to raise
+    cdef int64_t not_kept           # and how many more, past MAX_RAISED
+    cdef int shown                  # events thread: exceptions given to sys.unraisablehook in this second
+    cdef int64_t not_shown          # and how many more, past MAX_RAISED
+    cdef int64_t shown_until        # when that second is over, in microseconds
     cdef bytes stats_json           # the newest statistics
     cdef dict unheard               # (topic, code) -> [count, error] of this turn's failures without a callback
     # Served by an asyncio event loop (core/aio.pyx); None, 0 and NULL otherwise.
@@ -541,6 +545,7 @@ cdef class Handle:
                     with nogil:
                         kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), SLICE_MS)
         finally:
+            report_not_shown(self)
             self.serving_thread = 0
             self.in_run = False
 
@@ -567,9 +572,15 @@ cdef class Handle:
         return served
 
     def take_raised(self):
-        """What callbacks raised under manual polling since the last time, as a list."""
-        raised = self.raised
-        self.raised = []
+        """What callbacks raised under manual polling since the last time, as a list of at most MAX_RAISED."""
+        raised, count = self.raised, self.not_kept
+        self.raised, self.not_kept = [], 0
+        if count:
+            text = f"{count} more callbacks raised; the first {len(raised)} exceptions are kept"
+            _log.warning(text)
+            last = raised[len(raised) - 1]
+            if hasattr(last, "add_note"):               # Python 3.11
+                last.add_note(text)
         return raised
 
     # ------------------------------------------------------------------ what is known
