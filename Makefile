@@ -24,6 +24,7 @@ help:  ## this list
 
 .PHONY: librdkafka
 librdkafka:  ## the pinned librdkafka, static, in build/librdkafka
+	@$(PYTHON) wheels/needs.py
 	@$(PYTHON) wheels/librdkafka.py
 
 .PHONY: build develop
@@ -32,7 +33,7 @@ build: $(VENV)/.package  ## the extension in place, in a virtual environment (.v
 
 develop: build
 
-$(VENV)/.created:
+$(VENV)/.created: wheels/needs.py
 	@$(PYTHON) wheels/needs.py
 	$(PYTHON) -m venv $(VENV)
 	$(pip) install "setuptools>=77" "Cython>=3.1"
@@ -123,6 +124,7 @@ pinned := $(CURDIR)/build/librdkafka-pinned
 
 .PHONY: wheel
 wheel: $(VENV)/.extra-wheel  ## a wheel for this machine, in wheelhouse/: built from the sdist, repaired, and tested in an environment of its own
+	@$(PYTHON) wheels/needs.py wheel
 	KAFKA_EXT_LIBRARIES=pinned $(py) wheels/librdkafka.py
 	rm -rf dist wheelhouse
 	@# Without a path to it, build makes the sdist and then the wheel from the sdist: what is missing there is found here.

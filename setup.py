@@ -25,10 +25,10 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
-OLDEST = (2, 8, 0)
+OLDEST = (2, 13, 2)
 WHY_NOT_OLDER = (
-    "before 2.5 a retried idempotent batch may not be the same batch, and before 2.12 a record with headers to a partition that does "
-    "not exist is a double free"
+    "the consumer needs it, before 2.5 a retried idempotent batch may not be the same batch, and before 2.12 a record with headers to a "
+    "partition that does not exist is a double free"
 )
 
 
@@ -39,7 +39,8 @@ class Librdkafka:
     linkage: str
     allocator: str = "system"
     one_clock: bool = False  # wheels/clock.py
-    patches: list[str] = field(default_factory=list)  # wheels/patches.py
+    sources: str = ""  # what ours was compiled from
+    patches: list[str] = field(default_factory=list)  # wheels/patches/
     pinned: list[str] = field(default_factory=list)  # "openssl 3.5.7" and the like, when they are linked in too
     include_dirs: list[str] = field(default_factory=list)
     compile_args: list[str] = field(default_factory=list)
@@ -69,7 +70,7 @@ def bundled() -> Librdkafka:
     """Ours: built by the same script that wheels, CI and the C baseline use; instant when it is there."""
     script = [sys.executable, str(HERE / "wheels/librdkafka.py")]
     if subprocess.run(script).returncode:
-        stop("librdkafka could not be built, see above; KAFKA_EXT_LIBRDKAFKA=system links the system's instead (2.8.0 or newer)")
+        stop("librdkafka could not be built, see above; KAFKA_EXT_LIBRDKAFKA=system links the system's instead (2.13.2 or newer)")
     where = subprocess.run([*script, "--where"], check=True, capture_output=True, text=True)
     return static(Path(where.stdout.strip()))
 
@@ -81,6 +82,7 @@ def static(prefix: Path) -> Librdkafka:
         linkage="bundled static",
         allocator=info["allocator"],
         one_clock=info["clock"],
+        sources=info["origin"] if info["pinned"] else f"{info['origin']}, which is not the pinned release",
         patches=info["patches"],
         include_dirs=[str(prefix / "include")],
         # The archives by their paths: no search order can put others in their place.
@@ -114,7 +116,7 @@ def shared(prefix: Path | None) -> Librdkafka:
     number = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if number < OLDEST:
         stop(
-            f"librdkafka {version} {where} is too old, 2.8.0 or newer is needed: {WHY_NOT_OLDER}. "
+            f"librdkafka {version} {where} is too old, 2.13.2 or newer is needed: {WHY_NOT_OLDER}. "
             "Leave KAFKA_EXT_LIBRDKAFKA unset to build a current one"
         )
     links = ask("--libs").split()
@@ -162,6 +164,8 @@ class BuildExtension(build_ext):
         ]
         if librdkafka.pinned:
             extension.define_macros.append(("KAFKA_EXT_LIBRARIES", f'"{",".join(librdkafka.pinned)}"'))
+        if librdkafka.sources:
+            extension.define_macros.append(("KAFKA_EXT_SOURCES", json.dumps(librdkafka.sources)))
         if librdkafka.patches:
             extension.define_macros.append(("KAFKA_EXT_PATCHES", f'"{",".join(librdkafka.patches)}"'))
         if librdkafka.one_clock:

@@ -5,8 +5,9 @@ each other's lock while one of them holds the GIL. So in librdkafka's objects, a
 their like are changed to mimalloc's.
 
 That is right only while memory never crosses: what librdkafka frees it must have allocated, and what it allocates nobody else may free.
-The imports of librdkafka 2.14.2 were read one by one for that. Two functions of curl hand out memory that librdkafka releases with
-free(): they get a wrapper that copies. The build fails when an archive imports anything else known to hand out memory to free().
+The imports of librdkafka 2.14.2 were read one by one for that, and those that 2.15.1 added. Two functions of curl hand out memory that
+librdkafka releases with free(): they get a wrapper that copies. The build fails when an archive imports anything else known to hand out
+memory to free().
 What remains is the border to the application, and kafka_ext's own side of it is written to this rule:
 
 - never RD_KAFKA_MSG_F_FREE, and never a `metadata` of a topic partition list that was not allocated with rd_kafka_mem_malloc();
@@ -15,21 +16,17 @@ What remains is the border to the application, and kafka_ext's own side of it is
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import needs
 from console import BuildError, run
-from sources import Archive, Project, parse_version, unpack
+from sources import Project, Sources
 
 MIMALLOC = Project(
     name="mimalloc",
     version="2.0.9",
-    oldest="2.0.9",
-    before="3",
     url="https://github.com/microsoft/mimalloc/archive/refs/tags/v2.0.9.tar.gz",
     sha256=(
         # Upstream's archive of the tag. Made again from the tag's tree with `git archive`, bit by bit the same.
@@ -115,20 +112,6 @@ def _imports(archive: Path) -> set[str]:
     return undefined - defined
 
 
-def _version(source: Path) -> str:
-    """What the header says; mimalloc writes 2.0.9 as 209 there, and newer releases 2.4.1 as 20401."""
-    header = source / "include/mimalloc.h"
-    found = header.is_file() and re.search(r"#define MI_MALLOC_VERSION\s+(\d+)", header.read_text(encoding="utf-8"))
-    if not found:
-        raise BuildError(f"{source.name} is not mimalloc's source: it has no include/mimalloc.h that names a version")
-    digits = found.group(1)
-    parts = (digits[0], digits[1], digits[2:]) if len(digits) == 3 else (digits[:-4], digits[-4:-2], digits[-2:])
-    version = ".".join(str(int(part)) for part in parts)
-    if not parse_version(MIMALLOC.oldest) <= parse_version(version) < parse_version(MIMALLOC.before):
-        raise BuildError(f"{source.name} is mimalloc {version}; {MIMALLOC.oldest} or newer is needed, and older than {MIMALLOC.before}")
-    return version
-
-
 def _flags(source: Path) -> list[str]:
     return [
         *("-O3", "-g1", "-DNDEBUG", "-fPIC", "-fvisibility=hidden", "-fno-builtin-malloc"),
@@ -142,43 +125,26 @@ def _flags(source: Path) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Mimalloc:
-    """An unpacked release of mimalloc."""
-
-    source: Path
-    version: str
-    archive: Archive
-
-    @staticmethod
-    def unpacked(archive: Archive, work: Path) -> Mimalloc:
-        source = unpack(archive.path, work)
-        return Mimalloc(source, _version(source), archive)
-
-    @property
-    def licence(self) -> Path:
-        return self.source / "LICENSE"
-
-    def merge_into(self, archive: Path, headers: Path | None, log: Path) -> None:
-        """Change the names in librdkafka's archive and add mimalloc to it. `headers`: curl's, where they are not the machine's."""
-        crossing = sorted(_imports(archive) & CROSSING)
-        if crossing:
-            raise BuildError(
-                f"this librdkafka uses {', '.join(crossing)}, whose memory belongs to the system's malloc: giving it to mimalloc's free() "
-                "would corrupt memory. Build with KAFKA_EXT_ALLOCATOR=system, or teach wheels/allocator.py about it"
-            )
-        work = self.source.parent
-        names = work / "names"
-        names.write_text("".join(f"{theirs} {ours}\n" for theirs, ours in REDIRECTED.items()))
-        run(["objcopy", f"--redefine-syms={names}", archive], log=log)
-        remaining = sorted(_imports(archive) & set(REDIRECTED))
-        if remaining:
-            raise BuildError(f"objcopy left {', '.join(remaining)} in {archive}; build with KAFKA_EXT_ALLOCATOR=system")
-        shim = work / "kafka_ext_allocator_shim.c"
-        shim.write_text(SHIM)
-        objects = []
-        for unit in (self.source / "src/static.c", shim):
-            objects.append(work / f"mimalloc_{unit.stem}.o")
-            include = [] if headers is None else [f"-I{headers}"]
-            run([*needs.compiler(), *_flags(self.source), *include, "-c", unit, "-o", objects[-1]], log=log)
-        run(["ar", "rs", archive, *objects], log=log)
+def merge(mimalloc: Sources, archive: Path, headers: Path | None, log: Path) -> None:
+    """Change the names in librdkafka's archive and add mimalloc to it. `headers`: curl's, where they are not the machine's."""
+    crossing = sorted(_imports(archive) & CROSSING)
+    if crossing:
+        raise BuildError(
+            f"this librdkafka uses {', '.join(crossing)}, whose memory belongs to the system's malloc: giving it to mimalloc's free() "
+            "would corrupt memory. Build with KAFKA_EXT_ALLOCATOR=system, or teach wheels/allocator.py about it"
+        )
+    work = mimalloc.folder.parent
+    names = work / "names"
+    names.write_text("".join(f"{theirs} {ours}\n" for theirs, ours in REDIRECTED.items()))
+    run(["objcopy", f"--redefine-syms={names}", archive], log=log)
+    remaining = sorted(_imports(archive) & set(REDIRECTED))
+    if remaining:
+        raise BuildError(f"objcopy left {', '.join(remaining)} in {archive}; build with KAFKA_EXT_ALLOCATOR=system")
+    shim = work / "kafka_ext_allocator_shim.c"
+    shim.write_text(SHIM)
+    objects = []
+    for unit in (mimalloc.folder / "src/static.c", shim):
+        objects.append(work / f"mimalloc_{unit.stem}.o")
+        include = [] if headers is None else [f"-I{headers}"]
+        run([*needs.compiler(), *_flags(mimalloc.folder), *include, "-c", unit, "-o", objects[-1]], log=log)
+    run(["ar", "rs", archive, *objects], log=log)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import needs
 from console import BuildError, jobs, run, say, step
-from sources import Project, obtain, parse_version, sha256, unpack
+from sources import Project, obtain
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -27,8 +27,6 @@ BUILD = HERE.parent / "build"
 OPENSSL = Project(
     name="openssl",
     version="3.5.7",
-    oldest="3.5",  # the long-term release, maintained until April 2030
-    before="3.6",
     url="https://github.com/openssl/openssl/releases/download/openssl-3.5.7/openssl-3.5.7.tar.gz",
     # Upstream's release archive, which is Debian's .orig archive as well.
     sha256=("a8c0d28a529ca480f9f36cf5792e2cd21984552a3c8e4aa11a24aa31aeac98e8",),
@@ -38,8 +36,6 @@ OPENSSL = Project(
 CURL = Project(
     name="curl",
     version="8.22.0",
-    oldest="8.14",
-    before="9",
     url="https://curl.se/download/curl-8.22.0.tar.gz",
     sha256=("d54dd598bf05927a726deb38df31c6a255ba83ff1de57c5d1464dac3ed8f44a1",),  # upstream's, and Debian's
     suites={"Debian": ("testing", "sid", "trixie"), "Ubuntu": ("devel", "resolute")},
@@ -48,8 +44,6 @@ CURL = Project(
 ZSTD = Project(
     name="zstd",
     version="1.5.7",
-    oldest="1.5.5",
-    before="2",
     url="https://github.com/facebook/zstd/releases/download/v1.5.7/zstd-1.5.7.tar.gz",
     sha256=(
         "eb33e51f49a15e023950cd7825ca74a4a2b43db8354825ac24fc1b7ee09e6fa3",  # upstream's
@@ -62,8 +56,6 @@ ZSTD = Project(
 ZLIB = Project(
     name="zlib",
     version="1.3.2",
-    oldest="1.3.1",
-    before="2",
     url="https://github.com/madler/zlib/releases/download/v1.3.2/zlib-1.3.2.tar.gz",
     sha256=(
         "bb329a0a2cd0274d05519d61c667c062e06990d72e125ee2dfa8de64f0119d16",  # upstream's
@@ -159,18 +151,12 @@ FRAMEWORKS = "-framework CoreFoundation -framework SystemConfiguration".split() 
 ARCHIVES = tuple(name for library in reversed(LIBRARIES) for name in library.archives)
 
 
-def _release(source: Path, project: Project) -> str:
-    """What was unpacked: the pinned release, or the other one that the distribution had."""
-    version = ".".join(str(part) for part in parse_version(source.name.removeprefix(f"{project.name}-")))
-    return version or project.version
-
-
 @dataclass(frozen=True)
 class Libraries:
     """A prefix with all of them."""
 
     prefix: Path
-    components: list[dict[str, str]]  # what is in it, for the bill of materials
+    components: list[dict[str, object]]  # what is in it, for the bill of materials
 
     @property
     def archives(self) -> list[Path]:
@@ -205,9 +191,9 @@ def build(cache: Path) -> Libraries:
     components = []
     for library in LIBRARIES:
         project = library.project
-        archive = obtain(project, cache)
-        source = unpack(archive.path, work)
-        with step(f"{project.name} ({archive.origin})"):
+        found = obtain(project, cache, work, only_pinned=True)
+        source = found.folder
+        with step(f"{project.name} ({found.origin})"):
             library.build(source, prefix, log)
         for name in library.archives:
             if not (prefix / "lib" / name).is_file():
@@ -216,16 +202,18 @@ def build(cache: Path) -> Libraries:
         components.append(
             {
                 "name": project.name,
-                "version": _release(source, project),
+                "version": project.version,
                 "licence": library.spdx,
                 "url": project.url,
-                "sha256": sha256(archive.path),
-                "origin": archive.origin,
+                "sha256": found.sha256,
+                "origin": found.origin,
+                "pinned": found.pinned,
             }
         )
     shutil.rmtree(work)
     info.write_text(json.dumps({"options": options, "components": components}, indent=2) + "\n", encoding="utf-8")
-    say(f"{', '.join(' '.join((part['name'], part['version'])) for part in components)} are in {prefix}")
+    made = ", ".join(f"{part['name']} {part['version']}" for part in components)
+    say(f"{made} are in {prefix}")
     return Libraries(prefix, components)
 
 

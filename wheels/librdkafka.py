@@ -4,8 +4,8 @@
 Wheels, source installs, CI and the C benchmark baseline all use this. A second call with the same options is instant. Settings:
 
     KAFKA_EXT_LIBRDKAFKA_ARCHIVE   a local release archive to build instead of the pinned release
-    KAFKA_EXT_LIBRDKAFKA_SHA256    what that archive, or the upstream one, must hash to
-    KAFKA_EXT_MIMALLOC_ARCHIVE     a local release archive of mimalloc 2, for a build without network
+    KAFKA_EXT_LIBRDKAFKA_SHA256    what the archive must hash to, that one or the one that is found
+    KAFKA_EXT_MIMALLOC_ARCHIVE     a local archive of the pinned mimalloc, for a build without network
     KAFKA_EXT_ALLOCATOR            mimalloc (the default where it can be had) inside librdkafka, or system
     KAFKA_EXT_LIBRARIES            system (the default): OpenSSL, curl, zstd and zlib are the machine's shared libraries
                                    pinned: they are built from pinned sources (libraries.py) and linked in, as wheels need it
@@ -33,26 +33,30 @@ import clock
 import libraries
 import needs
 import patches
-from allocator import Mimalloc
 from console import BuildError, jobs, run, say, step, warn
 from libraries import Libraries
-from sources import Archive, Project, from_file, obtain, parse_version, sha256, unpack
+from sources import Npm, Project, Sources, UnavailableError, from_file, obtain, parse_version, sha256
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
 
 LIBRDKAFKA = Project(
     name="librdkafka",
-    version="2.14.2",
-    # include/kafka_ext/version_guard.h says why.
-    oldest="2.8.0",
-    before="3",
-    url="https://github.com/confluentinc/librdkafka/archive/refs/tags/v2.14.2.tar.gz",
-    sha256=(
-        # Upstream's archive of the tag. Made again from the tag's tree with `git archive`, bit by bit the same.
-        "d7eec9c31c817fa44402f679c252dfbf97e4c338a849a25c3579a31fd127beb8",
-        # Debian's .orig tarball: another archive, with another top folder, of the same commit (6516057).
-        "4d53568c13717b167d12c7b2a0fe12aeb5d6bfe02de53df5b68f86d870a81b33",
+    version="2.15.1",
+    oldest="2.13.2",  # include/kafka_ext/version_guard.h says why
+    url="https://github.com/confluentinc/librdkafka/archive/refs/tags/v2.15.1.tar.gz",
+    # All that is configured and compiled, and the licences. One pin for upstream's archive, npm's copy and the
+    # distribution's. It was taken from npm's copy. That npm's copies are upstream's tags was seen on the release
+    # before: kafka-javascript 1.10.0 and the tag v2.15.0 have the same content by this measure
+    # (85a23614532d50f86bf4e0a74ad2af2b25501dabbff11c77fc74a22ff5a5e8fd), and the 551 lines of src/ that changed in
+    # 1.10.1 are what upstream's changelog of 2.15.1 lists.
+    content="81b1ffa2849be4781af526ace648e63468e3285409c86a86bad0abe6bba883bd",
+    files=("configure*", "lds-gen.py", "LICENSE*", "mklove/*", "src/*"),
+    npm=Npm(
+        package="@confluentinc/kafka-javascript",
+        version="1.10.1",
+        folder="package/deps/librdkafka",
+        sha256="ada7d703bb1d3237e2292bfabf438d663b6160c9f1ac2a2406b5dc4257c81b66",
     ),
     suites={
         "Debian": ("sid", "testing", "stable-backports", "stable"),
@@ -111,7 +115,8 @@ class Options:
                 raise BuildError(f"{path} is not a file; KAFKA_EXT_LIBRDKAFKA_ARCHIVE and KAFKA_EXT_MIMALLOC_ARCHIVE name release archives")
         # The other scripts decide how sources and tools are found, not what is made of them.
         deciding = ["librdkafka.py", "allocator.py", "clock.py", "patches.py", *(["libraries.py"] if linked == "pinned" else [])]
-        scripts = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in deciding))
+        paths = [*(HERE / name for name in deciding), *patches.files()]
+        scripts = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in paths))
         return Options(
             version=LIBRDKAFKA.version,
             allocator=chosen,
@@ -126,6 +131,11 @@ class Options:
             flags=" ".join(f"{name}={setting(name)}" for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS")),
             scripts=scripts.hexdigest(),
         )
+
+    @property
+    def for_wheel(self) -> bool:
+        """Whether it is for others: nothing that is not pinned may be in it."""
+        return self.libraries == "pinned"
 
     @property
     def prefix(self) -> Path:
@@ -149,30 +159,37 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def obtain_librdkafka(options: Options, cache: Path) -> Archive:
-    if options.archive:
-        return from_file(Path(options.archive).expanduser(), options.sha256 or None)
+def obtain_librdkafka(options: Options, work: Path, cache: Path) -> Sources:
     try:
-        return obtain(LIBRDKAFKA, cache, options.sha256 or None)
-    except BuildError as error:
+        if options.archive:
+            found = from_file(LIBRDKAFKA, Path(options.archive).expanduser(), work, only_pinned=options.for_wheel)
+        else:
+            found = obtain(LIBRDKAFKA, cache, work, only_pinned=options.for_wheel)
+    except UnavailableError as error:
         other_way = f"Or download librdkafka {LIBRDKAFKA.version} elsewhere and name the archive in KAFKA_EXT_LIBRDKAFKA_ARCHIVE."
         raise BuildError(f"{error}\n{other_way}") from None
+    if options.sha256 and found.sha256 != options.sha256:
+        raise BuildError(f"{found.archive} has sha256 {found.sha256}, and KAFKA_EXT_LIBRDKAFKA_SHA256 is {options.sha256}")
+    return found
 
 
-def obtain_mimalloc(options: Options, work: Path, cache: Path) -> Mimalloc | None:
+def obtain_mimalloc(options: Options, work: Path, cache: Path) -> Sources | None:
     """Not having mimalloc makes a slower library, not a wrong one: it is said, and the build goes on with the system's malloc."""
     if options.allocator != "mimalloc":
         return None
     if options.mimalloc_archive:
-        return Mimalloc.unpacked(from_file(Path(options.mimalloc_archive).expanduser()), work)
+        return from_file(allocator.MIMALLOC, Path(options.mimalloc_archive).expanduser(), work, only_pinned=True)
     reason = allocator.unsupported()
     if not reason:
         try:
-            archive = obtain(allocator.MIMALLOC, cache)
-            say(f"sources: {archive.origin}")
-            return Mimalloc.unpacked(archive, work)
-        except BuildError as error:
-            reason = "; ".join(str(error).splitlines())
+            found = obtain(allocator.MIMALLOC, cache, work, only_pinned=True)
+        except UnavailableError as error:
+            if options.for_wheel:
+                raise
+            reason = str(error)
+        else:
+            say(f"sources: {found.origin}")
+            return found
     warn(f"librdkafka keeps the system's malloc: {reason}")
     return None
 
@@ -326,16 +343,16 @@ def check(prefix: Path, work: Path, options: Options, linked: list[str], allocat
     return found
 
 
-def components(version: str, archive: Archive, mimalloc: Mimalloc | None, pinned: Libraries | None) -> list[dict[str, object]]:
+def components(version: str, found: Sources, mimalloc: Sources | None, pinned: Libraries | None) -> list[dict[str, object]]:
     """What the prefix is made of, for a wheel's bill of materials: inside librdkafka.a, or beside it."""
 
-    def inside(project: Project, version: str, licence: str, archive: Archive) -> dict[str, object]:
+    def inside(project: Project, version: str, licence: str, found: Sources) -> dict[str, object]:
         named = {"name": project.name, "version": version, "licence": licence, "url": project.url}
-        return {**named, "sha256": sha256(archive.path), "origin": archive.origin, "inside": True}
+        return {**named, "sha256": found.sha256, "origin": found.origin, "pinned": found.pinned, "inside": True}
 
-    made_of = [inside(LIBRDKAFKA, version, "BSD-2-Clause", archive)]
+    made_of = [inside(LIBRDKAFKA, version, "BSD-2-Clause", found)]
     if mimalloc is not None:
-        made_of.append(inside(allocator.MIMALLOC, mimalloc.version, "MIT", mimalloc.archive))
+        made_of.append(inside(allocator.MIMALLOC, allocator.MIMALLOC.version, "MIT", mimalloc))
     return [*made_of, *({**component, "inside": False} for component in (pinned.components if pinned is not None else []))]
 
 
@@ -352,27 +369,28 @@ def build(options: Options) -> Path:
         work = BUILD / "librdkafka-work"
         log = BUILD / f"{prefix.name}.log"
         log.unlink(missing_ok=True)
-        archive = obtain_librdkafka(options, BUILD / "cache")
-        say(f"sources: {archive.origin}")
-        source = unpack(archive.path, work)
+        found = obtain_librdkafka(options, work, BUILD / "cache")
+        say(f"sources: {found.origin}")
+        source = found.folder
         version = source_version(source)
         if parse_version(version) < parse_version(LIBRDKAFKA.oldest):
-            raise BuildError(f"{archive.path.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
+            raise BuildError(f"{found.archive.name} is librdkafka {version}; kafka_ext needs {LIBRDKAFKA.oldest} or newer")
         mimalloc = obtain_mimalloc(options, BUILD / "mimalloc-work", BUILD / "cache")
-        mended = patches.apply(source, pinned=version == LIBRDKAFKA.version)
+        mended = patches.apply(source, log, pinned=version == LIBRDKAFKA.version)
         linked = compile_static(source, options, pinned, log)
         one_clock = not allocator.unsupported()  # it takes the same tools
         if one_clock:
             clock.merge(source / "src/librdkafka.a", work, log)
         if mimalloc is not None:
             with step("mimalloc added"):
-                mimalloc.merge_into(source / "src/librdkafka.a", pinned.prefix / "include" if pinned is not None else None, log)
-        allocated_by = f"mimalloc {mimalloc.version}" if mimalloc is not None else "system"
+                headers = pinned.prefix / "include" if pinned is not None else None
+                allocator.merge(mimalloc, source / "src/librdkafka.a", headers, log)
+        allocated_by = f"mimalloc {allocator.MIMALLOC.version}" if mimalloc is not None else "system"
         # Installed beside the place and moved there when it is known to be good: a prefix that is there is a prefix that works.
         fresh = work / "prefix"
         archives = install(source, fresh, version, linked, allocated_by, pinned)
         if mimalloc is not None:
-            shutil.copy(mimalloc.licence, fresh / "licenses/mimalloc.txt")
+            shutil.copy(mimalloc.folder / "LICENSE", fresh / "licenses/mimalloc.txt")
         features = check(fresh, work, options, [*(str(fresh / "lib" / name) for name in archives), *linked], allocated_by, log)
         (fresh / info.name).write_text(
             json.dumps(
@@ -384,8 +402,9 @@ def build(options: Options) -> Path:
                     "features": features,
                     "archives": archives,
                     "libraries": linked,
-                    "origin": archive.origin,
-                    "components": components(version, archive, mimalloc, pinned),
+                    "origin": found.origin,
+                    "pinned": found.pinned,
+                    "components": components(version, found, mimalloc, pinned),
                     "options": asdict(options),
                 },
                 indent=2,

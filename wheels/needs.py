@@ -1,8 +1,8 @@
 """What a machine must have to build kafka_ext, how to tell, and which packages bring it.
 
-As root on Debian and Ubuntu the missing packages are installed; anywhere else the one command that installs them is printed. Run as
-a program (the Makefile does) it sees to everything that `make build` needs, for the interpreter it runs under; with the argument `kafka`,
-to what Apache Kafka needs.
+Scripts that find something missing print the one command that installs it. Only run as a program, by the Makefile, does this install it
+itself, as root on Debian and Ubuntu: what `make build` needs for the interpreter it runs under, and with the arguments `kafka` and `wheel`
+what Apache Kafka and the libraries in a wheel need.
 """
 
 from __future__ import annotations
@@ -93,6 +93,11 @@ TOOLS = (
         "bash",
         lambda: shutil.which("bash") is not None,
         {"apt": ("bash",), "dnf": ("bash",), "apk": ("bash",), "brew": ("bash",)},
+    ),
+    Need(
+        "patch",
+        lambda: shutil.which("patch") is not None,
+        {"apt": ("patch",), "dnf": ("patch",), "apk": ("patch",), "brew": ()},
     ),
 )
 
@@ -217,8 +222,8 @@ def _install_by_apt(packages: list[str]) -> None:
         raise BuildError(f"apt-get could not install what is missing:\n{tail}\nInstall it by hand: {shlex.join(command)}")
 
 
-def ensure(needs: Iterable[Need]) -> None:
-    """Return when everything is there, installing it where that is usual; raise BuildError with the command to run otherwise."""
+def ensure(needs: Iterable[Need], *, install: bool = False) -> None:
+    """Return when everything is there, after installing it if asked and root; raise BuildError with the command to run otherwise."""
     needs = tuple(needs)
     missing = [need for need in needs if not need.present()]
     if not missing:
@@ -228,7 +233,7 @@ def ensure(needs: Iterable[Need]) -> None:
     if manager is None:
         raise BuildError(f"missing: {names}; install them with this machine's package manager and run this again")
     packages = sorted({package for need in missing for package in need.packages[manager]})
-    if manager == "apt" and os.geteuid() == 0:
+    if install and manager == "apt" and os.geteuid() == 0:
         _install_by_apt(packages)
         missing = [need for need in needs if not need.present()]
         if not missing:
@@ -238,11 +243,16 @@ def ensure(needs: Iterable[Need]) -> None:
     raise BuildError(f"missing: {names}; install with: {root}{INSTALL[manager]} {' '.join(packages)}")
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> None:
     if sys.version_info < (3, 10):
         found = f"{sys.executable} is {sys.version.split()[0]}"
         sys.exit(f"[librdkafka] error: Python 3.10 or newer is needed, {found}; name another: make PYTHON=python3.12")
+    sets = {(): LIBRDKAFKA + PYTHON, ("kafka",): KAFKA, ("wheel",): LIBRARIES}
     try:
-        ensure(KAFKA if sys.argv[1:] == ["kafka"] else LIBRDKAFKA + PYTHON)
+        ensure(sets[tuple(arguments)], install=True)
     except BuildError as error:
         sys.exit(f"[librdkafka] error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

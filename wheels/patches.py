@@ -1,63 +1,45 @@
-"""Defects of librdkafka that are mended in the copy that is built here: each as small as can be, and named in `build_info()["patches"]`.
+"""Defects of librdkafka that are mended in the copy that is built here: patches/*.patch, in the order of their numbers.
 
-A library of the system's stays as it is. Where a release no longer has the text, it is taken for mended there; in the pinned release it
-must be found.
+A patch is called NNNN-name.patch; `build_info()["patches"]` lists the names. It is applied by the program `patch` with -p1. Its header,
+the text before the first file, says what is wrong and why this mends it, then on lines of their own
+
+    Without it: what users see
+    Tests: those that fail without it, and those of what it must not break
+
+A library of the system's stays as it is. In the pinned release every patch applies, exactly, or the build ends; in another release one
+that does not apply is left out with a warning.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from console import BuildError, warn
+from console import BuildError, run, warn
+
+FOLDER = Path(__file__).resolve().parent / "patches"
 
 
-@dataclass(frozen=True)
-class Patch:
-    name: str
-    file: str
-    before: str  # once in the file, whatever the white space
-    after: str
+def files() -> list[Path]:
+    return sorted(FOLDER.glob("[0-9]*.patch"))
 
 
-PATCHES = (
-    # Where a request of a partition fails for the time being, the one behind it has skipped sequence numbers. Both go back into the queue
-    # and are sent again as they were, in order, once nothing of the partition is in flight: all that there is to do, and all that Kafka's
-    # Java client does. Beginning another epoch as well doubles what other partitions' brokers have stored and not acknowledged yet, since
-    # nobody knows that again under it (docs/chaos.md). Proposed to librdkafka in its pull request 4972.
-    Patch(
-        name="librdkafka-4953",
-        file="src/rdkafka_request.c",
-        before='rd_kafka_idemp_drain_epoch_bump(rk, perr->err, "skipped sequence numbers");',
-        after="",
-    ),
-)
+def name(patch: Path) -> str:
+    """librdkafka-4953 of 0001-librdkafka-4953.patch."""
+    return patch.stem.partition("-")[2]
 
 
-def apply(source: Path, *, pinned: bool) -> list[str]:
+def apply(source: Path, log: Path, *, pinned: bool) -> list[str]:
     """Mend an unpacked librdkafka; the names of what was mended."""
     done = []
-    for patch in PATCHES:
-        path = source / patch.file
-        text = path.read_text(encoding="utf-8")
-        found = _find(text, patch.before)
-        if len(found) == 1:
-            start, end = found[0]
-            path.write_text(text[:start] + patch.after + text[end:], encoding="utf-8")
-            done.append(patch.name)
-        elif pinned:
-            raise BuildError(f"{patch.name} does not fit: {patch.file} has {len(found)} times {patch.before!r}; see wheels/patches.py")
-        else:
-            warn(f"{patch.name} is not applied: {patch.file} does not have it, or is another version's")
+    for patch in files():
+        command = ["patch", "-p1", "--batch", "--forward", "-F0", "-i", str(patch)]
+        try:
+            run([*command, "--dry-run"], cwd=source, log=log)
+        except BuildError as error:
+            if pinned:
+                raise BuildError(f"wheels/patches/{patch.name} does not apply to the pinned librdkafka\n{error}") from None
+            warn(f"{name(patch)} is not applied: this librdkafka has other text there")
+            continue
+        run(command, cwd=source, log=log)
+        done.append(name(patch))
     return done
-
-
-def _find(text: str, wanted: str) -> list[tuple[int, int]]:
-    """Where `wanted` is, from and to, when white space does not count."""
-    places = [place for place, letter in enumerate(text) if not letter.isspace()]
-    dense, needle = "".join(text[place] for place in places), "".join(wanted.split())
-    found, at = [], dense.find(needle)
-    while at >= 0:
-        found.append((places[at], places[at + len(needle) - 1] + 1))
-        at = dense.find(needle, at + 1)
-    return found

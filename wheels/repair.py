@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from console import BuildError, run, say
-from sources import parse_version
 
 # What librdkafka's sources hold of others; its LICENSES.txt, shipped as licenses/librdkafka.txt, has their terms.
 INSIDE_LIBRDKAFKA = {
@@ -122,8 +121,8 @@ def made_of(prefix: Path) -> list[dict[str, Any]]:
         raise BuildError(f"{prefix} needs the machine's OpenSSL, curl, zstd and zlib; a wheel is built with KAFKA_EXT_LIBRARIES=pinned")
     components: list[dict[str, Any]] = known["components"]
     for part in components:
-        if not parse_version(part["version"]):
-            raise BuildError(f"{part['name']} has no version in {info}")
+        if not part["pinned"]:
+            raise BuildError(f"{part['name']} is of {part['origin']}, and not the pinned release: nothing else may be in a wheel")
     return components
 
 

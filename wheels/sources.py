@@ -1,27 +1,40 @@
 """Where the C sources come from, and why what arrived can be trusted.
 
-An archive on this machine that the user names comes before everything. Else, in this order:
+Each project is pinned: by the sha256 of archives known to hold the release, or by the sha256 of its
+content, the files that are configured and compiled. Looked for in this order:
 
-1. what was downloaded before, if it is one of the archives whose sha256 is pinned;
-2. on Debian and Ubuntu the distribution's own source package, by apt, from the mirror the machine is already set up with. apt
-   checks it against the suite's signed index. A sources list, lists and caches of our own are used: the system's apt is never touched;
-3. the upstream release archive, checked against the sha256 pinned here;
-4. with a warning, the newest release the distribution has that will do.
+1. an archive of the pinned release that was downloaded before;
+2. the upstream release archive;
+3. where it is there, npm: a package that carries the same sources;
+4. on Debian and Ubuntu the distribution's own source package, by apt, from the mirror the machine is
+   set up with. A sources list, lists and caches of our own are used: the system's apt is never touched.
+
+A place that cannot be reached is passed over. A place that answers with something else than what is
+pinned ends the build: that is an attack or a mistake, and no reason to look elsewhere. When no place
+has the pinned release, librdkafka may be another release that the distribution has, which is named in
+a warning and in `build_info()`; a wheel is never made of one.
 
 No Debian patch is applied: what is compiled is the upstream release.
+
+The content's pin covers every file that is unpacked, and is made by hand in an unpacked release with
+
+    find $(ls -d PATTERNS) -type f ! -name '.*' | LC_ALL=C sort | xargs sha256sum | sha256sum
 """
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import http.client
 import os
 import re
 import shutil
 import subprocess
 import tarfile
 import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from console import BuildError, say, warn
 
@@ -34,10 +47,39 @@ COMPONENTS = {"Debian": "main", "Ubuntu": "main universe"}
 Version = tuple[int, ...]
 
 
+class UnavailableError(BuildError):
+    """This place does not have it, or cannot be reached: another may be asked."""
+
+
 def parse_version(text: str) -> Version:
-    """The upstream part of a version: 2.14.2 of 2.14.2-1, 2.0.9 of 1:2.0.9+ds-2, 1.3.2 of 1:1.3.dfsg+really1.3.2-4."""
-    found = re.match(r"(?:\d+:)?(?:.*\+really)?(\d+(?:\.\d+)*)", text)
-    return tuple(int(part) for part in found.group(1).split(".")) if found else ()
+    """(2, 14, 2) of 2.14.2; empty when it is not a release's number."""
+    return tuple(map(int, text.split("."))) if re.fullmatch(r"\d+(\.\d+)*", text) else ()
+
+
+def release(package_version: str) -> str:
+    """The upstream release that a distribution's version names: 2.14.2 of 2.14.2-1, 2.0.9 of
+    1:2.0.9+ds-2, 1.3.2 of 1:1.3.dfsg+really1.3.2-4. Empty for what is no release: 1.0~rc1, 1.0+git2024.
+    """
+    upstream = package_version.partition(":")[2] or package_version
+    upstream = upstream.rpartition("-")[0] or upstream
+    upstream = upstream.rpartition("+really")[2]
+    # Repacked without files that are not free, or not used.
+    upstream = re.sub(r"[+.](dfsg|ds)[\d.]*$", "", upstream)
+    return upstream if parse_version(upstream) else ""
+
+
+@dataclass(frozen=True)
+class Npm:
+    """A package of npm that carries a project's sources in one of its folders."""
+
+    package: str
+    version: str
+    folder: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.package.lstrip('@').replace('/', '-')}-{self.version}.tgz"
 
 
 @dataclass(frozen=True)
@@ -46,11 +88,13 @@ class Project:
 
     name: str
     version: str
-    oldest: str  # when the distribution does not have the pinned release: the oldest that will do,
-    before: str  # and the first that will not
     url: str  # upstream's archive of the pinned release
-    sha256: tuple[str, ...]  # of archives of the pinned release known to hold exactly the tagged tree
     suites: dict[str, tuple[str, ...]]  # the distribution's suites, most likely first
+    sha256: tuple[str, ...] = ()  # of archives known to hold the pinned release
+    content: str = ""  # of the pinned release's files
+    files: tuple[str, ...] = ("*",)  # which those are; nothing else is unpacked
+    npm: Npm | None = None
+    oldest: str = ""  # of the other releases that will do in a pinch; none when empty
     package: str = ""  # the distribution's source package, where that is called otherwise
 
     @property
@@ -59,9 +103,17 @@ class Project:
 
 
 @dataclass(frozen=True)
-class Archive:
-    path: Path
+class Sources:
+    """A release, unpacked."""
+
+    folder: Path
+    archive: Path
     origin: str
+    pinned: bool
+
+    @property
+    def sha256(self) -> str:
+        return sha256(self.archive)
 
 
 def sha256(path: Path) -> str:
@@ -70,6 +122,13 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def content_sha256(folder: Path) -> str:
+    """Of the names and the contents of all files in a folder."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    listing = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 class Apt:
@@ -160,7 +219,7 @@ class Distribution:
     def __init__(self, project: Project, cache: Path) -> None:
         self.project = project
         self.cache = cache
-        self.found: dict[Version, tuple[str, str]] = {}  # by release: the first suite that has it, and its whole version there
+        self.found: dict[str, tuple[str, str]] = {}  # by release: the first suite that has it, and its whole version there
         self.complaints: list[str] = []
         self.mirror: tuple[str, str] | None = None
         if shutil.which("apt-get") is None:
@@ -174,95 +233,194 @@ class Distribution:
                 self.complaints.append(f"{suite}: {self.apt.complaint}")
                 continue
             for version in self.apt.versions(project.source_package):
-                self.found.setdefault(parse_version(version), (suite, version))
-            if parse_version(project.version) in self.found:
+                self.found.setdefault(release(version), (suite, version))
+            if project.version in self.found:
                 break
 
-    def archive(self, release: Version) -> Archive | None:
-        if self.mirror is None or release not in self.found:
-            return None
-        suite, version = self.found[release]
+    def archive(self, wanted: str) -> tuple[Path, str]:
+        """The archive of a release, and where it comes from."""
+        if self.mirror is None or wanted not in self.found:
+            reasons = "; ".join(["the distribution does not have it", *self.complaints])
+            raise UnavailableError(f"{self.project.name} {wanted}: {reasons}")
+        suite, version = self.found[wanted]
         self.apt.use(*self.mirror, suite)
         path = self.apt.original(self.project.source_package, version, self.cache)
         if path is None:
-            self.complaints.append(f"{suite}: {self.apt.complaint}")
-            return None
-        return Archive(path, f"{self.mirror[0]} source package {self.project.source_package} {version} ({suite})")
+            raise UnavailableError(f"{self.project.name} {wanted}: {suite}: {self.apt.complaint}")
+        return path, f"{self.mirror[0]} source package {self.project.source_package} {version} ({suite})"
 
-    def pinned(self) -> Archive | None:
-        return self.archive(parse_version(self.project.version))
+    def pinned(self) -> Path:
+        return self.archive(self.project.version)[0]
 
-    def newest(self) -> Archive | None:
-        oldest, before = parse_version(self.project.oldest), parse_version(self.project.before)
-        usable = sorted((release for release in self.found if oldest <= release < before), reverse=True)
-        return next(filter(None, map(self.archive, usable)), None)
+    def newest(self) -> tuple[Path, str]:
+        """Of the other releases that will do."""
+        oldest = parse_version(self.project.oldest)
+        usable = [other for other in self.found if oldest and parse_version(other) >= oldest]
+        return self.archive(max(usable, key=parse_version, default=self.project.version))
 
 
-def obtain(project: Project, cache: Path, expected: str | None = None) -> Archive:
-    """The pinned release, or with a warning another that will do; raises BuildError when neither can be had."""
+def obtain(project: Project, cache: Path, work: Path, *, only_pinned: bool) -> Sources:
+    """The pinned release, unpacked in `work`. Raises BuildError when what arrives is not what is pinned, and
+    UnavailableError when it cannot be had; then, unless `only_pinned`, another release is taken with a warning.
+    """
     cache.mkdir(parents=True, exist_ok=True)
-    for name in dict.fromkeys((project.name, project.source_package)):
-        for path in sorted(cache.glob(f"{name}[-_]*.tar.*")):
-            if sha256(path) in project.sha256:
-                return Archive(path, f"{path.name}, downloaded before")
-    distribution = Distribution(project, cache)
-    pinned = distribution.pinned()
-    if pinned is not None:
-        return pinned
-    try:
-        return from_upstream(project, cache, expected)
-    except BuildError as error:
-        other = distribution.newest()
-        if other is None:
-            raise BuildError("\n".join([*distribution.complaints, str(error)])) from None
-        reasons = "; ".join([*distribution.complaints, str(error)])
-        warn(f"{project.name} {project.version} cannot be had, neither from this machine's mirror nor from upstream ({reasons})")
-        return other
+    distribution: list[Distribution] = []  # asked once, and not before the others were
 
+    def packaged() -> Path:
+        distribution.append(Distribution(project, cache))
+        return distribution[0].pinned()
 
-def from_upstream(project: Project, cache: Path, expected: str | None = None) -> Archive:
-    """The upstream release archive of the pinned version; raises BuildError when it cannot be had or is not what was pinned."""
-    accepted = (expected,) if expected else project.sha256
-    path = cache / f"{project.name}-{project.version}.tar.gz"
-    if not (path.is_file() and sha256(path) in accepted):
-        say(f"downloading {project.url}")
-        part = path.with_suffix(".part")
+    reasons = []
+    places: tuple[Callable[[], Path], ...] = (
+        lambda: _downloaded(project, cache),
+        lambda: _upstream(project, cache),
+        lambda: _by_npm(project, cache),
+        packaged,
+    )
+    for place in places:
         try:
-            with urllib.request.urlopen(project.url, timeout=30) as response, part.open("wb") as out:
-                shutil.copyfileobj(response, out)
-        except OSError as error:
-            raise BuildError(f"cannot download {project.url} ({error})") from None
-        part.replace(path)
-    _check(path, accepted)
-    return Archive(path, f"upstream release {project.version}")
+            path = place()
+        except UnavailableError as error:
+            reasons.append(str(error))
+            continue
+        return _verified(project, path, work)
+    without = f"{project.name} {project.version} cannot be had: {'; '.join(filter(None, reasons))}"
+    if only_pinned or not project.oldest:
+        raise UnavailableError(without)
+    try:
+        path, origin = distribution[0].newest()
+    except UnavailableError:
+        raise UnavailableError(without) from None
+    warn(f"{without}. Another release is taken: {origin}")
+    return Sources(unpack(path, work, project), path, origin, pinned=False)
 
 
-def from_file(path: Path, expected: str | None = None) -> Archive:
-    """An archive the user named. Naming it is trusting it, so its checksum is only held against one they gave as well."""
-    if expected:
-        _check(path, (expected,))
-    return Archive(path.resolve(), f"archive {path.name}")
+def from_file(project: Project, path: Path, work: Path, *, only_pinned: bool) -> Sources:
+    """An archive that the user names. Naming it is trusting it, but for a wheel; what is not pinned is said."""
+    folder = unpack(path, work, project)
+    wrong = _wrong_archive(project, path) or _wrong_content(project, folder)
+    if wrong:
+        differs = f"{path} is not the pinned {project.name} {project.version}: {wrong}"
+        if only_pinned:
+            raise BuildError(f"{differs}. Nothing else may be in a wheel")
+        warn(differs)
+    return Sources(folder, path.resolve(), f"archive {path.name}", pinned=not wrong)
 
 
-def _check(path: Path, accepted: tuple[str, ...]) -> None:
+def _downloaded(project: Project, cache: Path) -> Path:
+    """What was downloaded before."""
+    names = [f"{project.name}-{project.version}.tar.gz", *([project.npm.file] if project.npm else [])]
+    packages = [
+        path.name
+        for path in sorted(cache.glob(f"{project.source_package}_*.orig.tar.*"))
+        if release(path.name.partition("_")[2].partition(".orig.")[0]) == project.version and path.suffix != ".rejected"
+    ]
+    for name in (*names, *packages):
+        if (cache / name).is_file():
+            return cache / name
+    raise UnavailableError("")
+
+
+def _upstream(project: Project, cache: Path) -> Path:
+    """The upstream release archive."""
+    path = cache / f"{project.name}-{project.version}.tar.gz"
+    part = path.with_suffix(".part")
+    say(f"downloading {project.url}")
+    try:
+        with urllib.request.urlopen(project.url, timeout=30) as response, part.open("wb") as out:
+            shutil.copyfileobj(response, out)
+    except (OSError, http.client.HTTPException) as error:
+        raise UnavailableError(f"{project.url} cannot be downloaded ({error})") from None
+    part.replace(path)
+    return path
+
+
+def _by_npm(project: Project, cache: Path) -> Path:
+    """The package of npm that carries it; npm only downloads it, and runs nothing of it."""
+    package = project.npm
+    if package is None or shutil.which("npm") is None:
+        raise UnavailableError("npm, which has it as well, is not installed" if package else "")
+    name = f"{package.package}@{package.version}"
+    say(f"downloading {name} with npm")
+    options = ["--ignore-scripts", "--silent", "--fetch-retries=1", "--fetch-timeout=30000", f"--cache={cache / 'npm'}"]
+    done = subprocess.run(
+        ["npm", "pack", *options, f"--pack-destination={cache}", name], cwd=cache, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    path = cache / package.file
+    if done.returncode or not path.is_file():
+        raise UnavailableError(f"npm cannot download {name} (status {done.returncode})")
+    return path
+
+
+def _verified(project: Project, path: Path, work: Path) -> Sources:
+    wrong = _wrong_archive(project, path)
+    if not wrong:
+        try:
+            folder = unpack(path, work, project)
+        except BuildError as error:
+            wrong = str(error)
+        else:
+            wrong = _wrong_content(project, folder)
+    if wrong:
+        rejected = path.replace(path.with_name(f"{path.name}.rejected"))
+        raise BuildError(f"{path} is not the pinned {project.name} {project.version}: {wrong}. It is kept, as {rejected.name}")
+    return Sources(folder, path, path.name, pinned=True)
+
+
+def _wrong_archive(project: Project, path: Path) -> str:
+    """What is wrong with an archive as a file; empty when it is as pinned, or only its content is."""
+    npm = project.npm
+    expected = (npm.sha256,) if npm is not None and path.name == npm.file else project.sha256
     actual = sha256(path)
-    if actual not in accepted:
-        raise BuildError(f"{path} has sha256 {actual}, expected {' or '.join(accepted)}; delete it, and check where it came from")
+    return f"its sha256 is {actual}, expected {' or '.join(expected)}" if expected and actual not in expected else ""
 
 
-def unpack(archive: Path, into: Path) -> Path:
-    """Unpack into an empty folder and return the archive's one top folder."""
+def _wrong_content(project: Project, folder: Path) -> str:
+    """The same of what was unpacked."""
+    if not project.content:
+        return ""
+    actual = content_sha256(folder)
+    return f"the sha256 of its content is {actual}, expected {project.content}" if actual != project.content else ""
+
+
+def unpack(archive: Path, into: Path, project: Project) -> Path:
+    """Unpack a project's files, and no others, into an empty folder; return the folder that has them."""
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True)
     try:
         with tarfile.open(archive) as tar:
+            members = tar.getmembers()
+            top = _top(members, project)
+            wanted = list(_wanted(members, top, project))
             if hasattr(tarfile, "data_filter"):
-                tar.extractall(into, filter="data")
-            else:  # Python releases from before the filters were brought back; the archive's checksum was verified
-                tar.extractall(into)
-    except (tarfile.TarError, OSError) as error:
+                tar.extractall(into, members=wanted, filter="data")
+            else:  # Python releases from before the filters were brought back
+                tar.extractall(into, members=wanted)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise BuildError(f"{archive} cannot be unpacked: {error}") from None
-    tops = list(into.iterdir())
+    if not wanted:
+        raise BuildError(f"{archive} has nothing of {project.name} in it")
+    return into / top
+
+
+def _top(members: list[tarfile.TarInfo], project: Project) -> str:
+    """The folder of the archive that is the project's."""
+    if project.npm is not None and any(member.name.startswith(f"{project.npm.folder}/") for member in members):
+        return project.npm.folder
+    tops = {PurePosixPath(member.name).parts[0] for member in members}
     if len(tops) != 1:
-        raise BuildError(f"{archive} should hold one folder, it holds {len(tops)} entries")
-    return tops[0]
+        raise ValueError(f"it should hold one folder, it holds {len(tops)} entries")
+    return tops.pop()
+
+
+def _wanted(members: list[tarfile.TarInfo], top: str, project: Project) -> Iterator[tarfile.TarInfo]:
+    for member in members:
+        name = member.name.removeprefix(f"{top}/")
+        if name == member.name or not any(fnmatch.fnmatchcase(name, pattern) for pattern in project.files):
+            continue
+        hidden = PurePosixPath(name).name.startswith(".")  # git's and editors'; upstream's archive has some, and copies have not
+        if project.content and (hidden or member.isdir()):
+            continue
+        if ".." in PurePosixPath(name).parts or (project.content and not member.isfile()):
+            raise ValueError(f"{member.name} is not a plain file in it")
+        yield member

@@ -4,8 +4,8 @@
 
 #include <librdkafka/rdkafka.h>
 
-#if !defined(RD_KAFKA_VERSION) || RD_KAFKA_VERSION < 0x020800ff
-#error "kafka_ext needs librdkafka 2.8.0 or newer: before 2.5 a retried idempotent batch may not be the same batch, and before 2.12 a record with headers to a partition that does not exist is a double free"
+#if !defined(RD_KAFKA_VERSION) || RD_KAFKA_VERSION < 0x020d02ff
+#error "kafka_ext needs librdkafka 2.13.2 or newer: the consumer needs it, before 2.5 a retried idempotent batch may not be the same batch, and before 2.12 a record with headers to a partition that does not exist is a double free"
 #endif
 
 #endif

@@ -11,7 +11,10 @@ cdef extern from *:
     #ifndef KAFKA_EXT_LIBRARIES         /* "openssl 3.5.7,zlib 1.3.2" where they are linked in, as in a wheel */
     #define KAFKA_EXT_LIBRARIES ""
     #endif
-    #ifndef KAFKA_EXT_PATCHES           /* "librdkafka-4953", see wheels/patches.py */
+    #ifndef KAFKA_EXT_SOURCES           /* "librdkafka-2.15.1.tar.gz": the archive that a bundled one was compiled from */
+    #define KAFKA_EXT_SOURCES ""
+    #endif
+    #ifndef KAFKA_EXT_PATCHES           /* "librdkafka-4953", see wheels/patches/ */
     #define KAFKA_EXT_PATCHES ""
     #endif
     #ifdef KAFKA_EXT_DEBUG
@@ -23,6 +26,7 @@ cdef extern from *:
     const char *KAFKA_EXT_LINKAGE
     const char *KAFKA_EXT_ALLOCATOR
     const char *KAFKA_EXT_LIBRARIES
+    const char *KAFKA_EXT_SOURCES
     const char *KAFKA_EXT_PATCHES
     const bint KX_DEBUG_BUILD
 
@@ -40,8 +44,9 @@ def build_info():
     Returns:
         dict: `librdkafka` (the version that is loaded), `librdkafka_headers` (the one it was compiled against), `linkage` ("bundled
         static", "system shared"…), `allocator` (librdkafka's), `libraries` (a list such as ["openssl 3.5.7", …] of those linked in,
-        as in a wheel; empty where they are the machine's), `patches` (a list: which of librdkafka's defects are mended in it, see
-        wheels/patches.py), `features` (a list: `builtin.features`), `debug` and `free_threaded`.
+        as in a wheel; empty where they are the machine's), `sources` (the archive a bundled librdkafka was compiled from, and whether
+        that is another release than the pinned one; empty for the system's), `patches` (a list: which of librdkafka's defects are
+        mended in it, see wheels/patches/), `features` (a list: `builtin.features`), `debug` and `free_threaded`.
     """
     cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()    # owned
     try:
@@ -54,6 +59,7 @@ def build_info():
         "linkage": KAFKA_EXT_LINKAGE.decode(),
         "allocator": KAFKA_EXT_ALLOCATOR.decode(),
         "libraries": [name for name in KAFKA_EXT_LIBRARIES.decode().split(",") if name],
+        "sources": KAFKA_EXT_SOURCES.decode(),
         "patches": [name for name in KAFKA_EXT_PATCHES.decode().split(",") if name],
         "features": sorted(features.split(",")) if features else [],
         "debug": KX_DEBUG_BUILD,

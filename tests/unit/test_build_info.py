@@ -1,8 +1,11 @@
 """What the extension says of how it was built."""
 
 import re
+from pathlib import Path
 
 from kafka_ext import _rdkafka
+
+PATCHES = Path(__file__).resolve().parents[2] / "wheels/patches"
 
 
 def test_build_info_says_how_the_extension_was_made():
@@ -12,7 +15,10 @@ def test_build_info_says_how_the_extension_was_made():
     assert built["linkage"] in ("bundled static", "system shared") or built["linkage"].endswith(" shared")
     assert built["allocator"] == "system" or built["allocator"].startswith("mimalloc ")
     assert all(re.fullmatch(r"[a-z]+ \d+(\.\d+)+", library) for library in built["libraries"])
-    assert built["patches"] == (["librdkafka-4953"] if built["linkage"] == "bundled static" else [])
+    ours = built["linkage"] == "bundled static"
+    if PATCHES.is_dir() or not ours:
+        assert built["patches"] == [path.stem.partition("-")[2] for path in sorted(PATCHES.glob("*.patch")) if ours]
+    assert bool(built["sources"]) == ours
     assert "snappy" in built["features"]
     assert built["features"] == sorted(built["features"])
     assert type(built["debug"]) is type(built["free_threaded"]) is bool
