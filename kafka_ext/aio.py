@@ -283,7 +283,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         await self._server.drained(-1)
         self._server.stop()
         # librdkafka joins its threads here, which may take as long as a connection attempt does.
-        await _in_thread(self._loop_, lambda tell: threading.Thread(target=_call, args=(tell, handle.destroy), daemon=True).start())
+        await _in_thread(self._loop_, lambda tell: _rdkafka.new_thread("kafka_ext call", _call, tell, handle.destroy).start())
 
     async def __aenter__(self) -> Self:
         self._usable()

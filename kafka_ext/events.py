@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import threading
 import time
 import warnings
 import weakref
 
-from ._rdkafka import Handle, end_handovers
+from ._rdkafka import Handle, Thread, end_handovers, new_thread, sleep
 
 # How long the interpreter's exit waits for what was never closed. Past it the rest fails with PURGE_QUEUE or PURGE_INFLIGHT.
 EXIT_TIMEOUT = 30.0
 
 _open: weakref.WeakSet[Handle] = weakref.WeakSet()
-_threads: weakref.WeakKeyDictionary[Handle, threading.Thread] = weakref.WeakKeyDictionary()
+_threads: weakref.WeakKeyDictionary[Handle, Thread] = weakref.WeakKeyDictionary()
 
 
 def start(handle: Handle) -> None:
@@ -26,7 +25,7 @@ def start(handle: Handle) -> None:
 
 def _start_thread(handle: Handle) -> None:
     # A daemon: what it must do before the interpreter ends is seen to by `_close_all`, which can be bounded; joining it could not.
-    thread = threading.Thread(target=handle.run, name="kafka_ext events", daemon=True)
+    thread = new_thread("kafka_ext events", handle.run)
     _threads[handle] = thread
     thread.start()
 
@@ -40,7 +39,7 @@ def close(handle: Handle, timeout: float | None) -> bool:
     if thread is not None and thread.is_alive():
         thread.join()
     while handle.running:  # start() was interrupted; a thread that gets there from now on ends at once
-        time.sleep(0.001)
+        sleep(0.001)
     handle.destroy()
     return delivered
 

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
 from . import events  # imported first: at the interpreter's exit what is registered last runs first
-from ._rdkafka import KafkaError, KafkaException, ProducerRecord, RecordMetadata, check_topic_name
+from ._rdkafka import KafkaError, KafkaException, Monitor, ProducerRecord, RecordMetadata, check_topic_name
 from .producer import KafkaProducer
 
 __all__ = ["JsonFormatter", "KafkaHandler"]
@@ -91,7 +91,7 @@ class KafkaHandler(logging.Handler):
         self._key = key
         self._flush_timeout = flush_timeout
         self._properties = None if properties is None else dict(properties)
-        self._counting = threading.RLock()  # a signal handler, or a finalizer, may log in the midst of counting
+        self._counting = Monitor()  # a signal handler, or a finalizer, may log in the midst of counting
         self._dropped = 0
         self._failed = 0
         self._over = False
@@ -263,7 +263,7 @@ def _after_fork_in_child() -> None:
     global _here
     _here = threading.local()  # a thread may have been forked in the midst of emit()
     for handler in list(_all):
-        handler._counting = threading.RLock()
+        handler._counting = Monitor()
 
 
 def _at_exit() -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +68,7 @@ class KafkaProducer(Producer, Known):
 
     def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         self._properties = Properties(properties, **keywords)
-        self._closing = threading.RLock()
+        self._closing = _rdkafka.Monitor()
         settings = resolve(self._properties)
         handle = Handle(settings.librdkafka, settings.callbacks, settings.manual, OWN_NAMES)
         try:
@@ -100,16 +97,15 @@ class KafkaProducer(Producer, Known):
         handle.check_not_in_callback("sync_send")
         deadline = _Deadline(timeout)
         report: list[Any] = [False, None, None]  # room made beforehand: taking a report must not need memory
-        answered = threading.Lock()
-        answered.acquire()
+        answered = _rdkafka.Event()
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
             report[0], report[1], report[2] = True, metadata, error
-            answered.release()
+            answered.set()
 
         # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
-        released: SimpleQueue[object] = SimpleQueue()
-        gone = weakref.ref(on_delivery, released.put)
+        released = _rdkafka.Event()
+        gone = weakref.ref(on_delivery, released.set)
         self.send(record, on_delivery, timeout=timeout)
         del on_delivery
         while not report[0]:
@@ -121,7 +117,7 @@ class KafkaProducer(Producer, Known):
                 except ProducerClosedError:
                     pass  # another thread closes it, and serves this report as well
             else:
-                answered.acquire(timeout=min(deadline.remaining(), 1.0))
+                answered.wait(min(deadline.remaining(), 1.0))
             if not report[0] and deadline.expired():
                 raise KafkaTimeoutError(
                     KafkaError(
@@ -129,10 +125,7 @@ class KafkaProducer(Producer, Known):
                         f"no report within {timeout} s; the record stays enqueued and may still be delivered",
                     )
                 )
-        try:
-            released.get(timeout=1.0)
-        except Empty:
-            pass  # somebody else, an interceptor or a subclass, keeps the callback
+        released.wait(1.0)  # in vain where an interceptor or a subclass keeps the callback
         del gone
         _, metadata, error = report
         if error is not None:
@@ -157,7 +150,7 @@ class KafkaProducer(Producer, Known):
         """
         from concurrent.futures import Future  # half of what importing this module would take
 
-        future: Future[RecordMetadata] = Future()
+        future: Future[RecordMetadata] = _rdkafka.prepared_future(Future())
         future.set_running_or_notify_cancel()
         self.send(record, _Outcome(future), option=option, action=action, timeout=timeout)
         return future
@@ -532,7 +525,7 @@ class _Outcome:
                     self._future.set_exception(MemoryError("there was no memory for the record's report"))
                 return
             except MemoryError:  # noqa: PERF203 - the loop is for it
-                time.sleep(0.01)  # somebody waits for it, and nobody else will end that
+                _rdkafka.sleep(0.01)  # somebody waits for it, and nobody else will end that
 
 
 class _Deadline:

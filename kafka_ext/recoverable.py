@@ -6,13 +6,11 @@ import atexit
 import itertools
 import logging
 import sys
-import threading
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,10 +149,10 @@ class RecoverableProducer:
         self._resends = on_fatal == "resend"
         self._on_recovery = on_recovery
         self._answer_timeout = answer_timeout
-        self._changed = threading.Condition(threading.RLock())  # guards what follows, and tells of its changes
+        self._changed = _rdkafka.Monitor()  # guards what follows, and tells of its changes
         self._newest = KafkaProducer(self._settings)  # the one whose reports come
         self._open_to_all: KafkaProducer | None = self._newest  # the same, or None: a recovery is going on
-        self._recovery: threading.Thread | None = None
+        self._recovery: _rdkafka.Thread | None = None
         self._fatal: KafkaError | None = None
         self._unanswered: list[_Sent] = []  # to be sent again
         self._outstanding = 0  # accepted, and its callback not returned from; counted with "resend" only
@@ -163,7 +161,7 @@ class RecoverableProducer:
         self._hurry = False  # a close elsewhere has run out of time
         self._giving_up = False  # nothing is sent again any more
         self._closed = False
-        self._one_closes = threading.RLock()
+        self._one_closes = _rdkafka.Monitor()
         self._numbers = itertools.count()
         self._recoveries = 0
         self._past = ProducerMetrics()  # of the producers that were replaced
@@ -238,7 +236,7 @@ class RecoverableProducer:
         timeout: float | None = None,
     ) -> Future[RecordMetadata]:
         """As `KafkaProducer.send_future`; the future has the final outcome."""
-        future: Future[RecordMetadata] = Future()
+        future: Future[RecordMetadata] = _rdkafka.prepared_future(Future())
         future.set_running_or_notify_cancel()
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
@@ -254,29 +252,23 @@ class RecoverableProducer:
         """As `KafkaProducer.sync_send`: the final outcome, recoveries included."""
         self._check_may_wait("sync_send")
         until = _rdkafka.deadline(timeout)
-        reports: SimpleQueue[tuple[RecordMetadata, KafkaError | None]] = SimpleQueue()
+        reports: list[tuple[RecordMetadata, KafkaError | None]] = []
+        reported = _rdkafka.Event()
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            reports.put((metadata, error))
+            reports.append((metadata, error))
+            reported.set()
 
         # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
-        released: SimpleQueue[object] = SimpleQueue()
-        gone = weakref.ref(on_delivery, released.put)
+        released = _rdkafka.Event()
+        gone = weakref.ref(on_delivery, released.set)
         self.send(record, on_delivery, timeout=timeout)
         del on_delivery
-        while True:
-            left = _rdkafka.seconds_until(until)
-            try:
-                metadata, error = reports.get(timeout=1.0 if left is None else min(left, 1.0))
-                break
-            except Empty:
-                if left == 0.0:
-                    text = f"no report within {timeout} s; the record stays enqueued and may still be delivered"
-                    raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text)) from None
-        try:
-            released.get(timeout=1.0)
-        except Empty:
-            pass  # somebody else, an interceptor, keeps the callback
+        if not reported.wait(_rdkafka.seconds_until(until)):
+            text = f"no report within {timeout} s; the record stays enqueued and may still be delivered"
+            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
+        metadata, error = reports[0]
+        released.wait(1.0)  # in vain where an interceptor keeps the callback
         del gone
         if error is not None:
             raise _rdkafka.exception_for(error)
@@ -415,7 +407,7 @@ class RecoverableProducer:
             self._fatal = producer.handle.fatal_error() or error
             self._open_to_all = None
             # In a thread of its own: close() would wait for itself in the events thread that has brought the news.
-            self._recovery = threading.Thread(target=self._run, name="kafka_ext recovery", daemon=True)
+            self._recovery = _rdkafka.new_thread("kafka_ext recovery", self._run)
             try:
                 self._recovery.start()
                 return

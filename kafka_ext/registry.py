@@ -9,12 +9,13 @@ import base64
 import io
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
+
+from ._rdkafka import Monitor
 
 if TYPE_CHECKING:
     import httpx
@@ -84,7 +85,7 @@ class SchemaRegistry:
         self._start()
 
     def _start(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Monitor()
         self._client: httpx.Client | None = None
         self._owner = os.getpid()
         self._ids: dict[tuple[Any, ...], int] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
 import uuid
 import weakref
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from . import events  # imported first: at the interpreter's exit what is registered last runs first
+from . import _rdkafka, events  # imported first: at the interpreter's exit what is registered last runs first
 from .metrics import ProducerMetrics, added
 from .producer import KafkaProducer
 from .properties import MANUAL_POLL, Properties, invalid, resolve
@@ -105,7 +104,7 @@ class _Shared:
         self.past = ProducerMetrics()
         self.users = 0
         self.retired = False  # no longer found; whoever uses it last closes it
-        self.closed = threading.Event()
+        self.closed = _rdkafka.Event()
 
     def metrics(self) -> ProducerMetrics:
         past = self.past
@@ -117,7 +116,7 @@ class _Shared:
         return added(past, self.producer.metrics())
 
 
-_lock = threading.RLock()
+_lock = _rdkafka.Monitor()
 _named: weakref.WeakValueDictionary[str, Recipe] = weakref.WeakValueDictionary()
 _producers: dict[Recipe, _Shared] = {}
 
@@ -185,7 +184,7 @@ def close(recipe: Recipe) -> None:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.RLock()  # a thread that is not here any more may have had it
+    _lock = _rdkafka.Monitor()  # a thread that is not here any more may have had it
     _producers.clear()  # the parent's
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -292,7 +291,7 @@ class _Writing:
         self._failures: list[tuple[int, KafkaError]] = []
         self._batches: deque[tuple[int, BatchDelivery]] = deque()
         self._unanswered = 0
-        self._answered = threading.Condition()
+        self._answered = _rdkafka.Monitor()
 
     def add(self, send: Callable[..., BatchDelivery], *arguments: Any, **keywords: Any) -> None:
         """Send a batch by this method of the producer's, and keep it until it is reported."""

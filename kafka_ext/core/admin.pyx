@@ -74,8 +74,8 @@ cdef class ClusterClient:
             raise TypeError(f"bootstrap_servers must be a str, not {type(bootstrap_servers).__name__}")
         if config is not None and not isinstance(config, _Mapping):
             raise TypeError(f"config must be a mapping or None, not {type(config).__name__}")
-        self.lock = _threading.Lock()
-        self.leaving = _threading.Lock()
+        self.lock = Monitor()
+        self.leaving = Monitor()
         settings = {
             "bootstrap.servers": bootstrap_servers,
             "client.id": "kafka_ext.testing",
@@ -182,12 +182,12 @@ cdef class ClusterClient:
         cdef rd_kafka_event_t *event = NULL
         cdef int milliseconds
         while True:
-            milliseconds = _remaining_ms(deadline, SLICE_MS)
+            milliseconds = _remaining_ms(deadline, _slice_ms(SLICE_MS))
             with nogil:
                 event = rd_kafka_queue_poll(queue, milliseconds)
             if event != NULL:
                 return event
-            PyErr_CheckSignals()
+            _pause()
             self.check_open()
             if _expired(deadline):
                 raise KafkaTimeoutError(KafkaError(RD_KAFKA_RESP_ERR__TIMED_OUT, f"no answer in time to {what}"))
@@ -196,9 +196,8 @@ cdef class ClusterClient:
         """`(broker ids, {topic: (error, partition count)})` of one topic (bytes) or of all (None) (rd_kafka_metadata)."""
         while True:
             outcome = []
-            thread = _threading.Thread(
-                target=self._ask_metadata, args=(topic, max(_remaining_ms(deadline, ADMIN_REQUEST_MS), 1), outcome),
-                name="kafka_ext metadata", daemon=True)
+            thread = new_thread(
+                "kafka_ext metadata", self._ask_metadata, topic, max(_remaining_ms(deadline, ADMIN_REQUEST_MS), 1), outcome)
             with self.leaving:
                 self.asking += 1
             try:

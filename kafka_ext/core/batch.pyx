@@ -84,7 +84,7 @@ cdef class BatchDelivery:
     cdef object on_delivery
     cdef list callbacks             # add_done_callback's; None once done
     cdef bint heard                 # somebody is to be told, who will see what failed
-    cdef object finished            # threading.Event: wakes who waits
+    cdef object finished            # Event: wakes who waits
     cdef bint ended                 # every message has been reported, and on_delivery has returned
     cdef BatchDelivery next         # in Handle.completed
     cdef Handle handle
@@ -148,11 +148,11 @@ cdef class BatchDelivery:
             if self.handle.manual and not self.handle.closing and self.handle.loop is None:
                 self.handle.enter()
                 try:
-                    serve_here(self.handle, _remaining_ms(deadline, SLICE_MS))
+                    serve_here(self.handle, _remaining_ms(deadline, _slice_ms(SLICE_MS)))
                 finally:
                     self.handle.leave()
                 _raise_callbacks(self.handle.take_raised())
-                PyErr_CheckSignals()
+                _pause()
             else:
                 self.finished.wait(_remaining_ms(deadline, 1000) / 1000.0)
             if not self.ended and _expired(deadline):
@@ -374,7 +374,7 @@ cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids, int64_
     batch.parts = []
     batch.callbacks = []
     batch.open_parts = 1
-    batch.finished = _threading.Event()
+    batch.finished = Event()
     if length > 0:
         batch.all_offsets = <int64_t *>malloc(length * sizeof(int64_t))
         batch.all_partitions = <int32_t *>malloc(length * sizeof(int32_t))

@@ -1,14 +1,9 @@
 # One rd_kafka_t and what goes with it: its queue of events, its topics, its counters, and its end.
 
 import re as _re
-import threading as _threading
 
-from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport free
 from libc.string cimport memset
-
-cdef extern from "pythread.h" nogil:
-    unsigned long PyThread_get_thread_ident() noexcept
 
 cdef extern from "Python.h":
     int PyCallable_Check(object o) noexcept
@@ -253,7 +248,7 @@ cdef class Handle:
         """Let signal handlers run in the middle of a call that waits. They may close the producer, so meanwhile the call does not count."""
         KX_ADD(self.callers, -1)
         try:
-            PyErr_CheckSignals()
+            _pause()
             if KX_FREE_THREADED:
                 _some_bytecode()
         finally:
@@ -355,7 +350,7 @@ cdef class Handle:
     cdef int wait_for_room(self, unsigned long seen, int64_t deadline) except -1:
         """Wait, without the GIL, until the events thread has made room; signal handlers get their turn. 0: try again, 1: time is up."""
         cdef int64_t started = kx_now_us()
-        cdef int milliseconds = _remaining_ms(deadline, SLICE_MS)
+        cdef int milliseconds = _remaining_ms(deadline, _slice_ms(SLICE_MS))
         with nogil:
             kx_gate_wait(&self.gate, seen, milliseconds)
         KX_ADD(self.blocked_us, kx_now_us() - started)
@@ -374,7 +369,7 @@ cdef class Handle:
         cdef int64_t deadline = _deadline(timeout)
         self.enter()
         try:
-            while not self.flush_slice(_remaining_ms(deadline, SLICE_MS)):
+            while not self.flush_slice(_remaining_ms(deadline, _slice_ms(SLICE_MS))):
                 self.let_signals()      # raises when close() has begun elsewhere: that sees to the reports, within its own time
                 if _expired(deadline):
                     return False
@@ -447,11 +442,11 @@ cdef class Handle:
             kx_gate_open(&self.gate)
             with nogil:
                 kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), 1)
-            PyErr_CheckSignals()
+            _pause()
             if self.over():
                 return True
-        while not self.flush_slice(_remaining_ms(deadline, SLICE_MS) if delivered else SLICE_MS // 2):
-            PyErr_CheckSignals()
+        while not self.flush_slice(_remaining_ms(deadline, _slice_ms(SLICE_MS)) if delivered else _slice_ms(SLICE_MS // 2)):
+            _pause()
             if self.over():
                 return True
             if self.hurry or _expired(deadline):
@@ -559,7 +554,7 @@ cdef class Handle:
         try:
             waiting = rd_kafka_queue_length(self.queue) + 1
             while True:
-                now = serve_here(self, 0 if served else _remaining_ms(deadline, SLICE_MS))
+                now = serve_here(self, 0 if served else _remaining_ms(deadline, _slice_ms(SLICE_MS)))
                 served += now
                 if (served and (now == 0 or served >= waiting)) or (not served and _expired(deadline)):
                     break
@@ -663,7 +658,7 @@ def start_aside(Handle handle, tell, function, *arguments):
         handle.users += 1
     handle.leave()
     try:
-        thread = _threading.Thread(target=_aside, args=(handle, tell, function, arguments), name="kafka_ext call", daemon=True)
+        thread = new_thread("kafka_ext call", _aside, handle, tell, function, arguments)
         thread.start()
     except BaseException:
         handle.let_go()

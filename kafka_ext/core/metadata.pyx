@@ -58,12 +58,13 @@ cdef int partition_count_of(Handle handle, Topic topic, bint may_wait=True, int6
     answer this raises a retriable KafkaException.
     """
     cdef int64_t now = kx_now_us()
+    cdef int milliseconds
     if topic.partition_count and now < topic.counted_at:
         return topic.partition_count
     if not may_wait:
         if not topic.asking:
             topic.asking = True
-            _threading.Thread(target=_ask_partition_count, args=(handle, topic), name="kafka_ext call", daemon=True).start()
+            new_thread("kafka_ext call", _ask_partition_count, handle, topic).start()
         if topic.partition_count:
             return topic.partition_count        # a little old; librdkafka's own partitioners go by no newer one
         raise KafkaException(KafkaError(
@@ -84,8 +85,9 @@ cdef int partition_count_of(Handle handle, Topic topic, bint may_wait=True, int6
             raise KafkaException(KafkaError(
                 topics[0][2] if topics and topics[0][2] else RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
                 f"topic {topic.name}: its partitions are not known, so the partitioner cannot be asked"))
+        milliseconds = _slice_ms(SLICE_MS)
         with nogil:
-            kx_gate_wait(&handle.gate, kx_gate_seen(&handle.gate), SLICE_MS)    # being created, perhaps
+            kx_gate_wait(&handle.gate, kx_gate_seen(&handle.gate), milliseconds)    # being created, perhaps
         handle.let_signals()
 
 

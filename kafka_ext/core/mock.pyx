@@ -63,7 +63,7 @@ cdef class MockCluster:
     cdef int generation                         # kx_fork_generation of the process that made it
     cdef int64_t callers                        # calls that may touch the cluster right now
     cdef int closing                            # KX_FLAG
-    cdef object turn                            # threading.Lock: one command at a time
+    cdef object turn                            # Monitor: one command at a time
     cdef int64_t last_command                   # when it was done, in microseconds of the monotonic clock
     cdef readonly int brokers
     cdef readonly str bootstrap_servers
@@ -86,7 +86,7 @@ cdef class MockCluster:
         if not 1 <= brokers <= MAX_MOCK_BROKERS:
             raise ValueError(f"brokers must be from 1 to {MAX_MOCK_BROKERS}, not {brokers}")
         _check_descriptors(brokers)
-        self.turn = _threading.Lock()
+        self.turn = Monitor()
         # Its own handle, which is never used for anything else. Requests of any size are taken: the limit on what a client may send
         # is the client's. Errors it logs (a request it does not know) go to stderr.
         conf = make_conf({

@@ -86,10 +86,10 @@ def end_transaction(Handle handle, bint commits, timeout):
         if handle.manual and not handle.closing:
             handle.enter()
             try:
-                serve_here(handle, _remaining_ms(deadline, SLICE_MS))
+                serve_here(handle, _remaining_ms(deadline, _slice_ms(SLICE_MS)))
             finally:
                 handle.leave()
-            PyErr_CheckSignals()
+            _pause()
         else:
             # Not Thread.join(): up to Python 3.12 one that a signal has interrupted takes the thread for ended from then on.
             ending.done.wait(None if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS) / 1000.0)
@@ -120,13 +120,13 @@ cdef class _Ending:
 
     cdef Handle handle              # None once it is done
     cdef int commits                # 1: a commit, 0: an abort
-    cdef object done                # threading.Event
+    cdef object done                # Event
     cdef tuple outcome              # (failed, result); None while it is not done
 
     def __init__(self, Handle handle, bint commits):
         self.handle = handle
         self.commits = commits
-        self.done = _threading.Event()
+        self.done = Event()
 
     def __call__(self, outcome):
         cdef Handle handle = self.handle

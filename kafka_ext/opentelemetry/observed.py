@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from .. import events
-from .._rdkafka import Handle, KafkaException
+from .._rdkafka import Handle, KafkaException, Monitor
 from ..metrics import ProducerMetrics, added, together
 from . import attributes
 
@@ -68,7 +67,7 @@ class Observed:
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider
-        self._lock = threading.RLock()
+        self._lock = Monitor()
         self._watched: list[_Watched] = []
         self._past: dict[_Key, ProducerMetrics] = {}  # of producers that are gone
 
@@ -148,7 +147,7 @@ class _Callback:
 
 def _after_fork_in_child() -> None:
     if Observed._now is not None:
-        Observed._now._lock = threading.RLock()  # a thread that is not here any more may have had it
+        Observed._now._lock = Monitor()  # a thread that is not here any more may have had it
         Observed._now._past.clear()  # the parent's, which tells of them itself
 
 

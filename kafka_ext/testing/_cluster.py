@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka_ext._rdkafka import ErrorCode, KafkaError, KafkaException, MockCluster
+from kafka_ext._rdkafka import ErrorCode, KafkaError, KafkaException, MockCluster, Monitor, Thread, new_thread
 
 from . import _wire
 from ._faults import ApiKey
@@ -82,11 +82,12 @@ class Cluster:
         self._mock = MockCluster(brokers)
         self._native_ports = [int(address.rpartition(":")[2]) for address in self._mock.bootstrap_servers.split(",")]
         self._ports = list(ports) or list(self._native_ports)
-        self._lock = threading.RLock()
+        self._lock = Monitor()
         self._books = _Books()
         self._stopped: set[int] = set()
         self._delays = dict.fromkeys(range(1, brokers + 1), 0)
-        self._watcher: threading.Thread | None = None
+        self._watcher: Thread | None = None
+        self._watching = 0  # the ident of the thread that it is, or was
         self._closing = False
         try:
             for broker_id in self._delays:
@@ -114,7 +115,7 @@ class Cluster:
             self._closing = True
             watcher = self._watcher
         self._mock.close()
-        if watcher is not None and watcher is not threading.current_thread():
+        if watcher is not None and threading.get_ident() != self._watching:
             watcher.join()
 
     # ------------------------------------------------------------------ topics and brokers
@@ -228,7 +229,7 @@ class Cluster:
         for broker_id in self._delays:
             self._queue(broker_id, api_key, entries)
         if self._watcher is None:
-            self._watcher = threading.Thread(target=self._watch, name="kafka_ext faults", daemon=True)
+            self._watcher = new_thread("kafka_ext faults", self._watch)
             self._watcher.start()
 
     def _share(self, api_key: int, errors: Sequence[int]) -> None:
@@ -303,6 +304,7 @@ class Cluster:
 
     def _watch(self) -> None:
         """In a thread of its own, while acknowledgements are to be lost. It waits without the GIL."""
+        self._watching = threading.get_ident()
         try:
             while True:
                 with self._lock:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kafka_ext._rdkafka import KafkaError, KafkaException
+from kafka_ext._rdkafka import KafkaError, KafkaException, Monitor
 
 from ._faults import BrokerStateError
 from ._stopping import stop_process
@@ -38,12 +37,18 @@ def _raise(described: Mapping[str, Any]) -> NoReturn:
     raise RuntimeError(f"in the broker's process: {message}")
 
 
+def _readable(descriptor: int, timeout: float) -> bool:
+    with selectors.DefaultSelector() as waiter:  # eventlet takes poll() away
+        waiter.register(descriptor, selectors.EVENT_READ)
+        return bool(waiter.select(timeout))
+
+
 class ProcessCluster:
     """As `Cluster`, in a child process, which can be killed and paused."""
 
     def __init__(self, brokers: int, topics: Mapping[str, int], ports: Sequence[int] = ()) -> None:
         self._settings: dict[str, Any] = {"brokers": brokers, "topics": dict(topics), "ports": list(ports), "parent": os.getpid()}
-        self._lock = threading.RLock()
+        self._lock = Monitor()
         self._state = "killed"
         self._owner = os.getpid()
         self._start()
@@ -108,8 +113,6 @@ class ProcessCluster:
         """Wait for the answer to command `number`; earlier ones belong to calls that were interrupted."""
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
-        waiter = select.poll()
-        waiter.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + timeout
         while True:
             line, newline, rest = self._buffered.partition(b"\n")
@@ -124,7 +127,7 @@ class ProcessCluster:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise BrokerStateError(f"the broker's process {self.pid} does not answer")
-            if waiter.poll(min(left, 0.1) * 1000):
+            if _readable(descriptor, min(left, 0.1)):
                 read = os.read(descriptor, 65536)
                 if not read:
                     self._died()

@@ -1,0 +1,305 @@
+# Threads of the operating system and what they wait at, whatever gevent or eventlet has made of `threading`.
+#
+# `monkey.patch_all()` turns threading.Thread into a green thread and locks into locks of green threads. The events thread waits inside
+# librdkafka, so as a green thread it would stop the whole process, and a lock that it releases would wake nobody. So every thread and every
+# lock that is shared with one comes from here. Who waits while `threading` is patched does so by time.sleep(), which is patched as well and
+# lets the other green threads run.
+
+import threading as _threading
+import time as _time
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_INCREF
+
+cdef extern from "pythread.h" nogil:
+    ctypedef void *PyThread_type_lock
+    ctypedef long long PY_TIMEOUT_T
+    cdef enum PyLockStatus:
+        PY_LOCK_FAILURE
+        PY_LOCK_ACQUIRED
+        PY_LOCK_INTR
+    unsigned long PYTHREAD_INVALID_THREAD_ID
+    unsigned long PyThread_start_new_thread(void (*function)(void *) noexcept, void *argument) noexcept
+    unsigned long PyThread_get_thread_ident() noexcept
+    PyThread_type_lock PyThread_allocate_lock() noexcept
+    void PyThread_free_lock(PyThread_type_lock lock) noexcept
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, PY_TIMEOUT_T microseconds, int interruptible) noexcept
+    void PyThread_release_lock(PyThread_type_lock lock) noexcept
+
+cdef extern from *:
+    """
+    /* This thread is one of ours: it waits for real, and knows nothing of green threads. */
+    static __thread int kx_own_thread = 0;
+    static inline void kx_set_own_thread(int own) { kx_own_thread = own; }
+    """
+    int kx_own_thread
+    void KX_STORE(int64_t counter, int64_t value) noexcept
+    void kx_set_own_thread(int own) noexcept
+
+# How long a green thread lets the others run before it looks again, in seconds; and how long one that waits inside librdkafka keeps them
+# from running, in milliseconds.
+cdef double GREEN_PAUSE = 0.002
+cdef enum:
+    GREEN_SLICE_MS = 2
+    LONGEST_WAIT_MS = 3600 * 1000
+
+cdef object _BUILTIN = type(len)
+
+
+cdef bint _patched():
+    """Whether threading.Thread starts something else than a thread of the operating system."""
+    for name in ("_start_joinable_thread", "_start_new_thread"):        # the first from Python 3.13 on
+        if type(getattr(_threading, name, len)) is not _BUILTIN:
+            return True
+    return False
+
+
+cdef bint _green():
+    """Whether whoever waits here keeps other green threads from running."""
+    return not kx_own_thread and _patched()
+
+
+cdef int _pause() except -1:
+    """Between two slices of a wait: signal handlers get their turn, and other green threads."""
+    PyErr_CheckSignals()
+    if _green():
+        _time.sleep(GREEN_PAUSE)
+    return 0
+
+
+cdef int _slice_ms(int milliseconds):
+    """How long a slice of a wait may take."""
+    return GREEN_SLICE_MS if _green() else milliseconds
+
+
+cdef PyLockStatus _acquire(PyThread_type_lock lock, int64_t deadline) except *:
+    """Wait for `lock` until `deadline`, or until something interrupts: the caller looks again what it waits for."""
+    cdef PyLockStatus status
+    cdef PY_TIMEOUT_T microseconds
+    if _green():
+        status = PyThread_acquire_lock_timed(lock, 0, 0)
+        if status != PY_LOCK_ACQUIRED:
+            _pause()
+        return status
+    microseconds = <PY_TIMEOUT_T>_remaining_ms(deadline, LONGEST_WAIT_MS) * 1000
+    with nogil:
+        status = PyThread_acquire_lock_timed(lock, microseconds, 1)
+    if status == PY_LOCK_INTR:
+        PyErr_CheckSignals()
+    return status
+
+
+@cython.final
+cdef class Event:
+    """As threading.Event, but never cleared. `set` takes and ignores arguments, so that it may be a callback; it needs no memory."""
+
+    cdef PyThread_type_lock lock        # owned; held by nobody in particular until `set`
+    cdef int told                       # KX_FLAG
+
+    def __cinit__(self):
+        self.told = 0
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError()
+        PyThread_acquire_lock_timed(self.lock, 0, 0)
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    def set(self, *ignored):
+        if KX_TRY(self.told):
+            PyThread_release_lock(self.lock)
+
+    def is_set(self):
+        return bool(KX_FLAG(self.told))
+
+    def wait(self, timeout=None):
+        """Wait up to `timeout` seconds (None: no limit); whether it is set."""
+        cdef int64_t deadline = _deadline(timeout)
+        if KX_FREE_THREADED:
+            _some_bytecode()
+        while not KX_FLAG(self.told):
+            if _acquire(self.lock, deadline) == PY_LOCK_ACQUIRED:
+                PyThread_release_lock(self.lock)        # the next one waits at it too
+            elif _expired(deadline):
+                break
+        return bool(KX_FLAG(self.told))
+
+
+cdef int64_t _owner() except 0:
+    return _threading.get_ident() if _green() else <int64_t>PyThread_get_thread_ident()
+
+
+@cython.final
+cdef class Monitor:
+    """A lock that its holder may take again (threading.RLock), and where it may wait for another to `notify_all` (threading.Condition).
+
+    It belongs to a thread, or where `threading` is patched to a green thread.
+    """
+
+    cdef PyThread_type_lock lock        # owned
+    cdef int64_t owner                  # 0: nobody
+    cdef int64_t depth
+    cdef list waiting                   # an Event for each
+
+    def __cinit__(self):
+        self.owner = 0
+        self.depth = 0
+        self.waiting = []
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    def acquire(self, bint blocking=True, timeout=-1):
+        cdef int64_t me = _owner()
+        cdef int64_t deadline = 0
+        if KX_LOAD(self.owner) == me:
+            self.depth += 1
+            return True
+        if PyThread_acquire_lock_timed(self.lock, 0, 0) != PY_LOCK_ACQUIRED:
+            if blocking:
+                deadline = _deadline(None if timeout == -1 else timeout)
+            while True:
+                if _expired(deadline):
+                    return False
+                if _acquire(self.lock, deadline) == PY_LOCK_ACQUIRED:
+                    break
+        KX_STORE(self.owner, me)
+        self.depth = 1
+        return True
+
+    def release(self):
+        cdef int64_t me = _owner()
+        if KX_LOAD(self.owner) != me:
+            raise RuntimeError("cannot release a Monitor that this thread does not hold")
+        self.depth -= 1
+        if not self.depth:
+            KX_STORE(self.owner, 0)
+            PyThread_release_lock(self.lock)
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *exc):
+        self.release()
+
+    def wait(self, timeout=None):
+        """Let go of it, wait up to `timeout` seconds for `notify_all`, and take it again; whether it came."""
+        cdef Event told = Event()
+        cdef int64_t depth = self.depth
+        self.waiting.append(told)
+        self.depth = 1
+        self.release()
+        try:
+            return told.wait(timeout)
+        finally:
+            while not self.take_again():
+                pass
+            self.depth = depth
+            if not told.is_set():
+                self.waiting.remove(told)
+
+    cdef bint take_again(self) except -1:
+        """As `acquire`, in any case: what a signal handler raises meanwhile is raised once it is held (by the handler's next turn)."""
+        try:
+            return self.acquire()
+        except BaseException as exc:
+            unraisable(exc, None)
+            return False
+
+    def wait_for(self, predicate, timeout=None):
+        """Wait until `predicate()` is true, up to `timeout` seconds; what it returned last."""
+        cdef int64_t deadline = _deadline(timeout)
+        found = predicate()
+        while not found and not _expired(deadline):
+            self.wait(seconds_until(deadline))
+            found = predicate()
+        return found
+
+    def notify_all(self):
+        """Wake all that wait. By its holder."""
+        waiting, self.waiting = self.waiting, []
+        for told in waiting:
+            told.set()
+
+
+@cython.final
+cdef class Thread:
+    """A daemon thread of the operating system, where threading.Thread makes none. Has what this package uses of that one."""
+
+    cdef readonly str name
+    cdef object function
+    cdef tuple arguments
+    cdef Event ended
+    cdef bint started
+
+    def __init__(self, str name, function, tuple arguments):
+        self.name = name
+        self.function = function
+        self.arguments = arguments
+        self.ended = Event()
+        self.started = False
+
+    def start(self):
+        Py_INCREF(self)         # the thread's, which gives it back
+        if PyThread_start_new_thread(_run_thread, <void *>self) == PYTHREAD_INVALID_THREAD_ID:
+            Py_DECREF(self)
+            raise RuntimeError("can't start new thread")
+        self.started = True
+
+    def is_alive(self):
+        return self.started and not self.ended.is_set()
+
+    def join(self, timeout=None):
+        self.ended.wait(timeout)
+
+
+cdef void _run_thread(void *started) noexcept with gil:
+    cdef Thread thread = <Thread>started
+    Py_DECREF(thread)           # start()'s; `thread` is another
+    kx_set_own_thread(1)
+    function, arguments = thread.function, thread.arguments
+    thread.function = thread.arguments = None
+    try:
+        function(*arguments)
+    except BaseException as exc:
+        unraisable(exc, function)
+    function = arguments = None
+    thread.ended.set()
+
+
+def _own(function, arguments):
+    kx_set_own_thread(1)
+    function(*arguments)
+
+
+def new_thread(str name, function, *arguments):
+    """A daemon thread of the operating system that calls `function(*arguments)` once it is started."""
+    if _patched():
+        return Thread(name, function, arguments)
+    # threading's own where it is one: debuggers, profilers and threading.enumerate() know it.
+    return _threading.Thread(target=_own, args=(function, arguments), name=name, daemon=True)
+
+
+def prepared_future(future):
+    """A concurrent.futures.Future, made so that threads of the operating system may end it where `threading` is patched."""
+    if _patched():
+        future._condition = Monitor()
+    return future
+
+
+def sleep(double seconds):
+    """As time.sleep, of the thread and not of a green one; not interrupted by signals."""
+    cdef int milliseconds = <int>(seconds * 1000)
+    with nogil:
+        _let_be(milliseconds)
+
+
+def is_patched():
+    """Whether threading.Thread starts something else than a thread of the operating system: gevent and eventlet make it so."""
+    return _patched()
