@@ -91,10 +91,11 @@ sanitize: $(VENV)/.extra-test  ## the suite under sanitizers; a part of it: PART
 	$(py) tests/memory/sanitize.py $(PART) $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.extra-lint  ## ruff and cython-lint
+lint: $(VENV)/.extra-lint  ## ruff, cython-lint, and zizmor for the workflows
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint kafka_ext include
+	$(VENV)/bin/zizmor --offline --quiet .github
 
 .PHONY: format
 format: $(VENV)/.extra-lint  ## let ruff lay out the code and sort the imports
@@ -155,6 +156,13 @@ test-wheel-root: $(VENV)/.extra-wheel  ## as root: the whole suite against the w
 MACHINE ?= aarch64
 wheel-cross: sdist  ## as root, on Debian: a wheel for another processor (MACHINE=aarch64), compiled here and tested under emulation
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(py) wheels/cross.py $(MACHINE)
+
+.PHONY: requirements
+requirements: $(VENV)/.created  ## pin anew, by hash, what published wheels are built with
+	$(pip) install uv
+	cd wheels/requirements && for name in build tools test; do \
+	    $(abspath $(VENV))/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --upgrade \
+	        --no-header --no-annotate $$name.in -o $$name.txt || exit 1; done
 
 .PHONY: sdist
 sdist: $(VENV)/.extra-wheel  ## the source distribution, in dist/
