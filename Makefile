@@ -52,8 +52,11 @@ $(VENV)/.extra-%: $(VENV)/.package
 
 # --- a developer's day ---
 
-# What hangs is not tried again: pytest-timeout would not watch it any more.
-RERUNS := --rerun-except "from pytest-timeout" --reruns
+# How many tests run at a time. Most of them wait for a broker, so two for each processor.
+JOBS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+# COVERAGE=build/coverage keeps a report of which lines of Python the suite has run.
+COVERAGE ?=
+coverage = $(if $(COVERAGE),--cov=kafka_ext --cov-report=term:skip-covered --cov-report=html:$(COVERAGE))
 
 .PHONY: demo
 demo: build  ## a million real records through an embedded broker, read back and verified
@@ -61,8 +64,7 @@ demo: build  ## a million real records through an embedded broker, read back and
 
 .PHONY: test
 test: $(VENV)/.extra-test build  ## the whole suite
-	@# A test that waits for time can be late on a machine others use too; what is broken is so three times. Reruns are listed.
-	$(py) -m pytest $(RERUNS) 2 tests/unit tests/embedded tests/memory $(ARGS)
+	$(py) -m pytest -n $(JOBS) --dist worksteal $(coverage) tests/unit tests/embedded tests/memory $(ARGS)
 
 .PHONY: test-engines
 test-engines: $(VENV)/.extra-engines build  ## KafkaSink on local clusters of Dask, Ray and Spark (heavy, and Spark needs Java 17)
@@ -72,7 +74,7 @@ test-engines: $(VENV)/.extra-engines build  ## KafkaSink on local clusters of Da
 test-cluster: $(VENV)/.extra-test build  ## the tests that need real Apache Kafka: Java 17 and Maven; a few minutes
 	@$(PYTHON) wheels/needs.py kafka
 	@$(py) -m kafka_ext.testing.cluster_artifacts
-	$(py) -m pytest $(RERUNS) 1 tests/cluster $(ARGS)
+	$(py) -m pytest tests/cluster $(ARGS)
 
 .PHONY: chaos
 chaos: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## the fault campaign on real Apache Kafka, a quarter of an hour (ARGS=--short: two minutes)

@@ -1,6 +1,7 @@
 """What the fault and memory tests share: programs of their own processes, counted buffers, one report each."""
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -142,3 +143,8 @@ def wait_until(condition, timeout=10.0):
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
     assert condition()
+
+
+def shown(value):
+    """`value` in a test's name: its repr, without the address that differs between processes (pytest-xdist compares names)."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

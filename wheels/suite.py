@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 LAID_OUT = ("tests", "benchmarks", "docs", "examples", "include", "README.md", "CHANGELOG.md", "pyproject.toml")
 
 # Without these no test runs. Of what else the extra `test` names, a package that has no wheel here is left out.
-NEEDED = {"hypothesis", "pytest", "pytest-benchmark", "pytest-rerunfailures", "pytest-timeout", "rich", "sybil"}
+NEEDED = {"hypothesis", "pytest", "pytest-benchmark", "pytest-timeout", "pytest-xdist", "rich", "sybil"}
 
 
 def lay_out(folder: Path) -> None:
@@ -66,9 +66,7 @@ def run(python: Path, tests: Path, arguments: list[str]) -> int:
     if "site-packages" not in asked:
         sys.exit(f"[suite] error: that is not the installed package: {asked}")
     # As `python -m`, for the tests that import benchmarks/ from this folder; there is no kafka_ext in it.
-    return subprocess.run(
-        [python, "-m", "pytest", "--reruns", "2", "--rerun-except", "from pytest-timeout", "-p", "no:cacheprovider", *arguments], cwd=tests
-    ).returncode
+    return subprocess.run([python, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=tests).returncode
 
 
 def main() -> int:

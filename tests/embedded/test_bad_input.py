@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from faultlib import shown
 
 from kafka_ext import ErrorCode, InvalidRecordError, KafkaException, KafkaProducer, ProducerRecord, _rdkafka
 
@@ -84,7 +85,7 @@ WRONG_VALUES = [
 
 
 class TestRecord:
-    @pytest.mark.parametrize("topic", [None, 5, b"bytes", ["t"], object()], ids=repr)
+    @pytest.mark.parametrize("topic", [None, 5, b"bytes", ["t"], object()], ids=shown)
     def test_a_topic_that_is_no_str(self, topic):
         with pytest.raises(TypeError, match="topic"):
             ProducerRecord(topic, b"")
@@ -93,7 +94,7 @@ class TestRecord:
             record.topic = topic
         assert record.topic == "t"
 
-    @pytest.mark.parametrize("partition", ["0", 0.0, b"0", [0], object()], ids=repr)
+    @pytest.mark.parametrize("partition", ["0", 0.0, b"0", [0], object()], ids=shown)
     def test_a_partition_that_is_no_int(self, partition):
         with pytest.raises(TypeError, match="partition"):
             ProducerRecord("t", b"", partition=partition)

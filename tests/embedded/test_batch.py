@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 from batchlib import Rows, delivered, fresh_topic
+from faultlib import shown
 
 from kafka_ext import BatchDelivery, ErrorCode, KafkaException, KafkaProducer, KafkaTimeoutError, ProducerRecord, SendOption
 from kafka_ext.testing import EmbeddedBroker
@@ -132,7 +133,7 @@ def test_the_list_may_change_meanwhile(broker, producer):
         (("a", bytearray(b"b"), None), [b"a", b"b", None]),
         (np.array([[1], [2], [3]], "u1"), [b"\1", b"\2", b"\3"]),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_keys(broker, producer, keys, arrive):
     topic = fresh_topic(broker)

@@ -198,8 +198,7 @@ def test(tool: Tool, arguments: list[str]) -> int:
     ignored = [argument for name in tool.ignored for argument in ("--ignore", name)]
     chosen = arguments or [*tool.tests, *ignored, *tool.arguments]
     command = [*tool.wrapper, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"timeout={tool.timeout}"]
-    # What hangs is not tried again: pytest-timeout would not watch it any more.
-    command += ["--reruns", "1", "--rerun-except", "from pytest-timeout", *chosen]
+    command += chosen
     return subprocess.run(command, env=environment, cwd=tool.folder).returncode
 
 

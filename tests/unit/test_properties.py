@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from types import MappingProxyType
 
 import pytest
+from faultlib import shown
 
 from kafka_ext import InvalidConfigError, KafkaProducer, Properties
 from kafka_ext.properties import resolve
@@ -310,7 +311,7 @@ class TestRefused:
     def test_a_callback_of_none_is_none(self):
         KafkaProducer(BROKER | {"error_cb": None}).close()
 
-    @pytest.mark.parametrize("value", [5, [1], [object()], [type("Half", (), {"on_send": print})()]], ids=repr)
+    @pytest.mark.parametrize("value", [5, [1], [object()], [type("Half", (), {"on_send": print})()]], ids=shown)
     def test_interceptors_that_are_none(self, value):
         with pytest.raises(TypeError, match="interceptors"):
             KafkaProducer(BROKER | {"interceptors": value})
