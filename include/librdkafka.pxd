@@ -38,6 +38,9 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__TIMED_OUT
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__QUEUE_FULL
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__STATE
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__CONFLICT
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__NOT_CONFIGURED
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__INCONSISTENT
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__FATAL
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__PURGE_QUEUE
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__PURGE_INFLIGHT
@@ -305,6 +308,8 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
         const char *group_id) noexcept
     void rd_kafka_consumer_group_metadata_destroy(
         rd_kafka_consumer_group_metadata_t *cgmetadata) noexcept
+    rd_kafka_error_t *rd_kafka_consumer_group_metadata_read(
+        rd_kafka_consumer_group_metadata_t **cgmdp, const void *buffer, size_t size) noexcept
 
     # --- admin: results, options ---
     ctypedef rd_kafka_event_t rd_kafka_CreateTopics_result_t

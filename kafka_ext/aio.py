@@ -15,7 +15,6 @@ uvloop.
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import os
 import threading
@@ -24,7 +23,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _rdkafka, events
 from ._rdkafka import (
@@ -56,7 +55,7 @@ T = TypeVar("T")
 LINGER_WORTH_A_NUDGE = 0.02
 
 # rd_kafka_init_transactions() waits so long, in milliseconds, on the loop's thread, each time it is asked: too short for others to notice.
-# (It can be taken up again at any moment: nothing but the producer id answers its first step, and the second has no timeout; 2.14.2.)
+# (It can be taken up again at any moment: nothing but the producer id answers its first step, and the second has no timeout; 2.15.1.)
 INIT_SLICE_MS = 2
 
 # How long a partitioner written in Python waits to learn how many partitions a topic has, in seconds; as the synchronous producer.
@@ -99,7 +98,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         self._loop_ = loop
         self._turnstile = asyncio.Lock()  # of those who wait for room, the first goes to the gate
         self._closer: asyncio.Task[None] | None = None
-        self._ending: tuple[bool, asyncio.Future[Any]] | None = None  # of a transaction: whether it is a commit, and the outcome
+        self._closes: asyncio.Future[None] = loop.create_future()  # done once a close has begun
         callbacks: dict[str, Callable[..., Any]] = {}
         handle = Handle(settings.librdkafka, callbacks, True, OWN_NAMES)
         for name in CALLBACKS & settings.callbacks.keys():
@@ -279,11 +278,15 @@ class AsyncKafkaProducer(AsyncProducer, Known):
     async def _close(self) -> None:
         handle = self.handle
         handle.begin_close()
+        if not self._closes.done():
+            self._closes.set_result(None)
         self._server.wake()
         await self._server.drained(-1)
         self._server.stop()
         # librdkafka joins its threads here, which may take as long as a connection attempt does.
-        await _in_thread(self._loop_, lambda tell: _rdkafka.new_thread("kafka_ext call", _call, tell, handle.destroy).start())
+        destroyed = _Outcome(self._loop_)
+        _rdkafka.new_thread("kafka_ext call", _call, destroyed, handle.destroy).start()
+        await destroyed.future
 
     async def __aenter__(self) -> Self:
         self._usable()
@@ -342,11 +345,10 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         Source: rd_kafka_begin_transaction().
         """
         self._usable()
-        if self._ending is not None and not self._ending[0]:
-            await asyncio.wait({self._ending[1]})
+        if _rdkafka.abort_under_way(self.handle):
+            await self._end_transaction(False, _rdkafka.deadline(None))
             self._usable()
         _rdkafka.begin_transaction(self.handle)
-        self._ending = None  # one that nobody waited for any more, and that is over
 
     async def commit_transaction(self, timeout: float | None = None) -> None:
         """Wait for every record's report and commit. Cancelled, librdkafka goes on with it: call it again to see the end.
@@ -359,11 +361,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         Source: rd_kafka_commit_transaction().
         """
         self._usable()
-        deadline = _rdkafka.deadline(timeout)
-        if not await self._server.drained(deadline):
-            message = "commit_transaction: records are still outstanding"
-            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], message, is_retriable=True))
-        await self._end_transaction(True, deadline)
+        await self._end_transaction(True, _rdkafka.deadline(timeout))
 
     async def abort_transaction(self, timeout: float | None = None) -> None:
         """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Cancelled, librdkafka goes on with it.
@@ -374,18 +372,14 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         await self._end_transaction(False, _rdkafka.deadline(timeout))
 
     async def _end_transaction(self, commits: bool, deadline: int) -> None:
-        ending = self._ending
-        if ending is None or (ending[0] != commits and ending[1].done()):
-            outcome = _start_in_thread(self._loop_, lambda tell: _rdkafka.start_ending(self.handle, commits, tell))
-            ending = self._ending = commits, outcome
-        elif ending[0] != commits:
-            raise _rdkafka.conflict(ending[0])
-        await asyncio.wait({ending[1]}, timeout=_rdkafka.seconds_until(deadline))
-        if not ending[1].done():
-            raise _rdkafka.ending_under_way(commits)
-        if self._ending is ending:
-            self._ending = None
-        ending[1].result()
+        outcome = _Outcome(self._loop_)
+        ending = _rdkafka.start_ending(self.handle, commits, outcome)
+        try:
+            if ending.outcome is None:
+                await self._wait(outcome.future, _rdkafka.seconds_until(deadline))
+        finally:
+            ending.leave(outcome)
+        ending.take()
 
     async def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
         """Commit a consumer's offsets with the transaction. Arguments as `KafkaProducer.send_offsets_to_transaction`.
@@ -395,12 +389,22 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         self._usable()
         group = group_of(group_metadata)
         rows = offset_rows(offsets)
-        await _in_thread(
-            self._loop_,
-            lambda tell: _rdkafka.start_send_offsets(
-                self.handle, tell, rows, group.group_id, group.generation_id, group.member_id, group.group_instance_id, timeout
-            ),
-        )
+        deadline = _rdkafka.deadline(timeout)
+        while _rdkafka.offsets_on_their_way(self.handle):  # those of a task that was cancelled
+            if _rdkafka.seconds_until(deadline) == 0.0:
+                raise _rdkafka.offsets_under_way()
+            await asyncio.sleep(0.05)
+        self._usable()
+        outcome = _Outcome(self._loop_)
+        _rdkafka.start_send_offsets(self.handle, outcome, rows, group, deadline)
+        await self._wait(outcome.future)
+        outcome.future.result()
+
+    async def _wait(self, future: asyncio.Future[Any], timeout: float | None = None) -> None:
+        """Wait for a future, at most so long, but no longer than the producer is open."""
+        await asyncio.wait({future, self._closes}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not future.done():
+            self._usable()
 
     @asynccontextmanager
     async def transaction(self, timeout: float | None = None) -> AsyncIterator[AsyncKafkaProducer]:
@@ -449,7 +453,13 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         if topic is not None and not isinstance(topic, str):
             raise TypeError(f"topic must be a str or None, not {type(topic).__name__}")
         try:
-            found = await _in_thread(self._loop_, lambda tell: _rdkafka.start_fetch_metadata(self.handle, tell, topic, timeout))
+            outcome = _Outcome(self._loop_)
+            told = _rdkafka.start_fetch_metadata(self.handle, outcome, topic, timeout)
+            try:
+                await self._wait(outcome.future)
+            finally:
+                told.given_up = True
+            found = outcome.future.result()
         except KafkaException as exc:
             raise metadata_failure(exc, timeout) from exc
         return checked_metadata(found, topic)
@@ -598,31 +608,24 @@ def _call(tell: Callable[[tuple[bool, Any]], object], function: Callable[[], obj
     tell(outcome)
 
 
-_Start: TypeAlias = Callable[[Callable[[tuple[bool, Any]], object]], object]
+class _Outcome:
+    """What a thread tells at its end, as a future of the loop's: called with `(failed, result)`."""
 
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
 
-async def _in_thread(loop: asyncio.AbstractEventLoop, start: _Start) -> Any:
-    return await _start_in_thread(loop, start)
-
-
-def _start_in_thread(loop: asyncio.AbstractEventLoop, start: _Start) -> asyncio.Future[Any]:
-    """Begin a call of librdkafka's that waits: `start(tell)` begins it in a thread of its own, which calls `tell((failed, result))`."""
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(outcome: tuple[bool, Any]) -> None:
-        failed, result = outcome
-        if future.done():
-            return  # cancelled: the call went on by itself
-        if failed:
-            future.set_exception(result)
-        else:
-            future.set_result(result)
-
-    def tell(outcome: tuple[bool, Any]) -> None:
+    def __call__(self, outcome: tuple[bool, Any]) -> None:
         try:
-            loop.call_soon_threadsafe(functools.partial(settle, outcome))
+            self._loop.call_soon_threadsafe(self._settle, outcome)
         except RuntimeError:
             pass  # the loop is closed, and who waited is gone with it
 
-    start(tell)
-    return future
+    def _settle(self, outcome: tuple[bool, Any]) -> None:
+        failed, result = outcome
+        if self.future.done():
+            return  # cancelled: the call went on by itself
+        if failed:
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)

@@ -397,9 +397,8 @@ class KafkaProducer(Producer, Known):
 
         Source: rd_kafka_commit_transaction().
         """
-        deadline = _Deadline(timeout)
-        self._flush_for_transaction("commit_transaction", deadline)
-        self._end_transaction(True, deadline)
+        self.handle.check_not_in_callback("commit_transaction")
+        self._end_transaction(True, timeout)
 
     def abort_transaction(self, timeout: float | None = None) -> None:
         """Drop the transaction; its records that are still here fail with PURGE_QUEUE.
@@ -408,15 +407,14 @@ class KafkaProducer(Producer, Known):
 
         Source: rd_kafka_abort_transaction().
         """
-        deadline = _Deadline(timeout)
         self.handle.check_not_in_callback("abort_transaction")
-        self._end_transaction(False, deadline)
+        self._end_transaction(False, timeout)
 
-    def _end_transaction(self, commits: bool, deadline: _Deadline) -> None:
+    def _end_transaction(self, commits: bool, timeout: float | None) -> None:
         # librdkafka waits for the reports of what is in flight, but serves none: without an events thread, this one does meanwhile.
         # (Purging what is in flight instead would leave a hole in the sequence numbers and fail the next transaction.)
         handle = self.handle
-        _rdkafka.end_transaction(handle, commits, deadline.left())
+        _rdkafka.end_transaction(handle, commits, timeout)
         _raise_all(handle.take_raised())
 
     def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
@@ -424,23 +422,18 @@ class KafkaProducer(Producer, Known):
 
         Args:
             offsets: the next offset to read, by (topic, partition), or objects with `topic`, `partition` and `offset`.
-            group_metadata: a ConsumerGroupMetadata, or a group id.
+                Those that are none, such as the -1001 of a consumer's `position` that has read nothing yet, are passed over.
+            group_metadata: a ConsumerGroupMetadata, a group id, or what confluent-kafka's `consumer_group_metadata()` gives.
 
-        Raises as `commit_transaction`. Source: rd_kafka_send_offsets_to_transaction().
+        Raises as `commit_transaction`; ValueError for offsets or group metadata that no broker could take. Given up, because of a signal
+        say, it goes on until `timeout`, or `transaction.timeout.ms`, is over; what ends the transaction waits for it.
+
+        Source: rd_kafka_send_offsets_to_transaction().
         """
         self.handle.check_not_in_callback("send_offsets_to_transaction")
         from .transactions import group_of, offset_rows
 
-        group = group_of(group_metadata)
-        _rdkafka.send_offsets_to_transaction(
-            self.handle,
-            offset_rows(offsets),
-            group.group_id,
-            group.generation_id,
-            group.member_id,
-            group.group_instance_id,
-            timeout,
-        )
+        _rdkafka.send_offsets_to_transaction(self.handle, offset_rows(offsets), group_of(group_metadata), timeout)
 
     @contextmanager
     def transaction(self, timeout: float | None = None) -> Iterator[KafkaProducer]:
@@ -473,16 +466,6 @@ class KafkaProducer(Producer, Known):
         except Exception as failure:  # noqa: BLE001 - also what callbacks raised under manual polling
             if exc.__context__ is None:
                 exc.__context__ = failure
-
-    def _flush_for_transaction(self, call: str, deadline: _Deadline) -> None:
-        # librdkafka's own flush inside these calls serves no events: with an events thread that does not matter, without one it would
-        # wait for reports that nobody serves.
-        self.handle.check_usable()
-        self.handle.check_not_in_callback(call)
-        # What callbacks raise is kept for the end: the transaction is to be committed or aborted nevertheless.
-        if self.handle.manual and not self.handle.flush(deadline.left()):
-            error = KafkaError(ErrorCode["TIMED_OUT"], f"{call}: records are still outstanding", is_retriable=True)
-            raise KafkaTimeoutError(error)
 
     # ------------------------------------------------------------------ what is known
 

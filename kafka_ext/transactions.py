@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+from ._rdkafka import KafkaException, check_group
 
 
 class TopicPartition(NamedTuple):
@@ -18,6 +20,10 @@ class ConsumerGroupMetadata:
     """The consumer whose offsets a transaction commits (rd_kafka_consumer_group_metadata_new_with_genid).
 
     With the group id alone the broker cannot fence an old member of the group; give the generation and member ids where they are known.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an empty group id, or a generation without the member it was given to: such a member the group does not know.
     """
 
     group_id: str
@@ -25,22 +31,45 @@ class ConsumerGroupMetadata:
     member_id: str = ""
     group_instance_id: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, kinds in (("group_id", str), ("generation_id", int), ("member_id", str), ("group_instance_id", (str, type(None)))):
+            value = getattr(self, name)
+            if not isinstance(value, kinds):
+                raise TypeError(f"{name} must be {'an int' if kinds is int else 'a str'}, not {type(value).__name__}")
+        if not self.group_id:
+            raise ValueError("group_id must not be empty")
+        if self.generation_id >= 0 and not self.member_id:
+            raise ValueError(f"generation_id {self.generation_id} needs the member_id that the group gave with it; without, leave both out")
 
-def group_of(group: Any) -> ConsumerGroupMetadata:
-    """`group` as a ConsumerGroupMetadata: one already, a group id, or any object with its attributes."""
-    if isinstance(group, ConsumerGroupMetadata):
+
+Group: TypeAlias = "tuple[str, int, str, str | None] | bytes"
+
+
+def group_of(group: Any) -> Group:
+    """What _rdkafka takes, of a ConsumerGroupMetadata, a group id, an object with its attributes, or confluent-kafka's group metadata.
+
+    That one is the bytes that rd_kafka_consumer_group_metadata_write() makes of its consumer.
+    """
+    if isinstance(group, bytes):
+        try:
+            check_group(group)
+        except KafkaException as exc:
+            message = f"group_metadata: these bytes are not what confluent-kafka's consumer_group_metadata() gives: {exc.error.message}"
+            raise ValueError(message) from None
         return group
     if isinstance(group, str):
-        return ConsumerGroupMetadata(group)
-    group_id = getattr(group, "group_id", None)
-    if not isinstance(group_id, str):
-        raise TypeError(f"group_metadata must be a ConsumerGroupMetadata or a group id, not {type(group).__name__}")
-    return ConsumerGroupMetadata(
-        group_id,
-        getattr(group, "generation_id", -1),
-        getattr(group, "member_id", ""),
-        getattr(group, "group_instance_id", None),
-    )
+        group = ConsumerGroupMetadata(group)
+    elif not isinstance(group, ConsumerGroupMetadata):
+        group_id = getattr(group, "group_id", None)
+        if not isinstance(group_id, str):
+            raise TypeError(f"group_metadata must be a ConsumerGroupMetadata or a group id, not {type(group).__name__}")
+        group = ConsumerGroupMetadata(
+            group_id,
+            getattr(group, "generation_id", -1),
+            getattr(group, "member_id", ""),
+            getattr(group, "group_instance_id", None),
+        )
+    return group.group_id, group.generation_id, group.member_id, group.group_instance_id
 
 
 def _name(topic: object) -> str:
@@ -49,8 +78,14 @@ def _name(topic: object) -> str:
     return topic
 
 
+# Places that are no offsets (RD_KAFKA_OFFSET_BEGINNING, END, STORED, INVALID; from TAIL_BASE down, so many from the end): as a consumer's
+# position has where it has read nothing. librdkafka passes over them.
+_NO_OFFSETS = (-1, -2, -1000, -1001)
+_TAIL_BASE = -2000
+
+
 def offset_rows(offsets: Any) -> list[tuple[str, int, int, int]]:
-    """Offsets as `(topic, partition, offset, leader_epoch)`.
+    """Offsets as `(topic, partition, offset, leader_epoch)`, without those that are none.
 
     Takes a mapping of (topic, partition) to the next offset to read, or objects with `topic`, `partition` and `offset`.
     """
@@ -63,6 +98,6 @@ def offset_rows(offsets: Any) -> list[tuple[str, int, int, int]]:
             epoch = getattr(item, "leader_epoch", None)
             rows.append((_name(item.topic), int(item.partition), int(item.offset), -1 if epoch is None else int(epoch)))
     for topic, partition, offset, _ in rows:
-        if partition < 0 or offset < 0:
+        if partition < 0 or (_TAIL_BASE < offset < 0 and offset not in _NO_OFFSETS):
             raise ValueError(f"offsets: {(topic, partition, offset)} is not a topic, a partition and an offset of 0 or more")
-    return rows
+    return [row for row in rows if row[2] >= 0]

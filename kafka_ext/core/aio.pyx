@@ -660,8 +660,7 @@ def init_transactions_slice(Handle handle, int milliseconds):
     cdef rd_kafka_error_t *error
     handle.enter()
     try:
-        with nogil:
-            error = rd_kafka_init_transactions(handle.rk, milliseconds)
+        error = init_slice(handle, milliseconds)
     finally:
         handle.leave()
     try:
@@ -669,22 +668,3 @@ def init_transactions_slice(Handle handle, int milliseconds):
     except KafkaException as exc:
         return exc.error
     return None
-
-
-def start_send_offsets(Handle handle, tell, list offsets, str group_id, int generation_id, str member_id, group_instance_id, timeout):
-    """send_offsets_to_transaction in a thread of its own (librdkafka can neither slice nor resume it); `tell` as start_aside's."""
-    cdef int64_t deadline = _deadline(timeout)
-    start_aside(handle, tell, _send_offsets, handle, offsets, group_id.encode(), generation_id, member_id.encode(),
-                None if group_instance_id is None else group_instance_id.encode(),
-                -1 if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS))
-
-
-def start_fetch_metadata(Handle handle, tell, topic, timeout):
-    """fetch_metadata in a thread of its own, which calls `tell` as start_aside's."""
-    cdef int64_t deadline = _deadline(timeout)
-    handle.enter()
-    try:
-        known = None if topic is None else handle.topic(topic)
-    finally:
-        handle.leave()
-    start_aside(handle, tell, _fetch, handle, known, _remaining_ms(deadline, MAX_WAIT_MS))

@@ -452,8 +452,8 @@ cdef enum:
 cdef int _enqueue_turns(Handle handle, BatchDelivery batch, kx_enqueue *e) except -2:
     """Enqueue some of a segment: 0 when it is through, GAVE_UP when the rest has failed, QUEUE_FULL, or -1: go on."""
     cdef int result
-    if handle.state != OPEN and not batch.gave_up:      # another thread, or task, closes
-        batch.gave_up = RD_KAFKA_RESP_ERR__STATE
+    if (handle.state != OPEN or handle.ending is not None) and not batch.gave_up:
+        batch.gave_up = RD_KAFKA_RESP_ERR__STATE        # another thread, or task, closes, or ends the transaction
     if batch.gave_up:
         with nogil:
             kx_enqueue_abandon(e, batch.gave_up)
@@ -624,6 +624,9 @@ cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, a
             ErrorCode["NOT_IMPLEMENTED"],
             "value_serializer and key_serializer see records one by one, and a batch has none: give it a column that is serialized "
             "already, to a producer without them, or send() records"))
+    cdef Handle handle = producer.handle
+    if handle.ending is not None or handle.transactions not in (NO_TRANSACTIONS, IN_TRANSACTION):
+        raise KafkaException(refused_outside(handle))
     return 0
 
 

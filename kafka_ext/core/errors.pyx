@@ -216,14 +216,27 @@ cdef int check(rd_kafka_resp_err_t err, str call) except -1:
     return 0
 
 
+cdef str _AFTER_FATAL = "; close this producer and make another"
+
+
+cdef object fatal_hint(object fatal):
+    """The fatal error as a call raises it that can do nothing more: with what to do."""
+    return KafkaError(fatal.code, fatal.message + _AFTER_FATAL, is_fatal=True)
+
+
 cdef int check_error(rd_kafka_error_t *error, str call) except -1:
     """Raise for a rich error that librdkafka's function `call` returned, and free it (owned by the caller of that function)."""
     if error == NULL:
         return 0
+    cdef str next_call = ""
+    if rd_kafka_error_is_fatal(error):
+        next_call = _AFTER_FATAL
+    elif rd_kafka_error_txn_requires_abort(error):
+        next_call = "; call abort_transaction()"
     try:
         value = KafkaError(
             rd_kafka_error_code(error),
-            f"{call}: {rd_kafka_error_string(error).decode('utf-8', 'replace')}",
+            f"{call}: {rd_kafka_error_string(error).decode('utf-8', 'replace')}{next_call}",
             is_fatal=rd_kafka_error_is_fatal(error),
             is_retriable=bool(rd_kafka_error_is_retriable(error)),
             transaction_requires_abort=rd_kafka_error_txn_requires_abort(error),

@@ -82,6 +82,16 @@ cdef enum HandleState:
     CLOSED = 2
 
 
+# What a producer of transactions is to call next. librdkafka has the state itself, and says so too late: the calls that end a transaction
+# wait in threads of their own.
+cdef enum TransactionState:
+    NO_TRANSACTIONS = 0         # no transactional.id
+    NOT_INITIALISED = 1
+    INITIALISING = 2            # init_transactions() has been called and has not returned: call it again
+    BETWEEN_TRANSACTIONS = 3
+    IN_TRANSACTION = 4          # until librdkafka has said that it is committed or aborted
+
+
 cdef struct Throttle:
     Throttle *next
     int32_t broker_id
@@ -141,7 +151,9 @@ cdef class Handle:
     cdef int64_t batches
     cdef int64_t callback_errors
     cdef int64_t blocked_us
-    cdef _Ending ending             # of a transaction; None: none is waited for
+    cdef int transactions           # TransactionState
+    cdef _Ending ending             # of the transaction: from its first commit or abort until somebody has seen the outcome; or None
+    cdef int64_t sending_offsets    # threads that are in rd_kafka_send_offsets_to_transaction(), or about to be
     cdef int serving                # 1: a thread serves, one at a time (KX_TRY)
     cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
     cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
@@ -214,6 +226,8 @@ cdef class Handle:
             rd_kafka_conf_destroy(conf)     # a refused conf stays the caller's
             raise refused_conf(errstr, settings)
         self.rk = rk
+        if settings.get("transactional.id"):
+            self.transactions = NOT_INITIALISED
         self.queue = rd_kafka_queue_get_main(rk)
         rd_kafka_set_log_queue(rk, self.queue)
         self.state = OPEN
@@ -511,6 +525,7 @@ cdef class Handle:
             topic.next = None
         self.last_topic = None
         self.spare = self.reserve = None
+        self.ending = None
         self.callbacks = _NO_CALLBACKS
         KX_ADD(kx_live_handles, -1)
         return 0
@@ -636,23 +651,46 @@ def in_callback():
 cdef dict _NO_CALLBACKS = {}
 
 
-def aside(Handle handle, function, *arguments):
-    """`function(*arguments)` in a thread of its own, for calls of librdkafka's that wait and can be neither sliced nor interrupted.
+@cython.final
+cdef class _Told:
+    """What a thread that was set aside has to tell, and whether anybody still waits for it: what `start_aside` calls at its end."""
 
-    The caller stays open to signals. A call given up on goes on by itself and keeps what it uses: close() does not wait for it.
-    """
-    outcome = []
-    start_aside(handle, outcome.append, function, *arguments).join()
-    if not outcome:
-        raise MemoryError()
-    failed, result = outcome[0]
-    if failed:
-        raise result
-    return result
+    cdef readonly tuple outcome     # (failed, result); None while it is not done
+    cdef public bint given_up       # nobody waits any more
+    cdef object done                # Event
+    cdef object tell                # called with the outcome as well; or None
+
+    def __init__(self, tell=None):
+        self.tell = tell
+        self.done = Event()
+
+    def __call__(self, outcome):
+        self.outcome = outcome
+        self.done.set()
+        if self.tell is not None:
+            self.tell(outcome)
+
+    cdef object wait(self, Handle handle):
+        """The result, or what was raised. The caller stays open to signals, and gives up when the producer is closed meanwhile."""
+        try:
+            # Not Thread.join(): up to Python 3.12 one that a signal has interrupted takes the thread for ended from then on.
+            while not self.done.wait(SLICE_MS / 1000.0):
+                handle.check_usable()
+        finally:
+            self.given_up = True
+        failed, result = self.outcome
+        if failed:
+            raise result
+        return result
 
 
 def start_aside(Handle handle, tell, function, *arguments):
-    """Begin what `aside` waits for: the thread, which calls `tell((False, result))` or `tell((True, exception))` at its end."""
+    """Call `function(*arguments)` in a thread of its own, which calls `tell((False, result))` or `tell((True, exception))` at its end: for
+    calls of librdkafka's that wait and cannot be interrupted.
+
+    Who waits can give up, because of a signal or a close. The call goes on by itself until librdkafka returns, and keeps what it uses:
+    close() does not wait for it, and the handle goes with the last one.
+    """
     handle.enter()
     with cython.critical_section(handle):
         handle.users += 1

@@ -40,15 +40,53 @@ def _fetch(Handle handle, Topic topic, int timeout_ms):
         rd_kafka_metadata_destroy(metadata)
 
 
+# librdkafka's call cannot be interrupted, so it is made again and again: the first time for so long, then twice that, so that however long
+# a broker takes it has the time to answer. Once nobody waits any more, because of a close say, it ends within the last of these.
+cdef enum:
+    FIRST_ASKING_MS = 1000
+    LONGEST_ASKING_MS = 16000
+
+
+def _ask(_Told told, Handle handle, Topic topic, int64_t deadline):
+    cdef int at_most = FIRST_ASKING_MS
+    while True:
+        try:
+            return _fetch(handle, topic, _remaining_ms(deadline, at_most))
+        except KafkaException as exc:
+            # No answer; no broker that could be asked; or its connection was lost.
+            if exc.error.code not in (RD_KAFKA_RESP_ERR__TIMED_OUT, RD_KAFKA_RESP_ERR__TRANSPORT) or _expired(deadline):
+                raise
+            waits = exc.error.code == RD_KAFKA_RESP_ERR__TRANSPORT
+        if told.given_up or handle.state != OPEN:
+            handle.refuse()
+        if waits:
+            with nogil:
+                _let_be(_remaining_ms(deadline, RETRY_PAUSE_MS))
+        at_most = min(at_most * 2, LONGEST_ASKING_MS)
+
+
 def fetch_metadata(Handle handle, topic, timeout):
     """What the cluster knows of `topic` (None: of all topics), waiting up to `timeout` seconds."""
+    cdef _Told told = start_fetch_metadata(handle, None, topic, timeout)
+    return told.wait(handle)
+
+
+def start_fetch_metadata(Handle handle, tell, topic, timeout):
+    """Begin what fetch_metadata waits for: a _Told, which calls `tell` as start_aside does. Set its `given_up` when nobody waits."""
     cdef int64_t deadline = _deadline(timeout)
+    cdef _Told told = _Told(tell)
+    start_aside(handle, told, _ask, told, handle, _topic_to_ask_for(handle, topic), deadline)
+    return told
+
+
+cdef Topic _topic_to_ask_for(Handle handle, topic):
+    if topic is None:
+        return None
     handle.enter()
     try:
-        known = None if topic is None else handle.topic(topic)
+        return handle.topic(topic)
     finally:
         handle.leave()
-    return aside(handle, _fetch, handle, known, _remaining_ms(deadline, MAX_WAIT_MS))
 
 
 cdef int partition_count_of(Handle handle, Topic topic, bint may_wait=True, int64_t deadline=-1) except -1:

@@ -128,6 +128,8 @@ cdef class Producer:
         cdef int32_t partition = record._partition
         cdef object header_pairs
 
+        if handle.ending is not None:
+            return RD_KAFKA_RESP_ERR__STATE             # what comes now belongs to the next transaction
         if kx_releases_waiting(&handle.releases):
             kx_releases_empty(&handle.releases, &handle.pool)
         if partition == NO_PARTITION and self._partitioner is not None:
@@ -204,7 +206,9 @@ cdef class Producer:
         # After a fatal error rd_kafka_produce returns _FATAL, and rd_kafka_produceva the code of the error itself.
         fatal = handle.fatal_error()
         if fatal is not None and (err == RD_KAFKA_RESP_ERR__FATAL or fatal == err):
-            return fatal
+            return fatal_hint(fatal)
+        if err == RD_KAFKA_RESP_ERR__STATE and handle.transactions != NO_TRANSACTIONS:
+            return refused_outside(handle)
         if err == RD_KAFKA_RESP_ERR__QUEUE_FULL:
             hint = "call poll_events()" if handle.manual else "wait, or raise the limits"
             return KafkaError(err, "the local queue is full (queue.buffering.max.messages, queue.buffering.max.kbytes): " + hint)

@@ -1,4 +1,4 @@
-/* librdkafka 2.14.2 ends the process when rd_kafka_commit_transaction() is taken up again with short timeouts:
+/* librdkafka 2.15.1 ends the process when rd_kafka_commit_transaction() is taken up again with short timeouts:
  *
  *     BUG: Invalid transaction state transition attempted: CommittingTransaction -> AbortedNotAcked
  *
