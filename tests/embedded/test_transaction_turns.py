@@ -1,8 +1,9 @@
-"""Whose turn it is among a transaction's calls, and that none of them acts on a transaction that it was not called for (API.md, section 9)."""
+"""Whose turn it is among a transaction's calls; and none of them acts on a transaction that it was not called for (API.md, 9)."""
 
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from faultlib import closed_port, interrupt_after, wait_until, within
@@ -162,19 +163,9 @@ def test_two_threads_that_commit_see_the_same_end(broker, producer):
         producer.begin_transaction()
         producer.sync_send(R("orders", b"v"))
         broker.round_trip_time(0.2)
-        failures = []
-
-        def commit(failures=failures):
-            try:
-                producer.commit_transaction(30)
-            except KafkaException as exc:
-                failures.append(exc)
-
-        threads = [threading.Thread(target=commit) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(4) as pool:
+            commits = [pool.submit(producer.commit_transaction, 30) for _ in range(4)]
+        failures = [commit.exception() for commit in commits if commit.exception()]
         broker.round_trip_time(0)
         # One that came after the others were through was told so.
         assert [exc for exc in failures if exc.error != ErrorCode.STATE] == []
