@@ -305,7 +305,7 @@ cdef object delivery_error(Handle handle, int code):
     """The error of a record's report. One that a fatal error has failed says so: librdkafka purges the queue then, unasked.
 
     What the broker says of it in words is not asked for: rd_kafka_message_produce_errstr() points into the answer that librdkafka has
-    parsed, and its broker thread frees that at the same time (2.14.2; tests/cluster/produce_errstr.c shows it).
+    parsed, and its broker thread frees that at the same time (2.15.1 too; tests/cluster/produce_errstr.c shows it).
     """
     # After a fatal error rd_kafka_produceva, unlike rd_kafka_produce, returns the code of the error itself.
     if handle.rk != NULL and code == rd_kafka_fatal_error(handle.rk, NULL, 0):

@@ -1,4 +1,4 @@
-/* A defect of librdkafka 2.14.2 by itself: the text of rd_kafka_message_produce_errstr() is freed before the report is destroyed.
+/* A defect of librdkafka 2.14.2 to 2.15.1 by itself: the text of rd_kafka_message_produce_errstr() is freed before the report is destroyed.
  *
  * It points into the answer that the broker's thread has parsed, and not into the copy that the report owns; that thread frees the
  * answer when it has queued the report. So kafka_ext never asks for the text (delivery_error() in kafka_ext/core/delivery.pyx).

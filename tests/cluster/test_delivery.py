@@ -215,7 +215,7 @@ def test_one_request_in_flight_at_a_time_does_not_keep_the_order(proxied, connec
 def test_a_refused_request_and_a_lost_answer_double_nothing(proxied, connect, new_topic):
     """A defect of librdkafka's that the bundled one is mended of (wheels/patches/), and the smallest program that shows it.
 
-    A request is refused; the one behind it, in the same partition, has skipped sequence numbers then. The broker says so, librdkafka 2.14.2
+    A request is refused; the one behind it, in the same partition, has skipped sequence numbers then. The broker says so, librdkafka
     goes on under the producer's next epoch, and what another partition has stored and not answered is sent again under that: nobody knows
     it again.
     """

@@ -136,6 +136,34 @@ class TestARealEvent:
         assert sizes.max >= 1
 
 
+@pytest.mark.librdkafka(">=2.15.1")
+def test_the_latency_inside_is_right_when_records_never_time_out():
+    """Before 2.15.1 librdkafka took it from the timeout, and told of millions of years."""
+    events = []
+    with EmbeddedBroker(topics={"t": 1}) as broker:
+        properties = broker.config(message_timeout_ms=0, statistics_interval_ms=50, linger_ms=0)
+        with KafkaProducer(properties, stats_cb=events.append) as producer:
+            for _ in range(20):
+                producer.send(ProducerRecord("t", b"value"))
+            producer.flush(10)
+            wait_until(lambda: any(window(event)["cnt"] for event in events))
+    latency = next(window(event) for event in events if window(event)["cnt"])
+    assert 0 <= latency["min"] <= latency["max"] < 60_000_000  # microseconds
+
+
+@pytest.mark.librdkafka(">=2.15.1")
+@pytest.mark.parametrize("host", ["[::1]", "[2001:db8::]"])
+def test_a_brokers_name_has_its_ipv6_address_in_brackets(host):
+    """Before 2.15.1 an address that ends in :: could not be connected to: its name was 2001:db8:::9092."""
+    events = []
+    with KafkaProducer(bootstrap_servers=f"{host}:1", statistics_interval_ms=50, stats_cb=events.append) as producer:
+        wait_until(lambda: events and events[-1]["brokers"])
+        (broker,) = (broker for broker in events[-1]["brokers"].values() if broker["source"] == "configured")
+        producer.close(0)
+    assert broker["nodename"] == f"{host}:1"
+    assert broker["name"] == f"{host}:1/bootstrap"
+
+
 class TestParse:
     def test_takes_text_bytes_and_what_is_parsed(self, event):
         text = json.dumps(event)
