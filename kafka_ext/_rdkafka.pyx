@@ -4,7 +4,7 @@
 
 A file an object, put together into one translation unit so that the hot path is never a call through a border:
 
-    memory -> errors -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
+    memory -> errors -> secrets -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
     metadata, transactions                                                        what else a producer asks of a cluster
     aio                                                                           the same, served by an event loop
     admin, consumer, mock                                                         what kafka_ext.testing is made of
@@ -16,6 +16,7 @@ cdef extern from "kafka_ext/main_interpreter.h":
 
 include "core/memory.pyx"
 include "core/errors.pyx"
+include "core/secrets.pyx"
 include "core/config.pyx"
 include "core/records.pyx"
 include "core/message.pyx"

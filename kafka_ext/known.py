@@ -67,7 +67,7 @@ class Known:
     def __repr__(self: _Producer) -> str:
         handle = self._handle_or_none()
         state = "unusable" if handle is None else "forked" if handle.forked else "closed" if handle.closing else "open"
-        return f"<{type(self).__name__} {self._properties.get('bootstrap.servers', '')!r} {state}>"
+        return f"<{type(self).__name__} {_rdkafka.shown_url(self._properties.get('bootstrap.servers', ''))!r} {state}>"
 
     def __reduce__(self) -> Any:
         raise TypeError(self._unpicklable)

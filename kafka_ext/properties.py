@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError, known_properties, unknown_property
+from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError, known_properties, shown, shown_url, unknown_property
 from .serialization import Serialize, Serializers, with_topic
 
 # Whatever keeps a report from coming would keep buffers pinned for ever (DESIGN.md, rule 5).
@@ -29,19 +30,44 @@ _OWN_OBJECTS = CALLBACKS | {"interceptors", "partitioner", *SERIALIZERS}
 OWN_NAMES = _OWN_OBJECTS | {MANUAL_POLL}
 _OBJECTS = _OWN_OBJECTS | {name for name in _REFUSED if "." not in name}  # what is refused stays what it is until then
 _UNDERSCORED = frozenset({"log_level", "ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"})
-_SECRET = re.compile(
-    r"password|secret|token|\.key\.pem$|private|ssl\.key|sasl\.jaas|assertion|userinfo|oauthbearer\.config$", re.IGNORECASE
+# What other clients for Python and Java call it.
+_IN_OTHER_CLIENTS = {
+    "api.version": "leave it out: librdkafka asks each broker for its version",
+    "buffer.memory": "the name here is 'queue.buffering.max.kbytes', in KiB",
+    "default.topic.config": "give topic properties by their names, beside the others",
+    "key.deserializer": "a producer has none; 'key_serializer' makes bytes of keys",
+    "key.serializer": "the name here is 'key_serializer', a callable or an object with serialize()",
+    "logger": "logs go to logging.getLogger('kafka_ext'), or to the callable given as 'log_cb'",
+    "loop": "an AsyncKafkaProducer uses the running event loop",
+    "max.block.ms": "give seconds to each call: send(record, timeout=60)",
+    "max.request.size": "the name here is 'message.max.bytes'",
+    "on.delivery": "give the callback to each call: send(record, on_delivery)",
+    "sasl.oauth.token.provider": "the name here is 'oauthbearer_token_refresh_cb', a callable that returns an OAuthBearerToken",
+    "sasl.plain.password": "the name here is 'sasl.password'",
+    "sasl.plain.username": "the name here is 'sasl.username'",
+    "ssl.cafile": "the name here is 'ssl.ca.location'",
+    "ssl.certfile": "the name here is 'ssl.certificate.location'",
+    "ssl.check.hostname": "the name here is 'ssl.endpoint.identification.algorithm': https or none",
+    "ssl.context": "librdkafka has its own TLS: set 'ssl.ca.location', 'ssl.certificate.location' and 'ssl.key.location'",
+    "ssl.keyfile": "the name here is 'ssl.key.location'",
+    "ssl.password": "the name here is 'ssl.key.password'",
+    "value.deserializer": "a producer has none; 'value_serializer' makes bytes of values",
+    "value.serializer": "the name here is 'value_serializer', a callable or an object with serialize()",
+}
+_ACKS = ("0", "1", "-1", "all")
+_PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
+_SERVER = re.compile(
+    r"(?:(?P<protocol>[A-Za-z_]+)://)?(?P<host>\[[0-9A-Fa-f:.]+(?:%[^\]\s]+)?\]|[^\s:;,/@?#\[\]]+)(?::(?P<port>[0-9]{1,5}))?"
 )
-_SECRET_EXCEPT = re.compile(r"location|endpoint|\.url|algorithm|\.file")
 
 # The settings an idempotent producer needs, under each of their names (librdkafka's INTRODUCTION.md, "Idempotent Producer").
 _IDEMPOTENCE_NEEDS: dict[str, Callable[[str], bool]] = {
     "acks": lambda value: value in ("-1", "all"),
     "request.required.acks": lambda value: value in ("-1", "all"),
-    "max.in.flight": lambda value: not value.isdigit() or int(value) <= 5,
-    "max.in.flight.requests.per.connection": lambda value: not value.isdigit() or int(value) <= 5,
-    "retries": lambda value: not value.isdigit() or int(value) >= 1,
-    "message.send.max.retries": lambda value: not value.isdigit() or int(value) >= 1,
+    "max.in.flight": lambda value: _number(value, 1) <= 5,
+    "max.in.flight.requests.per.connection": lambda value: _number(value, 1) <= 5,
+    "retries": lambda value: _number(value, 1) >= 1,
+    "message.send.max.retries": lambda value: _number(value, 1) >= 1,
     "queuing.strategy": lambda value: value == "fifo",
 }
 
@@ -50,19 +76,40 @@ def invalid(name: str | None, message: str) -> InvalidConfigError:
     return InvalidConfigError(KafkaError(ErrorCode["INVALID_ARG"], message), name)
 
 
+def _number(value: str, otherwise: int) -> int:
+    """A property's number; `otherwise` where it is none, which librdkafka's table of properties finds out later."""
+    return int(value) if re.fullmatch(r"[0-9]{1,10}", value) else otherwise
+
+
 def _text(name: str, value: object) -> str:
     """A property's value as librdkafka spells it."""
     if isinstance(value, str):
-        return value
+        return str.__str__(value)  # of a subclass, its text and not what it prints
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()  # NumPy's numbers and bools
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return ",".join(_text(name, item) for item in value)
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, float):
+        return float.__repr__(value).removesuffix(".0")
+    if isinstance(value, os.PathLike):
+        return _text(name, os.fspath(value))
     if isinstance(value, bytes):
-        return value.decode()
+        text = value.decode(errors="replace")
+        if text.encode() != value:  # no UnicodeDecodeError, which would hold what may be a secret
+            raise invalid(name, f"property {name!r} is not text in UTF-8")
+        return text
+    if isinstance(value, (list, tuple)):
+        return ",".join(_item(name, item) for item in value)
     raise TypeError(f"property {name!r} must be a str, a number, a bool or a list of them, not {type(value).__name__}")
+
+
+def _item(name: str, item: object) -> str:
+    if isinstance(item, (list, tuple)):
+        like = ", such as 'localhost:9092'" if name in ("bootstrap.servers", "metadata.broker.list") else ""
+        raise TypeError(f"property {name!r}: each item of its list must be a str{like}, not a {type(item).__name__}")
+    return _text(name, item)
 
 
 class Properties(MutableMapping[str, Any]):
@@ -74,8 +121,9 @@ class Properties(MutableMapping[str, Any]):
 
     Raises:
         TypeError: a name or value is of a type that no property has.
+        InvalidConfigError: a name is another client's, or bytes are not UTF-8.
 
-    Secrets are masked in its `repr`.
+    Secrets are masked in its `repr`: whatever by its name may be one, and users, passwords and queries in URLs.
     """
 
     def __init__(self, settings: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
@@ -94,6 +142,10 @@ class Properties(MutableMapping[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         if not isinstance(name, str):
             raise TypeError(f"a property's name must be a str, not {type(name).__name__}")
+        name = str.__str__(name)
+        hint = None if name in _OBJECTS else _IN_OTHER_CLIENTS.get(name.replace("_", "."))
+        if hint is not None:
+            raise invalid(name, f"property {name!r} cannot be set: {hint}")
         self._values[name] = value if name in _OBJECTS and not isinstance(value, str) else _text(name, value)
 
     def __delitem__(self, name: str) -> None:
@@ -115,8 +167,7 @@ class Properties(MutableMapping[str, Any]):
         return Properties(self._values)
 
     def __repr__(self) -> str:
-        shown = {name: "***" if _SECRET.search(name) and not _SECRET_EXCEPT.search(name) else value for name, value in self._values.items()}
-        return f"Properties({shown})"
+        return f"Properties({ {name: shown(name, value) for name, value in self._values.items()} })"
 
 
 class Settings(NamedTuple):
@@ -135,17 +186,46 @@ def _boolean(name: str, value: str) -> bool:
         return True
     if value.lower() in ("false", "0"):
         return False
-    raise invalid(name, f"property {name!r} must be true or false, not {value!r}")
+    raise invalid(name, f"property {name!r} must be true or false, not {shown(name, value)!r}")
 
 
-def _check_bootstrap(name: str, servers: str) -> None:
-    """What librdkafka would only log: an address list that holds no usable address."""
+def _check_bootstrap(name: str, servers: str, protocol: str) -> None:
+    """What librdkafka would only log, or look up as a host: an address list that holds no usable address."""
     for server in servers.split(","):
-        host, colon, port = server.strip().split("://")[-1].rpartition(":")
-        if not colon or server.strip().endswith("]"):
-            host, port = server.strip(), "9092"
-        if not host.strip("[]") or not (port.isdigit() and 0 < int(port) < 65536):
-            raise invalid(name, f"property {name!r}: {server!r} is not host:port")
+        problem = _problem_of(server.strip(), protocol)
+        if problem is not None:
+            raise invalid(name, f"property {name!r}: {shown_url(server.strip())!r} {problem}")
+
+
+def _problem_of(server: str, protocol: str) -> str | None:
+    found = _SERVER.fullmatch(server)
+    if found is None or (found["protocol"] or "plaintext").lower() not in _PROTOCOLS:
+        if "://" in server:
+            return "is a URL; write host:port"
+        if re.search(r"[\s;]", server):
+            return "is not host:port; commas separate servers"
+        if re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%\w+)?", server):
+            return "is not host:port; an IPv6 address stands in brackets: '[::1]:9092'"
+        return "is not host:port"
+    if found["port"] is None and found["host"].isdigit():
+        return f"is a port without a host; write 'localhost:{found['host']}'"
+    if not 0 < int(found["port"] or 9092) < 65536:
+        return "is not host:port; a port is from 1 to 65535"
+    if found["protocol"] is not None and found["protocol"].lower() != protocol.lower():
+        return f"is not for 'security.protocol', which is {protocol!r}; write host:port"
+    return None
+
+
+def _check_meaning(values: dict[str, str]) -> None:
+    """What librdkafka takes and a broker then refuses, or what means something else than it says."""
+    for name in ("bootstrap.servers", "metadata.broker.list"):
+        if name in values:
+            _check_bootstrap(name, values[name], values.get("security.protocol", "plaintext"))
+    for name in ("acks", "request.required.acks"):
+        if name in values and values[name].strip().lower() not in _ACKS:
+            raise invalid(name, f"property {name!r}: a broker takes 0, 1 and all (or -1), not {values[name]!r}")
+    if values.get("transactional.id") == "":
+        raise invalid("transactional.id", "property 'transactional.id' is empty: leave it out for a producer without transactions")
 
 
 def _with_safe_defaults(values: dict[str, str]) -> dict[str, str]:
@@ -154,7 +234,7 @@ def _with_safe_defaults(values: dict[str, str]) -> dict[str, str]:
     values.setdefault("log.queue", "true")
     if "enable.idempotence" in values:
         return values
-    allows = all(fits(values[name].lower()) for name, fits in _IDEMPOTENCE_NEEDS.items() if name in values)
+    allows = all(fits(values[name].strip().lower()) for name, fits in _IDEMPOTENCE_NEEDS.items() if name in values)
     if allows or "transactional.id" in values:
         values["enable.idempotence"] = "true"  # and with it acks=all, in librdkafka
     if "acks" not in values and "request.required.acks" not in values:
@@ -205,9 +285,7 @@ def resolve(properties: Properties) -> Settings:
             raise unknown_property(unknown, OWN_NAMES)  # perhaps what is missing, misspelt
         missing = "property 'bootstrap.servers' is missing: it says where the cluster is, such as 'localhost:9092'"
         raise invalid("bootstrap.servers", missing)
-    for name in ("bootstrap.servers", "metadata.broker.list"):
-        if name in values:
-            _check_bootstrap(name, values[name])
+    _check_meaning(values)
     pair = (serializers.get("key_serializer"), serializers.get("value_serializer"))
     return Settings(_with_safe_defaults(values), callbacks, manual, partitioner, interceptors, None if pair == (None, None) else pair)
 

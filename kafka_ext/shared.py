@@ -79,7 +79,10 @@ class Recipe:
         return _restore, (self._token, source)
 
     def __repr__(self) -> str:
-        return repr(self.source)
+        if not callable(self.source):
+            return repr(self.source)
+        name = getattr(self.source, "__qualname__", type(self.source).__qualname__)
+        return f"<callable {name}>"  # not its repr: that of a functools.partial shows its arguments
 
 
 def _identity(value: Any) -> str:

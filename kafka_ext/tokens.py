@@ -15,9 +15,11 @@ class OAuthBearerToken:
         lifetime_ms: when it expires, in milliseconds since the epoch.
         principal: the Kafka principal it stands for.
         extensions: SASL extensions (RFC 7628).
+
+    Its `repr` shows neither the token nor the extensions; a pickle has both.
     """
 
     value: str = field(repr=False)
     lifetime_ms: int
     principal: str = ""
-    extensions: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, str] = field(default_factory=dict, repr=False)

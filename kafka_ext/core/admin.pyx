@@ -100,7 +100,7 @@ cdef class ClusterClient:
         }
         for name, value in (config or {}).items():
             if not isinstance(name, str) or not isinstance(value, str):
-                raise TypeError(f"config must be str to str, but has {name!r}: {_shorten(value)}")
+                raise TypeError(f"config must be str to str, but {name!r} is of {type(value).__name__}")
             settings[name] = value
         self.uncommitted = settings.get("isolation.level") == "read_uncommitted"    # by default librdkafka reads what is committed
         conf = make_conf(settings, ())
@@ -108,7 +108,7 @@ cdef class ClusterClient:
             rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, errstr, sizeof(errstr))
         if rk == NULL:
             rd_kafka_conf_destroy(conf)     # a refused conf stays the caller's
-            raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, (<bytes>errstr).decode("utf-8", "replace")))
+            raise refused_conf(errstr, settings)
         self.rk = rk
         KX_ADD(kx_live_readers, 1)
 

@@ -1,7 +1,6 @@
 # A producer's settings: from strings to an rd_kafka_conf_t, each refusal an InvalidConfigError that names the property.
 
 import os as _os
-import re as _re
 
 from libc.stdio cimport FILE, fclose
 from libc.stdlib cimport free
@@ -10,14 +9,29 @@ cdef extern from "<stdio.h>" nogil:
     FILE *open_memstream(char **bufp, size_t *sizep) noexcept
 
 
-cdef object _LARGE_NUMBER = _re.compile(r"[-+]?[0-9]{10,}")
+cdef extern from "<locale.h>" nogil:
+    ctypedef struct lconv:
+        char *decimal_point
+    lconv *localeconv() noexcept
 
 
-def known_properties():
-    """The names of all the properties the loaded librdkafka knows (rd_kafka_conf_properties_show), as a frozenset of str."""
+cdef object _INTEGER = _re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+cdef object _NUMBER = _re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+cdef object _BEGINS_AS_NUMBER = _re.compile(r"\s*[-+.]?[0-9]|\s*[-+]?(?:inf|nan)", _re.IGNORECASE)
+cdef tuple _UNITS = ((".ms", " of milliseconds"), ("kbytes", " of KiB"), ("bytes", " of bytes"), (".seconds", " of seconds"))
+
+cdef dict _table = None             # read once; the same whoever reads it
+
+
+cdef dict property_table():
+    """What the loaded librdkafka says of its properties (rd_kafka_conf_properties_show): `{name: (type, range)}`."""
+    global _table
     cdef char *text = NULL          # owned, by open_memstream
     cdef size_t size = 0
-    cdef FILE *stream = open_memstream(&text, &size)
+    cdef FILE *stream
+    if _table is not None:
+        return _table
+    stream = open_memstream(&text, &size)
     if stream == NULL:
         raise MemoryError()
     rd_kafka_conf_properties_show(stream)
@@ -26,9 +40,55 @@ def known_properties():
         lines = text[:size].decode("utf-8", "replace").splitlines()
     finally:
         free(text)
-    # A table: `name | C/P/* | range | default | ...`; everything else is headings and rules.
-    names = (line.split("|", 1)[0].strip() for line in lines if "|" in line)
-    return frozenset(name for name in names if name and name != "Property" and not name.startswith("-"))
+    # `name | C/P/* | range | default | importance | description <br>*Type: …*`; everything else is headings and rules.
+    table = {}
+    for line in lines:
+        columns = [column.strip() for column in line.split("|")]
+        if len(columns) >= 6 and columns[0] and columns[0] != "Property" and not columns[0].startswith("-"):
+            table[columns[0]] = line.rpartition("*Type: ")[2].strip(" *"), columns[2]
+    _table = table
+    return table
+
+
+def known_properties():
+    """The names of all the properties the loaded librdkafka knows, as a frozenset of str."""
+    return frozenset(property_table())
+
+
+cdef object invalid_property(str name, str message):
+    return InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, message), name)
+
+
+cdef str what_it_takes(str name):
+    """In words, the values that property `name` can have; None where any text will do."""
+    kind, allowed = property_table().get(name, ("", ""))
+    if kind == "integer" or kind == "float":
+        unit = next((unit for ending, unit in _UNITS if name.endswith(ending)), "")
+        return f"a {'whole ' if kind == 'integer' else ''}number{unit} from {allowed.replace(' .. ', ' to ')}"
+    if kind == "boolean":
+        return "true or false"
+    return f"one of {allowed}" if kind == "enum value" and allowed else None
+
+
+cdef str checked_text(str name, str value):
+    """`value` as it is given to librdkafka, which reads a number as far as it looks like one and ignores the rest."""
+    kind, allowed = property_table().get(name, ("", ""))
+    text = value.strip()
+    if kind == "enum value" and not text:
+        raise invalid_property(name, f"property {name!r} is empty; it takes {what_it_takes(name)}")
+    if kind != "integer" and kind != "float":
+        return value
+    form = _INTEGER if kind == "integer" else _NUMBER
+    if form.fullmatch(text):
+        low, _, high = allowed.partition(" .. ")
+        if high and not float(low) <= float(text) <= float(high):
+            raise invalid_property(name, f"property {name!r}: {text[:40]} is outside allowed range {low}..{high}: "
+                                         f"it takes {what_it_takes(name)}")
+        # strtod() heeds the process's locale: under de_DE, "0.5" is 0.
+        return text if kind == "integer" else text.replace(".", localeconv().decimal_point.decode("utf-8", "replace"))
+    if not text or _BEGINS_AS_NUMBER.match(text) or not text.isascii():
+        raise invalid_property(name, f"property {name!r}: {_shorten(shown(name, value))} is no number; it takes {what_it_takes(name)}")
+    return text                     # a word, such as acks=all, which is compared as a whole
 
 
 def unknown_property(str name, others):
@@ -40,21 +100,28 @@ def unknown_property(str name, others):
     return InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"unknown property {name!r}{hint}"), name)
 
 
-cdef int _set(rd_kafka_conf_t *conf, str name, str value, object extra_names) except -1:
+cdef bytes property_bytes(str name, str text):
+    """A property's name or value in UTF-8, refused without an exception that would hold it (UnicodeEncodeError.object)."""
+    encoded = text.encode("utf-8", "replace")
+    if encoded.decode() != text:
+        raise invalid_property(name, f"property {name!r} holds a surrogate: it is not text that can be encoded as UTF-8")
+    if b"\0" in encoded:
+        raise invalid_property(name, f"property {name!r} holds a NUL character")
+    return encoded
+
+
+cdef int _set(rd_kafka_conf_t *conf, str name, str value, object extra_names, tuple secrets) except -1:
     cdef char[512] errstr
-    cdef bytes c_name = name.encode()
-    cdef bytes c_value = value.encode()
-    if b"\0" in c_name or b"\0" in c_value:
-        raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r} holds a NUL character"), name)
+    cdef bytes c_name = property_bytes(name, name)
+    cdef bytes c_value = property_bytes(name, checked_text(name, value))
     cdef rd_kafka_conf_res_t result = rd_kafka_conf_set(conf, c_name, c_value, errstr, sizeof(errstr))
     if result == RD_KAFKA_CONF_OK:
-        # librdkafka reads its integers into 32 bits and checks the range of what is left: 2**40 would be 0.
-        if _LARGE_NUMBER.fullmatch(value) and get_conf(conf, name).lstrip("-").isdigit() and int(get_conf(conf, name)) != int(value):
-            raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r}: {value} is out of range"), name)
         return 0
     if result == RD_KAFKA_CONF_UNKNOWN:
         raise unknown_property(name, extra_names)
-    raise InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, f"property {name!r}: {_said(errstr)}"), name)
+    said = "its value is refused" if is_secret(name) else redact(_said(errstr), secrets)
+    takes = what_it_takes(name)
+    raise invalid_property(name, f"property {name!r}: {said}; it takes {takes}" if takes else f"property {name!r}: {said}")
 
 
 cdef str _said(const char *errstr):
@@ -64,11 +131,44 @@ cdef str _said(const char *errstr):
 
 cdef object refused_conf(const char *errstr, object settings):
     """The InvalidConfigError for properties that rd_kafka_new() refuses, each for itself or together."""
-    said = _said(errstr)
+    said = redact(_said(errstr), secrets_of(settings))
     # In its words one stands in quotes of some kind, or bare. The first that was given is what can be changed.
     named = _re.findall(r"[a-z][a-z0-9._]*[a-z0-9]", said)
     name = next((word for word in named if word in settings), None) or next((word for word in named if word in known_properties()), None)
     return InvalidConfigError(KafkaError(RD_KAFKA_RESP_ERR__INVALID_ARG, said), name)
+
+
+cdef object certificates_of_environment():
+    """What SSL_CERT_FILE and SSL_CERT_DIR name, as property endings and values; None: neither is set."""
+    path = _os.environ.get("SSL_CERT_FILE", "")
+    if path:
+        return ("location", path) if _os.path.isfile(path) else _named_nothing("SSL_CERT_FILE", path)
+    paths = _os.environ.get("SSL_CERT_DIR", "")
+    if not paths:
+        return None
+    folders = [path for path in paths.split(_os.pathsep) if path and _os.path.isdir(path)]
+    if len(folders) == 1:
+        return "location", folders[0]
+    if not folders:
+        return _named_nothing("SSL_CERT_DIR", paths)
+    # librdkafka takes one folder. As OpenSSL, look only at files that `openssl rehash` has named.
+    found = []
+    for folder in folders:
+        for name in sorted(_os.listdir(folder)):
+            if _HASHED.fullmatch(name):
+                with open(_os.path.join(folder, name), encoding="ascii", errors="replace") as file:
+                    found.append(file.read())
+    return ("pem", "\n".join(found)) if found else _named_nothing("SSL_CERT_DIR", paths)
+
+
+cdef object _HASHED = _re.compile(r"[0-9a-f]{8}\.[0-9]+")
+
+
+cdef object _named_nothing(str variable, str path):
+    # The system's authorities in its place would trust more than whoever set it wants.
+    raise invalid_property(
+        "ssl.ca.location",
+        f"the environment variable {variable} names {path!r}, where no certificates are: mend it, unset it, or set ssl.ca.location")
 
 
 cdef int _find_certificates(rd_kafka_conf_t *conf, dict settings) except -1:
@@ -79,15 +179,20 @@ cdef int _find_certificates(rd_kafka_conf_t *conf, dict settings) except -1:
     """
     cdef char[512] errstr
     cdef bytes c_name
-    named = (_os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
-    where = next((path for path in named if path and _os.path.exists(path)), None)
-    for kind in ("ssl", "https"):
-        given = (f"{kind}.ca.location", f"{kind}.ca.pem", f"{kind}_ca")
-        if any(name in settings for name in given):
+    uses = {
+        "ssl": "ssl" in settings.get("security.protocol", "").lower(),
+        "https": any("https://" in value for value in settings.values()),
+    }
+    for kind, used in uses.items():
+        if any(name in settings for name in (f"{kind}.ca.location", f"{kind}.ca.pem", f"{kind}_ca")):
             continue
-        c_name = f"{kind}.ca.location".encode()
-        # A librdkafka that does not know the property (https.ca.location is of 2.11) is as it was.
-        rd_kafka_conf_set(conf, c_name, _os.fsencode(where or "probe"), errstr, sizeof(errstr))
+        ending, value = "location", "probe"
+        if used:
+            ending, value = certificates_of_environment() or (ending, value)
+        if KAFKA_EXT_LIBRARIES[0]:
+            c_name = f"{kind}.ca.{ending}".encode()
+            # A librdkafka that does not know the property (https.ca.location is of 2.11) is as it was.
+            rd_kafka_conf_set(conf, c_name, _os.fsencode(value), errstr, sizeof(errstr))
     return 0
 
 
@@ -95,10 +200,10 @@ cdef rd_kafka_conf_t *make_conf(dict settings, object extra_names) except NULL:
     """An rd_kafka_conf_t (owned by the caller) with `settings`, str to str; `extra_names` are ours, for the nearest name to a typo."""
     cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
     try:
-        if KAFKA_EXT_LIBRARIES[0]:
-            _find_certificates(conf, settings)
+        _find_certificates(conf, settings)
+        secrets = secrets_of(settings)
         for name, value in settings.items():
-            _set(conf, name, value, extra_names)
+            _set(conf, name, value, extra_names, secrets)
     except BaseException:
         rd_kafka_conf_destroy(conf)
         raise

@@ -456,7 +456,7 @@ cdef int serve_log(Handle handle, rd_kafka_event_t *event) except -1:
     cdef int level = 7
     if rd_kafka_event_log(event, &facility, &text, &level) != 0:
         return 0
-    message = text.decode("utf-8", "replace")
+    message = redact(text.decode("utf-8", "replace"), handle.secrets)
     name = facility.decode("utf-8", "replace")
     callback = handle.callbacks.get("log_cb")
     if callback is not None:
@@ -472,7 +472,8 @@ cdef int serve_error(Handle handle, rd_kafka_event_t *event) except -1:
     if rd_kafka_event_error_is_fatal(event) or rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__FATAL:
         error = _fatal_error(handle.rk)
     if error is None:
-        error = KafkaError(rd_kafka_event_error(event), text.decode("utf-8", "replace") if text != NULL else None)
+        said = redact(text.decode("utf-8", "replace"), handle.secrets) if text != NULL else None
+        error = KafkaError(rd_kafka_event_error(event), said)
     kx_count(&handle.errors, error.code)
     callback = handle.callbacks.get("error_cb")
     if callback is not None:
@@ -502,11 +503,13 @@ def set_token(Handle handle, token):
     cdef char[512] errstr
     cdef const char **extensions = NULL     # owned; what it points at is kept by `encoded`
     cdef int64_t lifetime = token.lifetime_ms
-    value = token.value.encode()
-    principal = token.principal.encode()
+    cdef bytes value = token_bytes("value", token.value)
+    cdef bytes principal = token_bytes("principal", token.principal)
     encoded = []
-    for pair in token.extensions.items():
-        encoded += [pair[0].encode(), pair[1].encode()]
+    for key, extension in token.extensions.items():
+        encoded += [token_bytes("extensions", key), token_bytes("extensions", extension)]
+    texts = (token.value, *token.extensions.values())
+    handle.secrets = handle.setting_secrets + tuple([text for text in texts if len(text) >= SHORTEST_SECRET])
     try:
         extensions = <const char **>malloc((len(encoded) + 1) * sizeof(char *))
         if extensions == NULL:
@@ -514,15 +517,24 @@ def set_token(Handle handle, token):
         for i, part in enumerate(encoded):
             extensions[i] = <bytes>part
         if rd_kafka_oauthbearer_set_token(handle.rk, value, lifetime, principal, extensions, len(encoded), errstr, sizeof(errstr)):
-            raise ValueError((<bytes>errstr).decode("utf-8", "replace"))
+            raise ValueError(redact(_said(errstr), handle.secrets))
     finally:
         free(<void *>extensions)
+
+
+cdef bytes token_bytes(str field, object text):
+    """A part of a token in UTF-8. Refused without saying it, and without an exception that would hold it."""
+    encoded = text.encode("utf-8", "replace")
+    if b"\0" in encoded or encoded.decode() != text:
+        raise invalid_property(
+            "oauthbearer_token_refresh_cb", f"the token's {field} must be text without surrogates and NUL characters")
+    return encoded
 
 
 def refuse_token(Handle handle, exc):
     """Tell librdkafka that there is no token, and why; it asks again later (rd_kafka_oauthbearer_set_token_failure)."""
     try:
-        reason = f"{type(exc).__name__}: {exc}".encode()
+        reason = f"{type(exc).__name__}: {exc}".encode("utf-8", "backslashreplace")
     except MemoryError:
         reason = b"MemoryError"             # without an answer, librdkafka would never ask again
     rd_kafka_oauthbearer_set_token_failure(handle.rk, reason)

@@ -164,6 +164,8 @@ cdef class Handle:
     cdef RecordMetadata spare       # reused while callbacks do not keep it
     cdef RecordMetadata reserve     # for the report for which there is no memory
     cdef object callbacks           # dict: error_cb, stats_cb, throttle_cb, log_cb, oauthbearer_token_refresh_cb
+    cdef tuple setting_secrets      # what must come out nowhere: of the settings,
+    cdef tuple secrets              # and of the newest token as well
     cdef list raised                # manual polling: what callbacks raised, for the serving call to raise
     cdef int64_t not_kept           # and how many more, past MAX_RAISED
     cdef int shown                  # events thread: exceptions given to sys.unraisablehook in this second
@@ -211,6 +213,7 @@ cdef class Handle:
         self.callbacks = callbacks
         self.manual = manual
         self.raised = []
+        self.setting_secrets = self.secrets = secrets_of(settings)
         conf = make_conf(settings, extra_names)
         # Rule 3: all that librdkafka has to say comes through queues. The refresh event is asked for only with a callback to
         # serve it, for without one librdkafka fetches OIDC tokens by itself.
