@@ -10,10 +10,13 @@ import io
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
+
+from ._rdkafka import redact, shown_url
 
 from ._rdkafka import Monitor
 
@@ -25,6 +28,10 @@ __all__ = ["AvroSerializer", "JsonSchemaSerializer", "ProtobufSerializer", "Regi
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.1
+# What an answer may have: a schema of megabytes is no schema. And how much of its words an exception repeats.
+_MAX_ANSWER = 16 << 20
+_MAX_MESSAGE = 500
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 # From a topic and a record's name (Avro: namespace and name; Protobuf: the message's full name; JSON Schema: its title) to a subject.
 SubjectOf: TypeAlias = Callable[[str, str], str]
@@ -59,7 +66,7 @@ class SchemaRegistry:
     """A schema registry, by its HTTP API. Thread-safe, picklable, usable after a fork; what it has learnt it does not ask again.
 
     Args:
-        url: such as `http://localhost:8081`.
+        url: such as `https://registry.example:8081`. A user and password in it count as `auth`.
         auth: user and password for HTTP basic authentication.
         headers: sent with each request, such as `{"Authorization": "Bearer …"}`.
         timeout: seconds for one request. One that fails by the connection or with a status of 5xx is tried four times in all.
@@ -67,6 +74,10 @@ class SchemaRegistry:
 
     Raises:
         ImportError: httpx is not installed; it names the extra.
+        ValueError: the URL is no http or https URL.
+
+    Warns (UserWarning) when credentials would go over plain http to another machine. Neither its `repr` nor its errors show credentials; a
+    pickle has them. An answer of more than 16 MiB, or compressed, is refused.
     """
 
     def __init__(
@@ -81,14 +92,25 @@ class SchemaRegistry:
         if not isinstance(url, str):
             raise TypeError(f"url must be a str, not {type(url).__name__}")
         _needs("httpx", "httpx")
+        parts = _checked_url(url)
+        if parts.username is not None:
+            auth = auth or (unquote(parts.username), unquote(parts.password or ""))
+            url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         self._settings = (url, auth, dict(headers or {}), timeout, verify)
         self._start()
+        if self._has_credentials and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            warnings.warn(f"{self!r}: credentials go over plain http, readable by anybody on the way; use https", stacklevel=2)
 
     def _start(self) -> None:
         self._lock = Monitor()
         self._client: httpx.Client | None = None
         self._owner = os.getpid()
         self._ids: dict[tuple[Any, ...], int] = {}
+        _, auth, headers, _, _ = self._settings
+        credentials = [auth[1]] if auth is not None else []
+        credentials += [value for name, value in headers.items() if _is_credential(name)]
+        self._has_credentials = any(credentials)
+        self._secrets = tuple(text for text in credentials if len(text) >= 4)  # less would be found in any text
 
     def __getstate__(self) -> Any:
         return self._settings
@@ -98,7 +120,7 @@ class SchemaRegistry:
         self._start()
 
     def __repr__(self) -> str:
-        return f"SchemaRegistry({self._settings[0]!r})"
+        return f"SchemaRegistry({shown_url(self._settings[0])!r})"
 
     def register(self, subject: str, schema: str, kind: str = "AVRO", references: tuple[Any, ...] = ()) -> int:
         """The id of `schema` under `subject`, where it is registered if it was not. Raises RegistryError.
@@ -119,36 +141,83 @@ class SchemaRegistry:
 
         Source: GET /subjects/(subject)/versions/latest.
         """
-        answer = self._ask("GET", f"/subjects/{quote(subject, safe='')}/versions/latest")
-        return int(answer["id"]), str(answer["schema"])
+        answer = self._ask("GET", f"{_path_of(subject)}/versions/latest")
+        return self._number(answer, "id"), self._field(answer, "schema", str)
 
     def version(self, subject: str, schema: str, kind: str, references: tuple[Any, ...] = ()) -> int:
         """The version that `schema` has under `subject`. Raises RegistryError. Source: POST /subjects/(subject)."""
-        return int(self._ask("POST", f"/subjects/{quote(subject, safe='')}", _document(schema, kind, references))["version"])
+        return self._number(self._ask("POST", _path_of(subject), _document(schema, kind, references)), "version")
 
     def _id_of(self, where: str, subject: str, schema: str, kind: str, references: tuple[Any, ...]) -> int:
         asked = (where, subject, schema, kind, json.dumps(references))
         found = self._ids.get(asked)
         if found is None:
-            answer = self._ask("POST", f"/subjects/{quote(subject, safe='')}{where}", _document(schema, kind, references))
-            found = self._ids[asked] = int(answer["id"])
+            answer = self._ask("POST", f"{_path_of(subject)}{where}", _document(schema, kind, references))
+            found = self._ids[asked] = self._number(answer, "id")
         return found
 
-    def _ask(self, method: str, path: str, document: Any = None) -> Any:
-        httpx = _needs("httpx", "httpx")
+    def _field(self, answer: Mapping[str, Any], name: str, kind: type) -> Any:
+        value = answer.get(name)
+        if type(value) is not kind:
+            raise RegistryError(f"{self!r} answered without a proper {name!r}")
+        return value
+
+    def _number(self, answer: Mapping[str, Any], name: str) -> int:
+        number: int = self._field(answer, name, int)
+        if not 0 <= number <= 0x7FFFFFFF:
+            raise RegistryError(f"{self!r} answered with an {name!r} out of range")
+        return number
+
+    def _ask(self, method: str, path: str, document: Any = None) -> Mapping[str, Any]:
         pause = _FIRST_PAUSE
+        what = f"{self!r}: {method} {path}"
         for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                answer = self._http().request(method, path, json=document)
-            except httpx.TransportError as exc:
-                if attempt == _ATTEMPTS:
-                    raise RegistryError(f"{self!r} did not answer {method} {path}: {type(exc).__name__}: {exc}") from exc
-            else:
-                if answer.status_code < 500 or attempt == _ATTEMPTS:
-                    return _content(answer, f"{self!r}: {method} {path}")
+            status, content = self._try(method, path, document)
+            if status is not None and (status < 500 or attempt == _ATTEMPTS):
+                return self._content(status, content, what)
+            if attempt == _ATTEMPTS:
+                break
             time.sleep(pause)
             pause *= 2
-        raise AssertionError
+        # Not from httpx's own exception, which holds the request with its credentials.
+        raise RegistryError(self._said(f"{self!r} did not answer {method} {path}: {content.decode()}"))
+
+    def _try(self, method: str, path: str, document: Any) -> tuple[int | None, bytes]:
+        """The status and the body of one request; None and the reason when there was no answer."""
+        httpx = _needs("httpx", "httpx")
+        end = time.monotonic() + self._settings[3]
+        body = bytearray()
+        try:
+            with self._http().stream(method, path, json=document) as answer:
+                if answer.headers.get("content-encoding", "identity") != "identity":
+                    return 0, b"the answer is compressed, though that was not asked for"
+                for chunk in answer.iter_raw():
+                    body += chunk
+                    if len(body) > _MAX_ANSWER:
+                        return 0, b"the answer is longer than 16 MiB"
+                    if time.monotonic() > end:
+                        return None, b"the answer took too long"
+                return answer.status_code, bytes(body)
+        except httpx.HTTPError as exc:
+            return None, f"{type(exc).__name__}: {exc}".encode(errors="replace")
+
+    def _content(self, status: int, body: bytes, what: str) -> Mapping[str, Any]:
+        content, problem = _parsed(body)
+        if status == 200 and isinstance(content, dict):
+            return content
+        if status == 0:
+            raise RegistryError(f"{what}: {body.decode()}")
+        code = message = None
+        if isinstance(content, dict):
+            code, message = content.get("error_code"), content.get("message")
+        words = message if isinstance(message, str) else problem
+        raise RegistryError(self._said(f"{what}: {status} {words}"), status, code if type(code) is int else None)
+
+    def _said(self, text: str) -> str:
+        """A message of bounded length, printable, without what a registry may have echoed of the credentials."""
+        text = redact(text, self._secrets)
+        text = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
+        return "".join(letter if letter.isprintable() else " " for letter in text)
 
     def _http(self) -> httpx.Client:
         with self._lock:
@@ -158,7 +227,8 @@ class SchemaRegistry:
                 self._client = httpx.Client(
                     base_url=url,
                     auth=auth,
-                    headers={"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE} | headers,
+                    # Not compressed: what a few bytes unpack to is not known before they have.
+                    headers={"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE, "Accept-Encoding": "identity"} | headers,
                     timeout=timeout,
                     verify=verify,
                 )
@@ -182,17 +252,38 @@ def _document(schema: str, kind: str, references: tuple[Any, ...]) -> dict[str, 
     return document
 
 
-def _content(answer: httpx.Response, what: str) -> Any:
+def _checked_url(url: str) -> Any:
     try:
-        content = answer.json()
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises for one that is no number
     except ValueError:
-        content = None
-    if answer.status_code == 200 and isinstance(content, dict):
-        return content
-    code = message = None
-    if isinstance(content, dict):
-        code, message = content.get("error_code"), content.get("message")
-    raise RegistryError(f"{what}: {answer.status_code} {message or answer.reason_phrase}", answer.status_code, code)
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"url must be a URL such as https://registry.example:8081, not {shown_url(url)!r}")
+    return parts
+
+
+def _is_credential(header: str) -> bool:
+    return any(word in header.lower() for word in ("auth", "key", "token", "secret", "cookie", "password"))
+
+
+def _path_of(subject: str) -> str:
+    """Where a subject is. No subject asks for another path: `..` stays `..` however it is quoted."""
+    if not isinstance(subject, str):
+        raise TypeError(f"subject must be a str, not {type(subject).__name__}")
+    if subject in ("", ".", "..") or subject != subject.encode(errors="replace").decode():
+        raise ValueError(f"subject must be a name, not {subject!r}")
+    return f"/subjects/{quote(subject, safe='')}"
+
+
+def _parsed(text: bytes | str) -> tuple[Any, str]:
+    """What JSON says, and what is wrong with it. A registry can send anything."""
+    try:
+        return json.loads(text), "an answer without a message"
+    except RecursionError:
+        return None, "JSON that is nested too deeply"
+    except ValueError:  # a UnicodeDecodeError is one, and so is an integer of too many digits
+        return None, "no JSON"
 
 
 class _Serializer:
@@ -283,8 +374,17 @@ class AvroSerializer(_Serializer):
             self._by_topic[topic] = self._schema
             name = self._schema.get("name", "") if isinstance(self._schema, dict) else ""
             return self._find_id(self._subject_of(topic, name), self._text)
-        found, text = self._registry.latest(self._subject_of(topic, ""))
-        self._by_topic[topic] = _needs("fastavro", "fastavro").parse_schema(json.loads(text))
+        subject = self._subject_of(topic, "")
+        found, text = self._registry.latest(subject)
+        schema, problem = _parsed(text)
+        if schema is not None:
+            try:
+                schema = _needs("fastavro", "fastavro").parse_schema(schema)
+            except Exception as exc:  # noqa: BLE001 - whatever fastavro makes of what a registry has sent
+                schema, problem = None, type(exc).__name__
+        if schema is None:
+            raise RegistryError(f"{self._registry!r}: the newest schema of {subject!r} is no Avro schema: {problem}")
+        self._by_topic[topic] = schema
         return found
 
     def serialize(self, topic: str, data: Any) -> bytes:
