@@ -159,6 +159,7 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
         rd_kafka_conf_t *conf, const char *name, const char *value,
         char *errstr, size_t errstr_size) noexcept
     void rd_kafka_conf_set_events(rd_kafka_conf_t *conf, int events) noexcept
+    void rd_kafka_conf_enable_sasl_queue(rd_kafka_conf_t *conf, int enable) noexcept
     void rd_kafka_conf_set_throttle_cb(
         rd_kafka_conf_t *conf,
         void (*throttle_cb)(rd_kafka_t *rk, const char *broker_name, int32_t broker_id,
@@ -191,6 +192,7 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     char *rd_kafka_clusterid(rd_kafka_t *rk, int timeout_ms) noexcept
     int32_t rd_kafka_controllerid(rd_kafka_t *rk, int timeout_ms) noexcept
     void rd_kafka_mem_free(rd_kafka_t *rk, void *ptr) noexcept
+    rd_kafka_error_t *rd_kafka_sasl_background_callbacks_enable(rd_kafka_t *rk) noexcept
     rd_kafka_resp_err_t rd_kafka_oauthbearer_set_token(
         rd_kafka_t *rk, const char *token_value, int64_t md_lifetime_ms,
         const char *md_principal_name, const char **extensions, size_t extension_size,

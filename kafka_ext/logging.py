@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from . import events  # imported first: at the interpreter's exit what is registered last runs first
 from ._rdkafka import KafkaError, KafkaException, Monitor, ProducerRecord, RecordMetadata, check_topic_name
 from .producer import KafkaProducer
+from .properties import Properties
 
 __all__ = ["JsonFormatter", "KafkaHandler"]
 
@@ -90,7 +91,7 @@ class KafkaHandler(logging.Handler):
         self._topic = topic
         self._key = key
         self._flush_timeout = flush_timeout
-        self._properties = None if properties is None else dict(properties)
+        self._properties = None if properties is None else Properties(properties)
         self._counting = Monitor()  # a signal handler, or a finalizer, may log in the midst of counting
         self._dropped = 0
         self._failed = 0

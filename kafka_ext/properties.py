@@ -180,6 +180,9 @@ class Settings(NamedTuple):
     interceptors: tuple[Any, ...]
     serializers: Serializers | None
 
+    def __repr__(self) -> str:
+        return "<Settings>"  # with secrets, and tracebacks that show local variables print it
+
 
 def _boolean(name: str, value: str) -> bool:
     if value.lower() in ("true", "1"):

@@ -16,9 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
-from ._rdkafka import redact, shown_url
-
-from ._rdkafka import Monitor
+from ._rdkafka import Monitor, redact, shown_url
 
 if TYPE_CHECKING:
     import httpx

@@ -55,9 +55,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if rest:
         # argparse takes positional arguments from one place only: `produce TOPIC -b … FILE` leaves the files over.
         if "files" not in arguments or any(text.startswith("-") and text != "-" for text in rest):
-            parser.error(f"{arguments.command}: unrecognized arguments: {' '.join(rest)}")
+            parser.error(f"{arguments.command}: unrecognized arguments: {' '.join(map(_name_of, rest))}")
         arguments.files += rest
     return arguments
+
+
+def _name_of(argument: str) -> str:
+    """An argument as it may be repeated: what stands behind = may be a secret."""
+    name, equals, _ = argument.partition("=")
+    return f"{name}=…" if equals else name
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from .. import _rdkafka
 from ..properties import CALLBACKS, MANUAL_POLL, Properties
+from .display import Display
 
 # Values that wait to be sent may take this much, in KiB. librdkafka's own default, a GiB, is more than a tool for a shell should take.
 QUEUE_KBYTES = "65536"
@@ -32,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="any property of librdkafka, such as linger.ms=20; repeat it for more",
+        help="any property of librdkafka, such as linger.ms=20; repeat it for more (`ps` shows it: passwords belong in --config)",
     )
     group.add_argument("--config", metavar="FILE", help="a file of properties, NAME=VALUE a line, # for comments; -X goes before it")
     group.add_argument(
@@ -59,29 +64,45 @@ def count(minimum: int) -> Callable[[str], int]:
 
 
 def name_and_value(text: str, where: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise UsageError(f"{where}: {text!r} is not NAME=VALUE")
-    return name.strip(), value.strip()
+    """`NAME=VALUE`, or a UsageError that repeats nothing of it: a secret is pasted in many forms, a line of PEM among them."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not _NAME.fullmatch(name):
+        raise UsageError(f"{where}: not NAME=VALUE, with a property's name such as linger.ms")
+    return name, value
+
+
+# As librdkafka's are. Lines of base64 have capitals.
+_NAME = re.compile(r"[a-z][a-z0-9._]*")
 
 
 def _read_config(path: str) -> Iterator[tuple[str, str]]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_bytes().decode(errors="replace").splitlines()
     except OSError as exc:
         raise UsageError(f"--config {path}: {exc.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--config {path}: not a text file in UTF-8") from None
+    if any("\ufffd" in line for line in lines):
+        raise UsageError(f"--config {path}: not a text file in UTF-8")
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.lstrip().startswith(("#", "!")):
             yield name_and_value(line, f"--config {path}, line {number}")
+
+
+def _warn_of_readers(path: str, given: Mapping[str, str]) -> None:
+    """Say that anybody on this machine can read the secrets in a file."""
+    secrets = sorted(name for name, value in given.items() if _rdkafka.shown(name, value) != value)
+    if secrets and os.stat(path).st_mode & stat.S_IROTH:
+        Display("kafka-ext").note(
+            f"warning: --config {path} holds {', '.join(secrets)} and can be read by every user of this machine: chmod o-r {path}"
+        )
 
 
 def read_properties(arguments: argparse.Namespace) -> Properties:
     """The properties of the command line, in the order of precedence: options of their own, -X, the file."""
     given: dict[str, str] = {"queue.buffering.max.kbytes": QUEUE_KBYTES}
     if arguments.config is not None:
-        given.update(_read_config(arguments.config))
+        of_file = dict(_read_config(arguments.config))
+        _warn_of_readers(arguments.config, of_file)
+        given.update(of_file)
     given.update(name_and_value(text, "-X") for text in arguments.property)
     if arguments.bootstrap_servers is not None:
         given.pop("metadata.broker.list", None)

@@ -217,8 +217,12 @@ cdef class Handle:
         conf = make_conf(settings, extra_names)
         # Rule 3: all that librdkafka has to say comes through queues. The refresh event is asked for only with a callback to
         # serve it, for without one librdkafka fetches OIDC tokens by itself.
+        cdef bint unsecured = False
         if "oauthbearer_token_refresh_cb" in callbacks:
             events |= RD_KAFKA_EVENT_OAUTHBEARER_TOKEN_REFRESH
+        elif settings.get("enable.sasl.oauthbearer.unsecure.jwt", "false").lower() in ("true", "t", "1"):
+            unsecured = True                # made by librdkafka's own callback, in its background thread
+            rd_kafka_conf_enable_sasl_queue(conf, 1)
         rd_kafka_conf_set_events(conf, events)
         rd_kafka_conf_set_opaque(conf, <void *>&self.throttles)     # borrowed: rk does not outlive self
         if "throttle_cb" in callbacks:
@@ -233,6 +237,8 @@ cdef class Handle:
             self.transactions = NOT_INITIALISED
         self.queue = rd_kafka_queue_get_main(rk)
         rd_kafka_set_log_queue(rk, self.queue)
+        if unsecured:
+            rd_kafka_error_destroy(rd_kafka_sasl_background_callbacks_enable(rk))
         self.state = OPEN
         KX_ADD(kx_live_handles, 1)
 

@@ -24,7 +24,7 @@ SYSTEM = "messaging.system"
 
 def of_servers(servers: str | None) -> dict[str, str | int]:
     """`bootstrap.servers`: one server's address and port, or the whole list as the address, since none of them stands for the cluster."""
-    listed = [server.strip().split("://")[-1] for server in (servers or "").split(",") if server.strip()]
+    listed = [server.strip().split("://")[-1].rpartition("@")[2] for server in (servers or "").split(",") if server.strip()]
     if not listed:
         return {}
     if len(listed) > 1:
