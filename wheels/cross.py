@@ -83,7 +83,7 @@ def build(machine: Machine) -> Path:
     # What was downloaded and verified before; the rest is downloaded in there.
     cache = builder.folder / source.relative_to("/") / "build/cache"
     cache.mkdir(parents=True)
-    for archive in (BUILD / "cache").glob("*.tar.*"):
+    for archive in (*(BUILD / "cache").glob("*.tar.*"), *(BUILD / "cache").glob("*.tgz")):
         shutil.copy(archive, cache)
     # One cache for all compilations. Names are stripped when it is linked.
     settings = {"CC": machine.compiler, "ZIG_GLOBAL_CACHE_DIR": "/zig/cache", "ZIG_LOCAL_CACHE_DIR": "/zig/cache"}
