@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .job import SEND_TIME, Job, Measured
+from .job import FIRST, FIRST_PLAIN, FIRST_TRANSACTIONAL, SEND_TIME, Job, Measured
 
 # librdkafka's default limit is 1,000,000 bytes with all that is around a value.
 LARGE = 2_000_000
+
+# What is compared by subtraction, and its unit.
+DIFFERENCES = {"memory a message": "B", "first delivery": "ms"}
+
+# Producers of the cases that measure a first delivery.
+NEW = 20
 
 # Messages of the cases that compare a batch's length.
 LONGEST = 10_000_000
@@ -22,7 +28,7 @@ class Case:
     title: str
     ours: Job
     against: Job
-    figure: Literal["rate", "peak memory", "time in send", "memory a message", "loop delay", "processor time a message"]
+    figure: Literal["rate", "peak memory", "time in send", "memory a message", "loop delay", "processor time a message", "first delivery"]
     at_least: float | None = None
     at_most: float | None = None
 
@@ -39,25 +45,30 @@ class Case:
         if self.figure == "loop delay":
             assert measured.loop_delay_ms is not None
             return measured.loop_delay_ms
+        if self.figure == "first delivery":
+            assert measured.first_ms is not None
+            return measured.first_ms
         assert measured.send_ns is not None
         return measured.send_ns
 
     def compared(self, ours: Measured, against: Measured) -> float:
-        """The ratio of a pair, or, of memory a message, how much more of it ours takes."""
+        """The ratio of a pair, or, of memory a message and of a first delivery, how much more ours takes."""
         a, b = self.of(self.ours, ours), self.of(self.against, against)
-        return a - b if self.figure == "memory a message" else a / b
+        return a - b if self.figure in DIFFERENCES else a / b
 
     def reached(self, ratio: float) -> bool:
         return ratio >= self.at_least if self.at_least is not None else ratio <= (self.at_most or 0.0)
 
     @property
     def wanted(self) -> str:
-        if self.figure == "memory a message":
-            return f"at most {self.at_most:g} B more"
+        if self.figure in DIFFERENCES:
+            return f"at most {self.at_most:g} {DIFFERENCES[self.figure]} more"
         return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
 
     def told(self, ratio: float) -> str:
-        return f"{ratio:+.0f} B" if self.figure == "memory a message" else f"{ratio:.2f}"
+        if self.figure in DIFFERENCES:
+            return f"{ratio:+.{1 if self.figure == 'first delivery' else 0}f} {DIFFERENCES[self.figure]}"
+        return f"{ratio:.2f}"
 
 
 CASES = (
@@ -175,6 +186,22 @@ CASES = (
         against=Job("kafka_ext", SEND_TIME, 2_000, 100, message_max_bytes=LARGE),
         figure="time in send",
         at_most=1.5,
+    ),
+    *(
+        Case(
+            name=f"first-delivery{label}",
+            title=f"a new producer's first delivery, {title}",
+            ours=Job("kafka_ext", way, NEW, 100),
+            against=Job(client, other, NEW, 100),
+            figure="first delivery",
+            at_most=most,
+        )
+        for label, title, way, client, other, most in (
+            ("", "idempotent", FIRST, "kafka_ext", FIRST_PLAIN, 20),
+            ("-transactional", "transactional", FIRST_TRANSACTIONAL, "kafka_ext", FIRST_PLAIN, 20),
+            ("-plain-confluent", "not idempotent", FIRST_PLAIN, "confluent-kafka", FIRST_PLAIN, 2),
+            ("-confluent", "idempotent", FIRST, "confluent-kafka", FIRST, 2),
+        )
     ),
 )
 

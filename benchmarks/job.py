@@ -30,6 +30,11 @@ BATCH_SIZE = 131072
 BURST = 100
 SEND_TIME = "send-time"
 
+# Where it is measured how long a new producer takes until its first record is reported: `count` producers in turn.
+FIRST = "first-delivery"
+FIRST_PLAIN = "first-delivery-plain"  # without idempotence
+FIRST_TRANSACTIONAL = "first-delivery-transactional"
+
 # Values are many distinct objects, so that no cache flatters anybody: as many as messages, but not more than this.
 MOST_VALUES = 1_000_000
 MOST_MEMORY = 256 << 20
@@ -61,6 +66,8 @@ class Job:
 
     def librdkafka(self, bootstrap_servers: str) -> dict[str, str]:
         settings = {"bootstrap.servers": bootstrap_servers, "message.max.bytes": str(self.message_max_bytes), **LIBRDKAFKA}
+        if self.way == FIRST_PLAIN:
+            settings["enable.idempotence"] = "false"
         return {**settings, **HELD} if self.held else settings
 
     def to_json(self) -> str:
@@ -84,6 +91,7 @@ class Measured:
     before_kib: int = 0  # resident before the first send, the values included
     loop_delay_ms: float | None = None  # the 99th percentile of how late the event loop is, where there is one
     send_ns: float | None = None  # the caller's time in one send, where that is what is measured
+    first_ms: float | None = None  # from making a producer to the report of its first record, the median, where that is measured
 
     @classmethod
     def from_json(cls, text: str) -> Measured:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import loop
-from .job import BURST, SEND_TIME, WARM_UP, Job, Measured
+from .job import BURST, FIRST, SEND_TIME, WARM_UP, Job, Measured
 
 
 def make_values(count: int, size: int) -> list[bytes]:
@@ -41,8 +41,28 @@ def memory_kib(line: str) -> int:
     return int(status.split(f"{line}:")[1].split()[0])
 
 
+def measure_first(client: Any, job: Job, bootstrap_servers: str) -> Measured:
+    settings = job.librdkafka(bootstrap_servers)
+    value = make_values(1, job.size)[0]
+    deliver = client.FIRST[job.way]
+    deliver(settings, value)  # imports
+    start, cpu = time.perf_counter(), time.process_time()
+    times = [deliver(settings, value) for _ in range(job.count)]
+    return Measured(
+        seconds=time.perf_counter() - start,
+        cpu_seconds=time.process_time() - cpu,
+        peak_kib=memory_kib("VmHWM"),
+        reported=job.count,
+        failed=0,
+        version=client.VERSION,
+        first_ms=statistics.median(times) * 1000,
+    )
+
+
 def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
     client = importlib.import_module(module)
+    if job.way.startswith(FIRST):
+        return measure_first(client, job, bootstrap_servers)
     values: list[Any] = make_values(job.distinct, job.size)
     warm_up: Iterable[Any] = in_turn(values, min(WARM_UP, job.count))
     count = job.count

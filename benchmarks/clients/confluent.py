@@ -12,7 +12,8 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import Producer
 
-from ..job import TOPIC
+from ..job import FIRST as FIRST_DELIVERY
+from ..job import FIRST_PLAIN, TOPIC
 from ..loop import drive
 from . import Burst, Sender
 
@@ -159,6 +160,26 @@ def asyncio_future(settings: dict[str, str]) -> Sender:
 
     return lambda values: loop.run_until_complete(drive(send_some, producer.flush, values))
 
+
+def first_delivery(settings: dict[str, str], value: bytes) -> float:
+    """Seconds from a producer's constructor to its first report."""
+    reported = 0.0
+
+    def on_delivery(error: Any, message: Any) -> None:
+        nonlocal reported
+        assert error is None
+        reported = time.perf_counter()
+
+    start = time.perf_counter()
+    producer = Producer(settings)
+    producer.produce(TOPIC, value, on_delivery=on_delivery)
+    while not reported:
+        producer.poll(1)
+    producer.flush()
+    return reported - start
+
+
+FIRST = {FIRST_DELIVERY: first_delivery, FIRST_PLAIN: first_delivery}
 
 WAYS = {
     "asyncio": asyncio_future,

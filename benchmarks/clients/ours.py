@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ import kafka_ext
 from kafka_ext import BatchDelivery, KafkaError, KafkaProducer, ProducerRecord, QueueFullError, RecordMetadata, SendOption
 from kafka_ext.aio import AsyncKafkaProducer
 
-from ..job import TOPIC
+from ..job import FIRST as FIRST_DELIVERY
+from ..job import FIRST_PLAIN, FIRST_TRANSACTIONAL, TOPIC
 from ..loop import drive
 from . import Burst, Sender
 
@@ -172,6 +174,38 @@ def asyncio_future(settings: dict[str, str]) -> Sender:
 
     return lambda values: loop.run_until_complete(drive(send_some, producer.flush, values))
 
+
+def first_delivery(settings: dict[str, str], value: bytes) -> float:
+    """Seconds from a producer's constructor to its first report."""
+    reported = 0.0
+
+    def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
+        nonlocal reported
+        assert error is None
+        reported = time.perf_counter()
+        told.set()
+
+    told = threading.Event()
+    start = time.perf_counter()
+    with KafkaProducer(settings) as producer:
+        producer.send(ProducerRecord(TOPIC, value), on_delivery)
+        told.wait()
+    return reported - start
+
+
+def first_delivery_transactional(settings: dict[str, str], value: bytes) -> float:
+    """The same in a transaction, its initialization included."""
+    start = time.perf_counter()
+    with KafkaProducer({**settings, "transactional.id": str(start)}) as producer:
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        producer.sync_send(ProducerRecord(TOPIC, value))
+        took = time.perf_counter() - start
+        producer.commit_transaction(30)
+    return took
+
+
+FIRST = {FIRST_DELIVERY: first_delivery, FIRST_PLAIN: first_delivery, FIRST_TRANSACTIONAL: first_delivery_transactional}
 
 WAYS = {
     "asyncio": asyncio_future,

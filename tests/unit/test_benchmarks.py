@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,13 @@ def test_a_ratio_is_the_median_of_the_pairs_ratios() -> None:
 def test_memory_must_be_at_most_a_share(peak: int, reached: bool) -> None:
     case = Case("n", "t", OURS, THEIRS, "peak memory", at_most=0.2)
     assert Outcome(case, [measured(1, peak)], [measured(1, 1024)]).reached is reached
+
+
+@pytest.mark.parametrize(("ours", "told", "reached"), [(26.0, "+20.0 ms", True), (26.1, "+20.1 ms", False), (4.0, "-2.0 ms", True)])
+def test_a_first_delivery_may_take_so_much_longer(ours: float, told: str, reached: bool) -> None:
+    case = Case("n", "t", OURS, THEIRS, "first delivery", at_most=20)
+    outcome = Outcome(case, [replace(measured(1), first_ms=ours)], [replace(measured(1), first_ms=6.0)])
+    assert (case.told(outcome.ratio), outcome.reached) == (told, reached)
 
 
 def test_callgrind_costs_are_a_functions_own() -> None:
