@@ -5,6 +5,7 @@ import struct
 import threading
 
 PRODUCE = 0
+END_TXN = 26
 # Behind the last record batch of a produce request there are a few bytes of empty tags at most: this far from its end is a record.
 IN_RECORDS = 12
 
@@ -16,6 +17,9 @@ class Proxy:
 
     `hold()`: no request goes on, until `release(…)` says what becomes of the next produce requests, one after the other: "pass",
     "corrupt" (a bit is changed, and the broker refuses it for its checksum) or "lose".
+
+    `keep(api_key)`: the next request of that kind goes no further, and its connection is lost. `deliver_kept()` sends it to the
+    broker, late, as a network does that had it in a buffer.
     """
 
     def __init__(self, target=None, host="127.0.0.1"):
@@ -23,6 +27,8 @@ class Proxy:
         self.lost = 0
         self._losing = 0
         self._fates = []
+        self._keeping = None
+        self._kept = None
         self._flowing = threading.Event()
         self._flowing.set()
         self._lock = threading.Lock()
@@ -43,6 +49,17 @@ class Proxy:
         with self._lock:
             self._fates = list(fates)
         self._flowing.set()
+
+    def keep(self, api_key):
+        with self._lock:
+            self._keeping, self._kept = api_key, None
+
+    def deliver_kept(self):
+        """The broker's response to it, without its length and correlation id."""
+        with socket.create_connection(self.target) as far, far.makefile("rb") as answer:
+            far.sendall(self._kept)
+            (size,) = struct.unpack(">i", answer.read(4))
+            return answer.read(size)[4:]
 
     def cut(self):
         """Close all connections; new ones are served."""
@@ -115,6 +132,10 @@ class Proxy:
 
     def _request(self, frame, losing):
         api_key, _, correlation = struct.unpack_from(">hhi", frame, 4)
+        with self._lock:
+            if api_key == self._keeping:
+                self._keeping, self._kept = None, frame
+                return None
         if api_key != PRODUCE:
             return frame
         self._flowing.wait()
