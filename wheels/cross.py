@@ -75,7 +75,7 @@ def build(machine: Machine) -> Path:
     put_compiler(builder)
     # As in sources.py: a mirror may be a snapshot, whose index says when it should have been renewed.
     builder.check_call("apt-get", "update", "-qq", "-o", "Acquire::Check-Valid-Until=false")
-    builder.check_call("apt-get", "install", "-qq", "--no-install-recommends", "binutils", "make", "perl", "python3-dev")
+    builder.check_call("apt-get", "install", "-qq", "--no-install-recommends", "binutils", "make", "patch", "perl", "python3-dev")
     (sdist,) = (CHECKOUT / "dist").glob("kafka_ext-*.tar.gz")
     shutil.copy(sdist, builder.folder)
     builder.check_call("tar", "-xzf", f"/{sdist.name}")
