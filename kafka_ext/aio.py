@@ -121,7 +121,12 @@ class AsyncKafkaProducer(AsyncProducer, Known):
 
     async def _send_later(self, record: ProducerRecord, copy: bool) -> asyncio.Future[RecordMetadata]:
         """A send that cannot be done at once, or has Python of the user's to call: `Sending` awaits it."""
-        record, future, on_delivery = self._prepare(record)
+        given = record
+        try:
+            record, future, on_delivery = self._prepare(record)
+        except BaseException as exc:
+            self._not_sent(given, exc)
+            raise
         began = self._wait_begins()
         try:
             # Asked for before it queues up, so that an unknown topic holds up nobody else.
@@ -134,9 +139,11 @@ class AsyncKafkaProducer(AsyncProducer, Known):
                         if exc.error.code != ErrorCode["QUEUE_FULL"]:
                             raise
                     else:
+                        self._sent(given)
                         return future
                     await self._server.room()
         except BaseException as exc:
+            self._not_sent(given, exc)
             self._refuse(record, on_delivery, exc)
             raise
         finally:
@@ -176,9 +183,13 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         CancelledError is what was sent.
         """
         self._usable()
-        if self._has_partitioner() and not isinstance(partitions, int):  # it is asked for those that a column leaves null, too
-            await self._know_partitions(ProducerRecord(topic))
-        started = _rdkafka.start_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option)
+        try:
+            if self._has_partitioner() and not isinstance(partitions, int):  # it is asked for those that a column leaves null, too
+                await self._know_partitions(ProducerRecord(topic))
+            started = _rdkafka.start_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option)
+        except BaseException as exc:
+            self._not_sent(None, exc)
+            raise
         return await self._drive(*started)
 
     async def send_table(
@@ -199,9 +210,13 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         A stream is read chunk by chunk, on the loop's thread: what makes the chunks should have them ready.
         """
         self._usable()
-        if self._has_partitioner():
-            await self._know_partitions(ProducerRecord(topic))
-        started = _rdkafka.start_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option)
+        try:
+            if self._has_partitioner():
+                await self._know_partitions(ProducerRecord(topic))
+            started = _rdkafka.start_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option)
+        except BaseException as exc:
+            self._not_sent(None, exc)
+            raise
         return await self._drive(*started)
 
     async def _drive(self, steps: Any, batch: BatchDelivery) -> BatchDelivery:

@@ -390,10 +390,14 @@ class KafkaProducer(Producer, Known):
     def commit_transaction(self, timeout: float | None = None) -> None:
         """Wait for every record's report and commit.
 
+        Only what is complete is committed: where a record was not delivered, or `send`, `try_send`, `send_batch` or `send_table` refused
+        one, this raises INCONSISTENT, as the Java client does, and the transaction has to be aborted. A refused record counts no more once
+        it, the same ProducerRecord, was sent again and taken.
+
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
             KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer; CONFLICT: an
-                `abort_transaction` that ran out of time is under way; call that again.
+                `abort_transaction` that ran out of time is under way; call that again; STATE: it is another call's turn.
 
         Source: rd_kafka_commit_transaction().
         """

@@ -65,6 +65,8 @@ typedef struct kx_parts {
     int64_t count;
     kx_part *finished;          /* pushed by whoever counts to 0, taken by the thread that serves */
     kx_counts *refused;         /* the producer's: messages that were not enqueued; or NULL */
+    int64_t missed;             /* those of the transaction at hand */
+    int32_t missed_code;        /* why the first of them was not; 0: something else than librdkafka refused it */
     pthread_mutex_t lock;
 } kx_parts;
 
@@ -72,6 +74,13 @@ static inline int kx_parts_init(kx_parts *parts)
 {
     memset(parts, 0, sizeof(*parts));
     return pthread_mutex_init(&parts->lock, NULL) ? -1 : 0;
+}
+
+/* A message that was to be sent was not enqueued. Any thread. */
+static inline void kx_missed(kx_parts *parts, int32_t code)
+{
+    if (__atomic_fetch_add(&parts->missed, 1, __ATOMIC_RELAXED) == 0)
+        __atomic_store_n(&parts->missed_code, code, __ATOMIC_RELAXED);
 }
 
 static inline void kx_parts_destroy(kx_parts *parts)
@@ -328,6 +337,7 @@ static inline kx_span kx_enqueue_key(const kx_enqueue *e, int64_t i)
 static inline void kx_enqueue_refused(kx_enqueue *e, int64_t i, int32_t code)
 {
     kx_part_fail(e->part, e->base + i, code);
+    kx_missed(e->parts, code);
     if (e->parts->refused)
         kx_count(e->parts->refused, code);
 }

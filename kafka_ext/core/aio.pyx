@@ -340,19 +340,37 @@ cdef class AsyncProducer:
         if self._handle is None:
             self.handle
         self._check_loop()
+        try:
+            future = self._send_now(record, option is not _NO_COPY)
+        except BaseException as exc:
+            self._not_sent(record, exc)
+            raise
+        self._sent(record)
+        return future
+
+    cdef object _send_now(self, ProducerRecord record, bint copy):
         if self._waiting:
             self._producer._refused(RD_KAFKA_RESP_ERR__QUEUE_FULL)
         future = self._new_future()
         if self._producer._interceptors is None:
-            self._enqueue_for(self._producer._serialized(record), future, option is not _NO_COPY)
-        else:
-            replaced, acknowledge = self._intercepted(record, future)
-            try:
-                self._enqueue_for(self._producer._serialized(replaced), acknowledge, option is not _NO_COPY)
-            except BaseException as exc:
-                (<_Acknowledge>acknowledge).refused(replaced, exc)
-                raise
+            self._enqueue_for(self._producer._serialized(record), future, copy)
+            return future
+        replaced, acknowledge = self._intercepted(record, future)
+        try:
+            self._enqueue_for(self._producer._serialized(replaced), acknowledge, copy)
+        except BaseException as exc:
+            (<_Acknowledge>acknowledge).refused(replaced, exc)
+            raise
         return future
+
+    def _not_sent(self, record, exc):
+        """A send of `record` (None: of a batch) has come to nothing, for the reason that `exc` says."""
+        self._producer._missed(record, exc.error.code if isinstance(exc, KafkaException) else RAISED)
+
+    def _sent(self, record):
+        """`record` is enqueued."""
+        if self._handle.owed is not None:
+            self._handle.catch_up(record)
 
     def _check_loop(self):
         """Raise unless the calling thread runs the producer's event loop."""
@@ -577,8 +595,15 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
         producer._paused -= 1
     if producer._waiting == 0 and not producer._producer._detour and producer._producer._partitioner is None:
         future = producer._new_future()
-        err = producer._enqueue_now(sending.record, future, sending.copy)
+        err = RAISED
+        try:
+            err = producer._enqueue_now(sending.record, future, sending.copy)
+        finally:
+            if err != RD_KAFKA_RESP_ERR_NO_ERROR and err != RD_KAFKA_RESP_ERR__QUEUE_FULL:
+                producer._producer._missed(sending.record, err)
         if err == RD_KAFKA_RESP_ERR_NO_ERROR:
+            if producer._handle.owed is not None:
+                producer._handle.catch_up(sending.record)
             sending.producer = None
             sending.record = None
             Py_INCREF(future)

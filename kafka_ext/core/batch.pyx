@@ -515,14 +515,20 @@ cdef int _check_lengths(int64_t length, int64_t other, str what) except -1:
 def send_batch(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout):
     cdef Handle handle = producer.handle
     cdef int64_t deadline = _deadline(timeout)
-    _check_batch_arguments(producer, topic, on_delivery, option, action)
-    handle.enter()
+    cdef BatchDelivery batch = None
     try:
-        steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option is _COPY,
-                             action is _BLOCK, deadline)
-        return _send_here(handle, steps, action is _BLOCK, deadline)
+        _check_batch_arguments(producer, topic, on_delivery, option, action)
+        handle.enter()
+        try:
+            steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option is _COPY,
+                                 action is _BLOCK, deadline)
+            batch = _send_here(handle, steps, action is _BLOCK, deadline)
+        finally:
+            handle.leave()
+        return batch
     finally:
-        handle.leave()
+        if batch is None:
+            producer._missed(None, RAISED)
 
 
 def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, bint copy, bint may_wait,
@@ -790,14 +796,20 @@ def _column_steps(Handle handle, Topic topic, BatchDelivery batch, Column values
 def send_table(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout):
     cdef Handle handle = producer.handle
     cdef int64_t deadline = _deadline(timeout)
-    _check_batch_arguments(producer, topic, on_delivery, option, action)
-    handle.enter()
+    cdef BatchDelivery batch = None
     try:
-        steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option is _COPY,
-                             action is _BLOCK, deadline)
-        return _send_here(handle, steps, action is _BLOCK, deadline)
+        _check_batch_arguments(producer, topic, on_delivery, option, action)
+        handle.enter()
+        try:
+            steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option is _COPY,
+                                 action is _BLOCK, deadline)
+            batch = _send_here(handle, steps, action is _BLOCK, deadline)
+        finally:
+            handle.leave()
+        return batch
     finally:
-        handle.leave()
+        if batch is None:
+            producer._missed(None, RAISED)
 
 
 def _table_steps(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, bint copy, bint may_wait,

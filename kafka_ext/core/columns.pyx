@@ -101,6 +101,9 @@ cdef extern from "kafka_ext/batch.h" nogil:
         kx_part *next
     ctypedef struct kx_parts:
         kx_counts *refused      # borrowed
+        int64_t missed
+        int32_t missed_code
+    void kx_missed(kx_parts *parts, int32_t code) noexcept
     int kx_parts_init(kx_parts *parts) noexcept
     void kx_parts_destroy(kx_parts *parts) noexcept
     int kx_parts_add(kx_parts *parts, kx_part *part) noexcept

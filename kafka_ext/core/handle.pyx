@@ -28,6 +28,8 @@ cdef extern from *:
 cdef enum:
     SLICE_MS = 100
     MAX_WAIT_MS = 1000 * 3600 * 24
+    # So many refused records of a transaction are kept, to be known when they are sent again; those behind them count as lost.
+    MOST_OWED = 1000
 
 cdef object _TOPIC_NAME = _re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
@@ -153,6 +155,7 @@ cdef class Handle:
     cdef int64_t blocked_us
     cdef int transactions           # TransactionState
     cdef _Ending ending             # of the transaction: from its first commit or abort until somebody has seen the outcome; or None
+    cdef list owed                  # records that `send` has refused in the open transaction, until they are sent again; None: none
     cdef int64_t sending_offsets    # threads that are in rd_kafka_send_offsets_to_transaction(), or about to be
     cdef int serving                # 1: a thread serves, one at a time (KX_TRY)
     cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
@@ -333,6 +336,36 @@ cdef class Handle:
     def outstanding(self):
         """Records sent whose report has not been served to its end."""
         return KX_LOAD(self.sent) - KX_LOAD(self.reported)
+
+    # ------------------------------------------------------------------ what an open transaction lacks
+
+    cdef int miss(self, object record, int code) noexcept:
+        """`record` (None: of a batch) was to be sent and was not enqueued: the transaction cannot be committed, unless it is sent again."""
+        if self.transactions != IN_TRANSACTION or self.ending is not None:
+            return 0
+        try:
+            with cython.critical_section(self):
+                if self.owed is None:
+                    self.owed = []
+                if record is not None and len(self.owed) < MOST_OWED:
+                    for other in self.owed:
+                        if other is record:
+                            return 0
+                    self.owed.append(record)
+                    if self.parts.missed_code == 0:
+                        self.parts.missed_code = code
+                    return 0
+        except MemoryError:
+            pass
+        kx_missed(&self.parts, code)
+        return 0
+
+    cdef int catch_up(self, object record) except -1:
+        """`record` has been enqueued."""
+        with cython.critical_section(self):
+            if self.owed is not None:
+                self.owed = [other for other in self.owed if other is not record] or None
+        return 0
 
     # ------------------------------------------------------------------ topics
 
@@ -535,6 +568,7 @@ cdef class Handle:
         self.last_topic = None
         self.spare = self.reserve = None
         self.ending = None
+        self.owed = None
         self.callbacks = _NO_CALLBACKS
         KX_ADD(kx_live_handles, -1)
         return 0

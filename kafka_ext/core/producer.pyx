@@ -12,6 +12,7 @@ cdef enum:
 # What _send returns beside librdkafka's codes.
 cdef enum:
     TIMED_OUT = 1000000
+    RAISED = -9999
 
 
 cdef class Producer:
@@ -67,9 +68,16 @@ cdef class Producer:
 
         A send that raises has pinned nothing and never calls back. Source: rd_kafka_produce(), rd_kafka_produceva().
         """
-        cdef int err = self._send(record, on_delivery, option, action, timeout)
+        cdef int err = RAISED
+        try:
+            err = self._send(record, on_delivery, option, action, timeout)
+        finally:
+            if err != 0:
+                self._missed(record, err)
         if err != 0:
             self._refused(err)
+        if self._handle.owed is not None:
+            self._handle.catch_up(record)
 
     def try_send(self, ProducerRecord record not None, on_delivery=None, *, option=_NO_COPY):
         """As `send`, but never waits, and returns what kept the record from being enqueued as a KafkaError, None when nothing did.
@@ -79,14 +87,19 @@ cdef class Producer:
             BufferError: as `send`.
             ProducerForkedError: made before a fork.
         """
-        cdef int err
+        cdef int err = RAISED
         try:
             err = self._send(record, on_delivery, option, _NO_BLOCK, None)
         except ProducerForkedError:
             raise
         except KafkaException as exc:
             return exc.error
+        finally:
+            if err != 0:
+                self._missed(record, err)
         if err == 0:
+            if self._handle.owed is not None:
+                self._handle.catch_up(record)
             return None
         self._count_refused(err)
         return self._send_error(err)
@@ -213,6 +226,12 @@ cdef class Producer:
             hint = "call poll_events()" if handle.manual else "wait, or raise the limits"
             return KafkaError(err, "the local queue is full (queue.buffering.max.messages, queue.buffering.max.kbytes): " + hint)
         return KafkaError(err)
+
+    cdef int _missed(self, object record, int err) noexcept:
+        """A send of `record` (None: of a batch) has come to nothing: the transaction that is open lacks it."""
+        if self._handle is not None:
+            self._handle.miss(record, RD_KAFKA_RESP_ERR__TIMED_OUT if err == TIMED_OUT else 0 if err == RAISED else err)
+        return 0
 
     cdef int _count_refused(self, int err) noexcept:
         kx_count(&self._handle.refused, RD_KAFKA_RESP_ERR__TIMED_OUT if err == TIMED_OUT else err)

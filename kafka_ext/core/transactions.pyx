@@ -60,6 +60,18 @@ cdef object refused_outside(Handle handle):
     return KafkaError(RD_KAFKA_RESP_ERR__STATE, _NEXT_CALL[handle.transactions])
 
 
+cdef int check_complete(Handle handle) except -1:
+    """Raise where a record that was to be in the transaction is not. What was enqueued and not delivered, librdkafka counts."""
+    cdef int64_t missed = KX_LOAD(handle.parts.missed) + (0 if handle.owed is None else len(handle.owed))
+    if not missed:
+        return 0
+    why = f", the first with {KafkaError(handle.parts.missed_code).name}" if handle.parts.missed_code else ""
+    raise KafkaException(KafkaError(
+        RD_KAFKA_RESP_ERR__INCONSISTENT,
+        f"commit_transaction(): {missed} records of the transaction were refused{why}; send them again, or call abort_transaction()",
+        transaction_requires_abort=True))
+
+
 # ------------------------------------------------------------------ beginning
 
 cdef rd_kafka_error_t *init_slice(Handle handle, int milliseconds) except? NULL:
@@ -114,6 +126,8 @@ def begin_transaction(Handle handle):
                     raise conflict(ending.commits)
                 handle.ending = None
             check_turn(handle, "begin_transaction", BETWEEN_TRANSACTIONS, BETWEEN_TRANSACTIONS)
+            handle.owed = None
+            handle.parts.missed = handle.parts.missed_code = 0
         with nogil:         # it asks librdkafka's main thread and waits for the answer
             error = rd_kafka_begin_transaction(handle.rk)
         check_error(error, "rd_kafka_begin_transaction")
@@ -250,6 +264,8 @@ def start_ending(Handle handle, bint commits, tell):
                 ending = handle.ending = None
             if ending is None:
                 check_turn(handle, call, IN_TRANSACTION, IN_TRANSACTION)
+                if commits:
+                    check_complete(handle)
                 ending = handle.ending = _Ending(handle, commits)
             if ending.outcome is None:
                 ending.waiting.append(tell)
