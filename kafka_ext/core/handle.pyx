@@ -716,9 +716,9 @@ cdef class _Told:
     cdef object wait(self, Handle handle):
         """The result, or what was raised. The caller stays open to signals, and gives up when the producer is closed meanwhile."""
         try:
-            # Not Thread.join(): up to Python 3.12 one that a signal has interrupted takes the thread for ended from then on.
             while not self.done.wait(SLICE_MS / 1000.0):
                 handle.check_usable()
+                PyErr_CheckSignals()
         finally:
             self.given_up = True
         failed, result = self.outcome

@@ -155,9 +155,9 @@ def end_transaction(Handle handle, bint commits, timeout):
                     serve_here(handle, _remaining_ms(deadline, _slice_ms(SLICE_MS)))
                 finally:
                     handle.leave()
-                _pause()
             else:
                 told.done.wait(_remaining_ms(deadline, SLICE_MS) / 1000.0)
+            _pause()
     finally:
         ending.leave(told)
     ending.take()
