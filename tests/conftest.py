@@ -46,7 +46,7 @@ def nothing_left_behind():
 def make_producer():
     """Makes producers on a mock cluster of their own inside librdkafka, and closes them after the test.
 
-    Idempotence is off unless asked for: getting a producer id takes librdkafka half a second.
+    Idempotence is off unless asked for: with a system's librdkafka a producer id takes half a second.
     """
     made = []
 

@@ -61,3 +61,33 @@ def test_records_that_never_time_out_are_not(trio, connect, topic):
     outcomes.check(["old", "young"])
     assert outcomes.errors == []
     assert [message.value for message in trio.messages(topic)] == [b"before", b"old", b"young"]
+
+
+@pytest.mark.found(10)
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_records_of_a_partition_whose_only_broker_is_gone(trio, connect, new_topic, fault):
+    """At default settings, with the requests in flight or behind it, without a leader soon, and reported in time and in order."""
+    topic = new_topic(trio, replicas={0: [3]}, min_insync_replicas=1)
+    timeout, late = 4.3, 1.0
+    reports = {}
+
+    def reporter(case, number, sent):
+        def on_delivery(metadata, error):
+            reports[case].append((number, error, time.monotonic() - sent - timeout))
+
+        return on_delivery
+
+    cases = [(idempotence, count) for idempotence in (True, False) for count in (1, 10_000)]
+    producers = [connect(trio.config(message_timeout_ms=int(timeout * 1000), enable_idempotence=case[0])) for case in cases]
+    for producer in producers:
+        producer.sync_send(ProducerRecord(topic, b"before"), timeout=30)
+    getattr(trio, fault)(3)
+    for case, producer in zip(cases, producers, strict=True):
+        reports[case] = []
+        for number in range(case[1]):
+            producer.send(ProducerRecord(topic, b"x"), reporter(case, number, time.monotonic()))
+    wait_until(lambda: all(len(of) == count for (_, count), of in reports.items()), 4 * timeout)
+    for of in reports.values():
+        assert [number for number, _, _ in of] == list(range(len(of)))
+        assert {error for _, error, _ in of} == {ErrorCode.MSG_TIMED_OUT}
+        assert max(by for _, _, by in of) <= late

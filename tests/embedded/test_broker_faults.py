@@ -28,7 +28,7 @@ def three(request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker]:
 
 
 def open_producer(broker: EmbeddedBroker, **settings: Any) -> KafkaProducer:
-    """A producer that does not wait long before it tries again; not idempotent unless it says so, which takes half a second to start."""
+    """A producer that does not wait long before it tries again; not idempotent unless it says so."""
     quick: dict[str, Any] = {"linger_ms": 0, "retry_backoff_ms": 10, "retry_backoff_max_ms": 50}
     quick |= {"reconnect_backoff_ms": 10, "reconnect_backoff_max_ms": 100}
     if "transactional_id" not in settings:

@@ -27,7 +27,7 @@ def broker():
 
 @pytest.fixture
 def connect(broker):
-    """Makes producers of `broker`, with idempotence off (the mock cluster takes half a second for a producer id); closes them."""
+    """Makes producers of `broker`, with idempotence off, one thing less that can go wrong; closes them."""
     made = []
 
     def connect(**settings):

@@ -25,11 +25,11 @@ from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 @pytest.fixture
 def quiet():
-    """Makes quiet producers, and closes them. Idempotent only when asked: getting a producer id takes half a second."""
+    """Makes quiet producers, and closes them. They are idempotent, as is the default."""
     made = []
 
     def make(config, **settings):
-        config = {"enable.idempotence": False, "linger.ms": 0, "log_level": 0, "error_cb": lambda error: None} | config
+        config = {"linger.ms": 0, "log_level": 0, "error_cb": lambda error: None} | config
         made.append(KafkaProducer(config | settings))
         return made[-1]
 
