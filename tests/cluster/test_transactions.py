@@ -1,5 +1,6 @@
 """Transactions on a real broker: what is visible when, who is fenced, and a consumer's offsets (FAULTS.md, 14)."""
 
+import asyncio
 import time
 
 import pytest
@@ -7,7 +8,8 @@ from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ConfluentPartition
 from faultlib import Outcomes
 
-from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, ProducerRecord, TopicPartition
+from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, KafkaTimeoutError, ProducerRecord, TopicPartition
+from kafka_ext.aio import AsyncKafkaProducer
 
 
 @pytest.fixture
@@ -136,6 +138,103 @@ def test_calls_out_of_order_are_refused_and_harm_nothing(single, connect, transa
     with producer.transaction(timeout=30):
         producer.send(ProducerRecord(topic, b"inside"))
     assert values(single, topic) == [b"inside"]
+
+
+# ---------------------------------------------------------------------- what ends it, and what is in it
+
+
+@pytest.mark.found(3)
+@pytest.mark.parametrize("given_up", ["commit_transaction", "abort_transaction"])
+@pytest.mark.parametrize("end", ["commit_transaction", "abort_transaction"])
+def test_what_was_given_up_before_the_first_transaction_does_not_end_it(single, connect, topic, given_up, end):
+    producer = connect(single.config(transactional_id=f"of-{topic}"))
+    with pytest.raises(KafkaTimeoutError):
+        producer.init_transactions(0)
+    with pytest.raises(KafkaException) as raised:
+        getattr(producer, given_up)(0.2)
+    assert raised.value.error == ErrorCode["STATE"]
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.sync_send(ProducerRecord(topic, b"first"))
+    producer.sync_send(ProducerRecord(topic, b"second"))
+    assert values(single, topic) == []
+    getattr(producer, end)()  # with no limit
+    assert values(single, topic) == ([b"first", b"second"] if end == "commit_transaction" else [])
+
+
+@pytest.mark.found(3)
+def test_a_commit_that_ran_out_of_time_is_taken_up_again_and_ends_no_other(single, transactional, topic):
+    producer = transactional()
+    for number in range(5):
+        producer.begin_transaction()
+        producer.send(ProducerRecord(topic, b"committed %d" % number))
+        with pytest.raises(KafkaTimeoutError):
+            producer.commit_transaction(0)
+        with pytest.raises(KafkaException) as raised:
+            producer.begin_transaction()
+        assert raised.value.error == ErrorCode["CONFLICT"]
+        producer.commit_transaction()
+        producer.begin_transaction()
+        producer.sync_send(ProducerRecord(topic, b"aborted"))
+        producer.abort_transaction(30)
+    assert values(single, topic) == [b"committed %d" % number for number in range(5)]
+
+
+@pytest.mark.found(4)
+@pytest.mark.parametrize("send", ["send_batch", "try_send"])
+def test_a_transaction_that_lacks_a_record_is_not_committed(single, transactional, topic, send):
+    producer = transactional(message_max_bytes=1000)
+
+    def transact():
+        with producer.transaction(30):
+            producer.sync_send(ProducerRecord(topic, b"written"))
+            if send == "send_batch":
+                producer.send_batch(topic, [b"a", b"x" * 5000, b"c"])
+            else:
+                assert producer.try_send(ProducerRecord(topic, b"x" * 5000)) is not None
+
+    with pytest.raises(KafkaException) as raised:
+        transact()
+    assert raised.value.error.transaction_requires_abort
+    with producer.transaction(30):
+        producer.send_batch(topic, [b"next"])
+    assert values(single, topic) == [b"next"]
+
+
+@pytest.mark.found(5)
+def test_what_asyncio_sends_during_a_commit_is_not_in_the_transaction(single, topic):
+    async def main():
+        async with AsyncKafkaProducer(single.config(transactional_id=f"of-{topic}")) as producer:
+            await producer.init_transactions(30)
+            for _ in range(5):
+                await producer.begin_transaction()
+                await producer.send(ProducerRecord(topic, b"in time"))
+                commit = asyncio.ensure_future(producer.commit_transaction(30))
+                await asyncio.sleep(0)
+                with pytest.raises(KafkaException, match="commit_transaction is under way"):
+                    await producer.send(ProducerRecord(topic, b"late"))
+                await commit
+
+    asyncio.run(main())
+    assert values(single, topic, "read_uncommitted") == [b"in time"] * 5
+
+
+@pytest.mark.found(26)
+def test_confluent_kafkas_group_metadata_and_unread_partitions_are_taken_as_they_are(
+    single, consumer, connect, transactional, topic, new_topic
+):
+    source = new_topic(single, 2)
+    with connect(single.config()) as feeder:
+        feeder.send(ProducerRecord(source, b"v", partition=0))
+    consumer.subscribe([source])
+    read(consumer, 1)
+    producer = transactional()
+    with producer.transaction(30):
+        producer.send(ProducerRecord(topic, b"done"))
+        positions = consumer.position(consumer.assignment())
+        assert -1001 in {partition.offset for partition in positions}
+        producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), timeout=30)
+    assert committed(consumer, source) == [1]
 
 
 # ---------------------------------------------------------------------- a consumer's offsets
