@@ -92,7 +92,7 @@ def test_brokers_that_come_one_after_another() -> None:
 
 
 def test_a_failure_keeps_its_backoff() -> None:
-    """A broker that cannot give a producer id is asked again after retry.backoff.ms, and not by each connection anew."""
+    """A broker that cannot give a producer id is asked again after 500 ms, though other brokers are connected to meanwhile."""
     errors = [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 3
     with EmbeddedBroker(brokers=3, topics={"orders": 3}) as broker:
         broker.fail_requests(ApiKey.INIT_PRODUCER_ID, errors)
@@ -104,4 +104,4 @@ def test_a_failure_keeps_its_backoff() -> None:
             producer.flush(30)
         took = time.monotonic() - started
         assert log.count_of("Sent InitProducerIdRequest") == 1 + len(errors)
-        assert took >= 0.1 * len(errors)
+        assert took >= 0.45 * len(errors)
