@@ -43,19 +43,20 @@ def test_a_producer_whose_acknowledged_record_is_lost_is_told(trio, connect, top
 
 def test_upstreams_producer_is_told_the_same(trio, topic, lose_by_killing):
     """The control: confluent-kafka, with librdkafka as upstream makes it."""
-    config = {"enable.idempotence": True, "linger.ms": 0, "log_level": 0, "error_cb": lambda error: None}
+    config = {"enable.idempotence": True, "linger.ms": 0, "log_level": 0}
     config |= {key.replace("_", "."): value for key, value in SETTINGS.items()}
     producer = confluent_kafka.Producer(dict(trio.config()) | config)
-    errors = []
+    producer.produce(topic, b"before", partition=0)
+    producer.flush(30)
 
     def send(value):
-        producer.produce(topic, value, partition=0, on_delivery=lambda error, message: errors.append(error))
-        producer.flush(60)
+        producer.produce(topic, value, partition=0)
+        assert producer.flush(60) == 0
 
-    send(b"before")
     lose_by_killing(topic, send)
-    send(b"after")
-    assert errors[:2] == [None, None]
-    assert errors[2].code() == ErrorCode["OUT_OF_ORDER_SEQUENCE_NUMBER"]
-    assert errors[2].fatal()
+    producer.produce(topic, b"after", partition=0)
+    with pytest.raises(confluent_kafka.KafkaException) as raised:
+        producer.flush(60)
+    error = raised.value.args[0]
+    assert (error.code(), error.fatal()) == (ErrorCode["OUT_OF_ORDER_SEQUENCE_NUMBER"], True)
     assert [message.value for message in trio.messages(topic)] == [b"before"]
