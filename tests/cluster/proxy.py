@@ -5,6 +5,7 @@ import struct
 import threading
 
 PRODUCE = 0
+ADD_PARTITIONS_TO_TXN = 24
 END_TXN = 26
 # Behind the last record batch of a produce request there are a few bytes of empty tags at most: this far from its end is a record.
 IN_RECORDS = 12
@@ -53,6 +54,9 @@ class Proxy:
     def keep(self, api_key):
         with self._lock:
             self._keeping, self._kept = api_key, None
+
+    def has_kept(self):
+        return self._kept is not None
 
     def deliver_kept(self):
         """The broker's response to it, without its length and correlation id."""

@@ -13,7 +13,7 @@ import uuid
 import confluent_kafka
 import pytest
 from faultlib import Outcomes, wait_until
-from proxy import END_TXN, Proxy
+from proxy import ADD_PARTITIONS_TO_TXN, END_TXN, Proxy
 
 from kafka_ext import ErrorCode, KafkaException, ProducerRecord, _rdkafka
 from kafka_ext.testing import KafkaCluster
@@ -391,6 +391,25 @@ def test_an_abort_does_not_wait_for_what_it_will_not_send_again(proxied, transac
     finally:
         release.join()
     outcomes.check(["aborted"])
+    transact(producer, topic, b"after")
+    assert values(cluster, topic) == [b"before", b"after"]
+
+
+@pytest.mark.found(2)
+def test_an_abort_of_what_may_have_been_added_is_not_fatal(proxied, transactional, new_topic):
+    """The request to add a partition gets lost, and with nothing to abort the coordinator calls EndTxn invalid."""
+    cluster, proxy = proxied
+    topic = new_topic(cluster)
+    producer = transactional()
+    transact(producer, topic, b"before")
+    producer.begin_transaction()
+    proxy.keep(ADD_PARTITIONS_TO_TXN)
+    producer.send(ProducerRecord(topic, b"aborted", partition=0), lambda metadata, error: None)
+    wait_until(proxy.has_kept)
+    producer.abort_transaction(SOON)
+    # Should it come after all, it opens no transaction that nobody would end.
+    refused = int.from_bytes(proxy.deliver_kept()[-2:], "big", signed=True)
+    assert refused in (ErrorCode["INVALID_PRODUCER_EPOCH"], ErrorCode["PRODUCER_FENCED"])
     transact(producer, topic, b"after")
     assert values(cluster, topic) == [b"before", b"after"]
 
