@@ -94,7 +94,7 @@ def test_what_was_given_up_ends_no_later_transaction(broker, producer, end):
     producer.begin_transaction()
     for number in range(10):
         producer.sync_send(R("orders", b"%d" % number))
-    assert call_threads() == []
+    wait_until(lambda: call_threads() == [])
     producer.commit_transaction(30)
 
 
@@ -210,7 +210,7 @@ def test_offsets_given_up_by_a_signal_are_waited_for(broker, producer):
         producer.commit_transaction(0.05)
     broker.round_trip_time(0)
     producer.commit_transaction(30)
-    assert call_threads() == []
+    wait_until(lambda: call_threads() == [])
 
 
 # ---------------------------------------------------------------------- a commit that is under way
