@@ -19,6 +19,7 @@ _threads: weakref.WeakKeyDictionary[Handle, Thread] = weakref.WeakKeyDictionary(
 def start(handle: Handle) -> None:
     """Give `handle` its events thread (none under manual polling) and remember it for the interpreter's exit."""
     _open.add(handle)
+    handle.open()
     if not handle.manual:
         _start_thread(handle)
 

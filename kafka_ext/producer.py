@@ -143,15 +143,15 @@ class KafkaProducer(Producer, Known):
         """As `send`, with the outcome as a future: a RecordMetadata, or a KafkaException.
 
         It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do: in the events thread,
-        or with manual polling in the thread that serves, without which the future is never done. The value is let go just after them: a
-        moment after `result()` may have returned.
+        or with manual polling in the thread that serves, without which the future is never done. In a callback of this producer
+        `result()` and `exception()` of one that is not done raise a KafkaException: they would wait for themselves. The value is let go
+        just after the future's callbacks: a moment after `result()` may have returned.
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
-        from concurrent.futures import Future  # half of what importing this module would take
+        from ._futures import DeliveryFuture
 
-        future: Future[RecordMetadata] = _rdkafka.prepared_future(Future())
-        future.set_running_or_notify_cancel()
+        future = DeliveryFuture(self.handle.check_not_in_callback)
         self.send(record, _Outcome(future), option=option, action=action, timeout=timeout)
         return future
 

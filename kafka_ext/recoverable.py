@@ -10,11 +10,11 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _rdkafka, events
+from ._futures import DeliveryFuture
 from ._rdkafka import (
     ActionWhileQueueIsFull,
     BatchDelivery,
@@ -35,6 +35,8 @@ from .producer import DeliveryCallback, KafkaProducer
 from .properties import MANUAL_POLL, SERIALIZERS, Properties, invalid, resolve
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from typing_extensions import Self
 
     from ._rdkafka import _Content
@@ -236,8 +238,7 @@ class RecoverableProducer:
         timeout: float | None = None,
     ) -> Future[RecordMetadata]:
         """As `KafkaProducer.send_future`; the future has the final outcome."""
-        future: Future[RecordMetadata] = _rdkafka.prepared_future(Future())
-        future.set_running_or_notify_cancel()
+        future = DeliveryFuture(self._check_may_wait)
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
             if error is None:

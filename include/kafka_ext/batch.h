@@ -55,6 +55,7 @@ typedef struct kx_part {
 #endif
     pthread_mutex_t lock;
     uint32_t slot;
+    int64_t number;             /* its batch's, counted as they are sent */
     void *owner;                /* the BatchPart, a Python object; one reference is held while in flight */
     struct kx_part *next;       /* in the list of the finished */
 } kx_part;
@@ -283,6 +284,40 @@ static inline kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t 
     return part;
 }
 
+/* Two lists that are in the order of their batches, as one. */
+static inline kx_part *kx_parts_merge(kx_part *first, kx_part *second)
+{
+    kx_part *merged = NULL, **end = &merged;
+    while (first && second) {
+        kx_part **from = second->number < first->number ? &second : &first;
+        *end = *from;
+        end = &(*end)->next;
+        *from = *end;
+    }
+    *end = first ? first : second;
+    return merged;
+}
+
+/* In the order in which their batches were sent: they came as the last report of each did, the last one first. */
+static inline kx_part *kx_parts_sorted(kx_part *part)
+{
+    kx_part *runs[64] = {NULL};         /* of 1, 2, 4... parts, as in a binary number */
+    kx_part *sorted = NULL;
+    while (part) {
+        kx_part *run = part;
+        int i = 0;
+        part = part->next;
+        run->next = NULL;
+        for (; runs[i]; runs[i++] = NULL)
+            run = kx_parts_merge(runs[i], run);
+        runs[i] = run;
+    }
+    for (int i = 0; i < 64; i++)
+        if (runs[i])
+            sorted = kx_parts_merge(runs[i], sorted);
+    return sorted;
+}
+
 static inline kx_part *kx_parts_take_finished(kx_parts *parts)
 {
     kx_part *part;
@@ -292,7 +327,7 @@ static inline kx_part *kx_parts_take_finished(kx_parts *parts)
     part = parts->finished;
     __atomic_store_n(&parts->finished, NULL, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&parts->lock);
-    return part;
+    return kx_parts_sorted(part);
 }
 
 /* ------------------------------------------------------------------ the enqueue loop */

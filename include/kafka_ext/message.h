@@ -338,10 +338,19 @@ static inline int kx_releases_waiting(kx_releases *releases)
     return __atomic_load_n(&releases->full, __ATOMIC_RELAXED) != NULL;
 }
 
-/* Release all that was put off and published. Holds the GIL. */
+/* Release all that was put off and published. Holds the GIL.
+ *
+ * Destructors run, and they may do anything, sending included. They belong to whoever sent what is released, not to the call that happens
+ * to release it: so they count as callbacks, and wait for no room. One that comes back here leaves the rest to the call it is in. */
 static inline void kx_releases_empty(kx_releases *releases, kx_pool *pool)
 {
-    kx_chunk *chunk = __atomic_exchange_n(&releases->full, NULL, __ATOMIC_ACQUIRE);
+    static __thread int emptying = 0;
+    kx_chunk *chunk;
+    if (emptying)
+        return;
+    emptying = 1;
+    kx_enter_callbacks();
+    chunk = __atomic_exchange_n(&releases->full, NULL, __ATOMIC_ACQUIRE);
     while (chunk) {
         kx_chunk *next = chunk->next;
         for (size_t i = 0; i < chunk->count; i++)
@@ -349,6 +358,8 @@ static inline void kx_releases_empty(kx_releases *releases, kx_pool *pool)
         free(chunk);
         chunk = next;
     }
+    kx_leave_callbacks();
+    emptying = 0;
 }
 
 #endif

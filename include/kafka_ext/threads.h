@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "kafka_ext/memory.h"
+
 #ifdef Py_GIL_DISABLED
 #define KX_FREE_THREADED 1
 #define KX_ADD(counter, n) ((void)__atomic_fetch_add(&(counter), (n), __ATOMIC_SEQ_CST))
@@ -53,6 +55,23 @@ static inline void kx_enter_callbacks(void) { kx_callback_depth++; }
 static inline void kx_leave_callbacks(void) { kx_callback_depth--; }
 static inline int kx_in_callback(void) { return kx_callback_depth > 0; }
 
+/* ------------------------------------------------------------------ inside */
+
+/* Between Handle.enter() and leave() there is C alone: whatever can run the user's code (a callback excepted, in which close() raises)
+ * could close the producer there, and would wait for itself (DESIGN.md, rule 9). A debug build sees to it that nothing else comes in. */
+#ifdef KAFKA_EXT_DEBUG
+static __thread int kx_inside = 0;
+static inline void kx_enters(void)
+{
+    KX_INVARIANT(!kx_inside || kx_in_callback(), "the user's code runs where its call counts as inside");
+    kx_inside++;
+}
+static inline void kx_leaves(void) { kx_inside--; }
+#else
+static inline void kx_enters(void) { }
+static inline void kx_leaves(void) { }
+#endif
+
 /* ------------------------------------------------------------------ gate */
 
 /* Where senders wait, without the GIL, for the events thread to make room in the queue. `opened` counts the openings, so that
@@ -66,11 +85,22 @@ typedef struct kx_gate {
 
 static inline int kx_gate_init(kx_gate *gate)
 {
+    pthread_condattr_t attributes;
+    int failed;
     gate->waiting = 0;
     gate->opened = 0;
     if (pthread_mutex_init(&gate->mutex, NULL))
         return -1;
-    if (pthread_cond_init(&gate->condition, NULL)) {
+    if (pthread_condattr_init(&attributes)) {
+        pthread_mutex_destroy(&gate->mutex);
+        return -1;
+    }
+#ifndef __APPLE__
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+#endif
+    failed = pthread_cond_init(&gate->condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+    if (failed) {
         pthread_mutex_destroy(&gate->mutex);
         return -1;
     }
@@ -95,21 +125,48 @@ static inline void kx_gate_open(kx_gate *gate)
     }
 }
 
-/* Wait until the gate has been opened since `seen` was read, at most `milliseconds`. Never holds the GIL. */
-static inline void kx_gate_wait(kx_gate *gate, unsigned long seen, long milliseconds)
+/* One wait on the gate's condition until `until`, of CLOCK_MONOTONIC, which nobody sets back; ETIMEDOUT past it. */
+static inline int kx_gate_wait_until(kx_gate *gate, const struct timespec *until)
+{
+#ifdef __APPLE__
+    struct timespec left;
+    clock_gettime(CLOCK_MONOTONIC, &left);
+    left.tv_sec = until->tv_sec - left.tv_sec;
+    left.tv_nsec = until->tv_nsec - left.tv_nsec;
+    if (left.tv_nsec < 0) {
+        left.tv_sec--;
+        left.tv_nsec += 1000000000L;
+    }
+    if (left.tv_sec < 0)
+        return ETIMEDOUT;
+    return pthread_cond_timedwait_relative_np(&gate->condition, &gate->mutex, &left);
+#else
+    return pthread_cond_timedwait(&gate->condition, &gate->mutex, until);
+#endif
+}
+
+/* Now and `milliseconds`, on CLOCK_MONOTONIC. */
+static inline struct timespec kx_gate_deadline(long milliseconds)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += milliseconds / 1000;
     until.tv_nsec += (milliseconds % 1000) * 1000000L;
     if (until.tv_nsec >= 1000000000L) {
         until.tv_sec++;
         until.tv_nsec -= 1000000000L;
     }
+    return until;
+}
+
+/* Wait until the gate has been opened since `seen` was read, at most `milliseconds`. Never holds the GIL. */
+static inline void kx_gate_wait(kx_gate *gate, unsigned long seen, long milliseconds)
+{
+    const struct timespec until = kx_gate_deadline(milliseconds);
     pthread_mutex_lock(&gate->mutex);
     __atomic_fetch_add(&gate->waiting, 1, __ATOMIC_SEQ_CST);
     while (KX_LOAD(gate->opened) == seen)
-        if (pthread_cond_timedwait(&gate->condition, &gate->mutex, &until) == ETIMEDOUT)
+        if (kx_gate_wait_until(gate, &until) == ETIMEDOUT)
             break;
     __atomic_fetch_sub(&gate->waiting, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&gate->mutex);

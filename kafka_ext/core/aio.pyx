@@ -408,12 +408,7 @@ cdef class AsyncProducer:
         return self._loop.create_future()
 
     cdef int _enqueue_now(self, ProducerRecord record, object on_delivery, bint copy) except? -9999:
-        cdef Handle handle = self._handle
-        handle.enter()
-        try:
-            return self._producer._enqueue(handle, record, on_delivery, copy, False, -1)
-        finally:
-            handle.leave()
+        return self._producer._enqueue(self._handle, record, on_delivery, copy, False, -1)
 
     def _enqueue_for(self, record, on_delivery, bint copy, bint tries_again=False):
         """Enqueue or raise. For who `tries_again`, a full queue is no refusal to be counted."""
@@ -447,15 +442,13 @@ cdef class AsyncProducer:
         """Whether a partitioner written in Python can be asked where to put `record`; if not, they are being asked for."""
         if self._producer._partitioner is None or record._partition != NO_PARTITION:
             return True
-        self._handle.enter()
+        self._handle.check_usable()
         try:
             partition_count_of(self._handle, self._handle.topic(record._topic), False)
         except KafkaException as exc:
             if exc.error.code != RD_KAFKA_RESP_ERR__WAIT_CACHE:
                 raise
             return False
-        finally:
-            self._handle.leave()
         return True
 
     def _refuse(self, record, on_delivery, exc):
@@ -648,26 +641,13 @@ def start_table(AsyncProducer producer, table, topic, value, key, partition, tim
 
 
 cdef tuple _started(AsyncProducer producer, steps):
-    producer._handle.enter()
-    try:
-        return steps, next(steps)
-    finally:
-        producer._handle.leave()
+    producer._handle.check_usable()
+    return steps, next(steps)
 
 
 def resume_batch(Handle handle, steps, BatchDelivery batch):
     """One step: None when all is enqueued or failed, True when the queue is full, False when there is more to do at once."""
-    cdef bint entered = False
-    try:
-        handle.enter()
-        entered = True
-    except ProducerClosedError:
-        pass                        # so the rest fails: _enqueue_turns
-    try:
-        return next(steps, None)
-    finally:
-        if entered:
-            handle.leave()
+    return next(steps, None)
 
 
 def give_up_batch(steps, BatchDelivery batch, exc):
@@ -683,11 +663,7 @@ def give_up_batch(steps, BatchDelivery batch, exc):
 def init_transactions_slice(Handle handle, int milliseconds):
     """Begin or resume rd_kafka_init_transactions(): None when it is done, else the KafkaError."""
     cdef rd_kafka_error_t *error
-    handle.enter()
-    try:
-        error = init_slice(handle, milliseconds)
-    finally:
-        handle.leave()
+    error = init_slice(handle, milliseconds)
     try:
         check_error(error, "rd_kafka_init_transactions")
     except KafkaException as exc:

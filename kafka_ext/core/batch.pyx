@@ -87,6 +87,7 @@ cdef class BatchDelivery:
     cdef object finished            # Event: wakes who waits
     cdef bint ended                 # every message has been reported, and on_delivery has returned
     cdef BatchDelivery next         # in Handle.completed
+    cdef int64_t number             # the producer's batches are told in this order
     cdef Handle handle
     cdef int gave_up                # the code all that is not enqueued yet fails with; 0: none
     cdef object __weakref__
@@ -136,6 +137,7 @@ cdef class BatchDelivery:
             KafkaException: called inside a callback of the same producer.
         """
         cdef int64_t deadline = _deadline(timeout)
+        cdef int milliseconds
         if self.ended:
             return True
         if self.handle.loop is not None and self.handle.loop_thread == PyThread_get_thread_ident() and not self.handle.closing:
@@ -146,11 +148,10 @@ cdef class BatchDelivery:
             if self.handle.forked:
                 self.handle.refuse()            # its reports come to the parent
             if self.handle.manual and not self.handle.closing and self.handle.loop is None:
+                milliseconds = _remaining_ms(deadline, _slice_ms(SLICE_MS))
                 self.handle.enter()
-                try:
-                    serve_here(self.handle, _remaining_ms(deadline, _slice_ms(SLICE_MS)))
-                finally:
-                    self.handle.leave()
+                serve_here(self.handle, milliseconds)
+                self.handle.leave()
                 _raise_callbacks(self.handle.take_raised())
                 _pause()
             else:
@@ -249,13 +250,13 @@ cdef class BatchDelivery:
         return f"<BatchDelivery of {self.length} to {self.topic}: {self.pending} pending, {self.failed} failed>"
 
     cdef int close_part(self) except -1:
-        """One part fewer to wait for; the last one completes the batch."""
+        """One part fewer to wait for; with the last one there is nothing left but to tell it."""
         cdef int64_t left
         with cython.critical_section(self):
             self.open_parts -= 1
             left = self.open_parts
         if not left:
-            self.complete()
+            to_be_completed(self.handle, self)
         return 0
 
     cdef int complete(self) noexcept:
@@ -325,7 +326,7 @@ cdef class _Resolve:
 
 
 cdef int finish_parts(Handle handle, kx_part *part) noexcept:
-    """Let go of what finished parts pin (rule 1: once, for the list is taken whole), and complete their batches."""
+    """Let go of what finished parts pin (rule 1: once, for the list is taken whole); complete_batches is to follow."""
     cdef kx_part *next
     cdef BatchPart owner
     while part != NULL:
@@ -340,8 +341,25 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
     return 0
 
 
+cdef int to_be_completed(Handle handle, BatchDelivery batch) noexcept:
+    """Put `batch` into its place among those to be completed, the last one sent first: at the head, as a rule."""
+    cdef BatchDelivery at
+    with cython.critical_section(handle):
+        at = handle.completed
+        if at is None or at.number < batch.number:
+            batch.next = at
+            handle.completed = batch
+        else:
+            while at.next is not None and at.next.number > batch.number:
+                at = at.next
+            batch.next = at.next
+            at.next = batch
+    KX_ADD(handle.completed_count, 1)
+    return 0
+
+
 cdef int64_t complete_batches(Handle handle) noexcept:
-    """Complete the batches whose sender was the last to have something to do with them; how many."""
+    """Complete the batches with which nobody has anything left to do, in the order in which they were sent; how many."""
     cdef int64_t count = 0
     cdef BatchDelivery batch, first = None, following
     with cython.critical_section(handle):
@@ -374,6 +392,9 @@ cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids, int64_
     batch.parts = []
     batch.callbacks = []
     batch.open_parts = 1
+    with cython.critical_section(handle):
+        handle.batch_number += 1
+        batch.number = handle.batch_number
     batch.finished = Event()
     if length > 0:
         batch.all_offsets = <int64_t *>malloc(length * sizeof(int64_t))
@@ -386,26 +407,20 @@ cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids, int64_
 cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
     """All is enqueued or refused. A batch that is complete already is completed by the thread that serves, like any other.
 
-    Only from here on does close() wait for the batch: before, it waits for the call that sends it.
+    Only from here on does close() wait for the batch. One that ends while it is being sent leaves the rest to the sender: it fails.
     """
-    cdef int64_t open_parts
-    if handle.state == CLOSED:          # by a signal handler, in the midst of sending: nobody serves any more
-        finish_parts(handle, kx_parts_take_finished(&handle.parts))
     KX_ADD(handle.batches, 1)
-    with cython.critical_section(batch):
-        KX_ADD(handle.pending_batches, 1)
-        KX_ADD(handle.open_batches, 1)
-        batch.open_parts -= 1
-        open_parts = batch.open_parts
-    if not open_parts:
-        with cython.critical_section(handle):
-            batch.next = handle.completed
-            handle.completed = batch
-        KX_ADD(handle.completed_count, 1)
-    if handle.state == CLOSED:
-        complete_batches(handle)
-    else:
+    KX_ADD(handle.pending_batches, 1)
+    KX_ADD(handle.open_batches, 1)
+    batch.close_part()
+    if handle.keep():
         rd_kafka_queue_yield(handle.queue)      # where the last messages were refused, no report wakes who serves
+        handle.let_go()
+    if handle.state == CLOSED:                  # nobody serves any more
+        kx_enter_callbacks()
+        finish_parts(handle, kx_parts_take_finished(&handle.parts))
+        complete_batches(handle)
+        kx_leave_callbacks()
     return 0
 
 
@@ -425,6 +440,7 @@ cdef BatchPart _start_part(Handle handle, BatchDelivery batch, int64_t length, p
     part.batch = batch
     part.start = batch.length
     part.c.owner = <void *>part
+    part.c.number = batch.number
     batch.parts.append(part)
     result = kx_parts_add(&handle.parts, &part.c)
     if result != 0:
@@ -452,8 +468,9 @@ cdef enum:
 cdef int _enqueue_turns(Handle handle, BatchDelivery batch, kx_enqueue *e) except -2:
     """Enqueue some of a segment: 0 when it is through, GAVE_UP when the rest has failed, QUEUE_FULL, or -1: go on."""
     cdef int result
-    if (handle.state != OPEN or handle.ending is not None) and not batch.gave_up:
-        batch.gave_up = RD_KAFKA_RESP_ERR__STATE        # another thread, or task, closes, or ends the transaction
+    # Another thread, or task, or a signal handler closes, or ends the transaction.
+    if not batch.gave_up and (handle.ending is not None or not handle.try_enter()):
+        batch.gave_up = RD_KAFKA_RESP_ERR__STATE
     if batch.gave_up:
         with nogil:
             kx_enqueue_abandon(e, batch.gave_up)
@@ -462,6 +479,7 @@ cdef int _enqueue_turns(Handle handle, BatchDelivery batch, kx_enqueue *e) excep
         result = kx_enqueue_some(e)
     KX_ADD(handle.sent, e.accepted)
     KX_ADD(handle.sent_bytes, e.accepted_bytes)
+    handle.leave()
     return result
 
 
@@ -518,13 +536,10 @@ def send_batch(Producer producer, topic, values, keys, partitions, timestamps, h
     cdef BatchDelivery batch = None
     try:
         _check_batch_arguments(producer, topic, on_delivery, option, action)
-        handle.enter()
-        try:
-            steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option is _COPY,
-                                 action is _BLOCK, deadline)
-            batch = _send_here(handle, steps, action is _BLOCK, deadline)
-        finally:
-            handle.leave()
+        handle.check_usable()
+        steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option is _COPY,
+                             action is _BLOCK, deadline)
+        batch = _send_here(handle, steps, action is _BLOCK, deadline)
         return batch
     finally:
         if batch is None:
@@ -799,13 +814,10 @@ def send_table(Producer producer, table, topic, value, key, partition, timestamp
     cdef BatchDelivery batch = None
     try:
         _check_batch_arguments(producer, topic, on_delivery, option, action)
-        handle.enter()
-        try:
-            steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option is _COPY,
-                                 action is _BLOCK, deadline)
-            batch = _send_here(handle, steps, action is _BLOCK, deadline)
-        finally:
-            handle.leave()
+        handle.check_usable()
+        steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option is _COPY,
+                             action is _BLOCK, deadline)
+        batch = _send_here(handle, steps, action is _BLOCK, deadline)
         return batch
     finally:
         if batch is None:

@@ -97,6 +97,7 @@ cdef extern from "kafka_ext/batch.h" nogil:
         int64_t failed
         int64_t *offsets
         int32_t *partitions
+        int64_t number
         void *owner             # one reference, while in flight
         kx_part *next
     ctypedef struct kx_parts:

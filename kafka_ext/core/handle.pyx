@@ -78,10 +78,27 @@ cdef class Topic:
         self.rkt = NULL
 
 
+# The life of a client (DESIGN.md, rule 10), each step of it taken once and in this order; nothing goes back.
+#
+#   NEW       made, and nobody serves it yet                   open()           it gets its events thread, its loop, or who polls
+#   OPEN      calls are let in                                 begin_close()    close(), or the producer was dropped
+#   CLOSING   no new calls; reports still come                 destroy()        every report has come, by a purge if time was up
+#   CLOSED    librdkafka's side goes with its last user
+#
+# A fork ends it in the child, in whichever state it was (`generation`): every call raises ProducerForkedError, and nothing is freed.
+#
+# Between enter() and leave() a call counts as inside, and close() waits for it before it lets anything go. So there is nothing but C in
+# between, a tenth of a second at most (rule 9): whatever could run the user's code, a garbage collection too, comes before or after, and
+# then the state is looked at anew. Where Python and C take turns, keep() and let_go() keep librdkafka's side instead; close() does not
+# wait for those.
+#
+# All waiting is done at the handle's gate, with its deadline on CLOCK_MONOTONIC: the gate opens whenever reports have been served and when
+# the state changes, and who waits looks at the state in between.
 cdef enum HandleState:
-    OPEN = 0
-    CLOSING = 1         # no new calls; reports still come
-    CLOSED = 2
+    NEW = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
 
 
 # What a producer of transactions is to call next. librdkafka has the state itself, and says so too late: the calls that end a transaction
@@ -128,7 +145,8 @@ cdef class Handle:
     cdef bint parts_made
     cdef int64_t pending_batches    # those of which a record is without a report
     cdef int64_t open_batches       # those that are not completed yet, their callbacks called: close() waits for them
-    cdef BatchDelivery completed    # chained, the last one first: batches whose sender came last, to be completed by the serving thread
+    cdef int64_t batch_number       # of the batch begun last
+    cdef BatchDelivery completed    # chained, the one sent last first: to be completed by the serving thread
     cdef int64_t completed_count
     cdef kx_gate gate
     cdef bint gate_made
@@ -191,7 +209,7 @@ cdef class Handle:
         self.throttles = NULL
         self.at_hand = NULL
         self.gate_made = False
-        self.state = CLOSED
+        self.state = NEW
         self.generation = kx_fork_generation
         self.users = 1
         memset(&self.pool, 0, sizeof(self.pool))
@@ -242,44 +260,79 @@ cdef class Handle:
         rd_kafka_set_log_queue(rk, self.queue)
         if unsecured:
             rd_kafka_error_destroy(rd_kafka_sasl_background_callbacks_enable(rk))
-        self.state = OPEN
         KX_ADD(kx_live_handles, 1)
 
     def __dealloc__(self):
         # Only C is freed here, and only by the process that owns it. A handle that still lives is one whose events thread died with
         # the interpreter: nobody may wait for it any more (rule 1 was kept by the exit handler, or cannot be).
-        if self.generation == kx_fork_generation and self.state == CLOSED:
-            kx_pool_destroy(&self.pool)
-            free(self.todo)
-            if self.gate_made:
-                kx_gate_destroy(&self.gate)
-            if self.parts_made:
-                kx_parts_destroy(&self.parts)
+        if self.generation != kx_fork_generation or self.state in (OPEN, CLOSING):
+            return
+        if self.rk != NULL and self.state == NEW:       # whoever made it has not come so far as to pass it on
+            rd_kafka_queue_destroy(self.queue)
+            with nogil:
+                rd_kafka_destroy(self.rk)
+            KX_ADD(kx_live_handles, -1)
+        kx_pool_destroy(&self.pool)
+        free(self.todo)
+        if self.gate_made:
+            kx_gate_destroy(&self.gate)
+        if self.parts_made:
+            kx_parts_destroy(&self.parts)
+
+    def open(self):
+        """From here on somebody serves it, and will close it."""
+        if self.state == NEW:
+            self.state = OPEN
 
     # ------------------------------------------------------------------ who may call
 
     cdef int enter(self) except -1:
-        """Count a call in: until `leave`, the handle is not destroyed (a critical section would not outlast a released GIL)."""
-        KX_ADD(self.callers, 1)
-        if self.generation != kx_fork_generation or self.state != OPEN:
-            KX_ADD(self.callers, -1)
+        """Count a call in: until `leave` the handle is not destroyed, and nothing but C may run (a callback excepted)."""
+        if not self.try_enter():
             self.refuse()
         return 0
 
+    cdef bint try_enter(self) noexcept:
+        KX_ADD(self.callers, 1)
+        if self.generation != kx_fork_generation or self.state > OPEN:
+            KX_ADD(self.callers, -1)
+            return False
+        kx_enters()
+        return True
+
     cdef int leave(self) noexcept:
+        kx_leaves()
         KX_ADD(self.callers, -1)
         return 0
 
+    cdef inline int leave_produce(self, int err, int64_t size) noexcept:
+        """As `leave`, with a record that was enqueued unless there is an `err`: counted before close() may look."""
+        if err == RD_KAFKA_RESP_ERR_NO_ERROR:
+            KX_ADD(self.sent, 1)
+            KX_ADD(self.sent_bytes, size)
+        self.leave()
+        return 0
+
     cdef int let_signals(self) except -1:
-        """Let signal handlers run in the middle of a call that waits. They may close the producer, so meanwhile the call does not count."""
-        KX_ADD(self.callers, -1)
-        try:
-            _pause()
-            if KX_FREE_THREADED:
-                _some_bytecode()
-        finally:
-            KX_ADD(self.callers, 1)
-        if self.generation != kx_fork_generation or self.state != OPEN:
+        """Let signal handlers run in the middle of a call that waits. They may close the producer, and so may others: then this raises."""
+        _pause()
+        if KX_FREE_THREADED:
+            _some_bytecode()
+        if self.generation != kx_fork_generation or self.state > OPEN:
+            self.refuse()
+        return 0
+
+    cdef bint keep(self) noexcept:
+        """One user more of librdkafka's side, until `let_go`; False when that is gone."""
+        cdef bint there
+        with cython.critical_section(self):
+            there = self.users > 0 and self.generation == kx_fork_generation
+            self.users += there
+        return there
+
+    cdef int keep_open(self) except -1:
+        """As `keep`, for a call: it raises unless the producer is open in this process."""
+        if self.generation != kx_fork_generation or self.state > OPEN or not self.keep():
             self.refuse()
         return 0
 
@@ -291,7 +344,7 @@ cdef class Handle:
 
     def check_usable(self):
         """Raise unless the producer is open in this process."""
-        if self.generation != kx_fork_generation or self.state != OPEN:
+        if self.generation != kx_fork_generation or self.state > OPEN:
             self.refuse()
 
     def check_not_in_callback(self, str call):
@@ -330,7 +383,7 @@ cdef class Handle:
 
     @property
     def closing(self):
-        return self.state != OPEN
+        return self.state > OPEN
 
     @property
     def outstanding(self):
@@ -388,17 +441,24 @@ cdef class Handle:
         topic = Topic()
         topic.name = str(name)
         cdef bytes c_name = topic.name.encode()
-        cdef rd_kafka_topic_conf_t *conf = rd_kafka_default_topic_conf_dup(self.rk)
+        cdef const char *c_text = c_name
+        cdef rd_kafka_topic_conf_t *conf
+        cdef rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_NO_ERROR
+        self.enter()
+        conf = rd_kafka_default_topic_conf_dup(self.rk)
         rd_kafka_topic_conf_set_opaque(conf, <void *>topic.name)
-        topic.rkt = rd_kafka_topic_new(self.rk, c_name, conf)
+        topic.rkt = rd_kafka_topic_new(self.rk, c_text, conf)
         if topic.rkt == NULL:
             rd_kafka_topic_conf_destroy(conf)
-            check(rd_kafka_last_error(), "rd_kafka_topic_new")
-        # Two threads may have come here for the same name: librdkafka counts references, the first one's name stays in use.
-        KX_ADD(kx_live_topics, 1)
-        with cython.critical_section(self):
-            topic.next = self.all_topics
-            self.all_topics = topic
+            err = rd_kafka_last_error()
+        else:
+            # Two threads may have come here for the same name: librdkafka counts references, the first one's name stays in use.
+            KX_ADD(kx_live_topics, 1)
+            with cython.critical_section(self):
+                topic.next = self.all_topics
+                self.all_topics = topic
+        self.leave()
+        check(err, "rd_kafka_topic_new")
         return self.topics.setdefault(topic.name, topic)
 
     # ------------------------------------------------------------------ waiting
@@ -423,22 +483,28 @@ cdef class Handle:
         With an events thread, that serves; without one, this thread does. Source: rd_kafka_flush(), which waits but serves no events.
         """
         cdef int64_t deadline = _deadline(timeout)
-        self.enter()
-        try:
-            while not self.flush_slice(_remaining_ms(deadline, _slice_ms(SLICE_MS))):
-                self.let_signals()      # raises when close() has begun elsewhere: that sees to the reports, within its own time
-                if _expired(deadline):
-                    return False
-            kx_releases_empty(&self.releases, &self.pool)       # the last ones were put off after flush_slice had looked
-            return True
-        finally:
+        cdef bint done
+        cdef int milliseconds
+        while True:
+            milliseconds = _remaining_ms(deadline, _slice_ms(SLICE_MS))
+            self.enter()
+            done = self.flush_slice(milliseconds)
             self.leave()
+            kx_releases_empty(&self.releases, &self.pool)
+            if done:
+                return True
+            self.let_signals()          # raises when close() has begun elsewhere: that sees to the reports, within its own time
+            if _expired(deadline):
+                return False
 
     cdef bint all_reported(self) noexcept:
         return KX_LOAD(self.sent) == KX_LOAD(self.reported) and KX_LOAD(self.open_batches) == 0
 
-    cdef bint flush_slice(self, int milliseconds) except -1:
-        """Go on sending what waits, at most about so long: True once every report has been served. Callable while closing."""
+    cdef bint flush_slice(self, int milliseconds) noexcept:
+        """Go on sending what waits, at most about so long: True once every report has been served. Callable while closing.
+
+        What it has left to be released is the caller's to see to.
+        """
         cdef rd_kafka_resp_err_t err
         if self.manual or KX_FLAG(self.dropped):
             # rd_kafka_flush ignores linger.ms only while it runs, so it takes turns with serving.
@@ -449,7 +515,6 @@ cdef class Handle:
             return self.all_reported()
         with nogil:
             err = rd_kafka_flush(self.rk, milliseconds)
-        kx_releases_empty(&self.releases, &self.pool)
         if self.all_reported():
             return True
         if err == RD_KAFKA_RESP_ERR_NO_ERROR:
@@ -461,32 +526,30 @@ cdef class Handle:
     def purge(self, bint in_queue, bint in_flight):
         """Fail what waits locally (PURGE_QUEUE) and what is on its way (PURGE_INFLIGHT); the reports come as always."""
         if self.serving_thread == PyThread_get_thread_ident() and self.generation == kx_fork_generation:
-            self.purge_now(in_queue, in_flight)     # in a callback, for whose end close() waits
+            check(self.purge_now(in_queue, in_flight), "rd_kafka_purge")    # in a callback, for whose end close() waits
             return
         self.enter()
-        try:
-            self.purge_now(in_queue, in_flight)
-        finally:
-            self.leave()
+        cdef rd_kafka_resp_err_t err = self.purge_now(in_queue, in_flight)
+        self.leave()
+        check(err, "rd_kafka_purge")
 
-    cdef int purge_now(self, bint in_queue, bint in_flight) except -1:
+    cdef rd_kafka_resp_err_t purge_now(self, bint in_queue, bint in_flight) noexcept:
         cdef int flags = 0
+        cdef rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR_NO_ERROR
         if in_queue:
             flags |= RD_KAFKA_PURGE_F_QUEUE
         if in_flight:
             flags |= RD_KAFKA_PURGE_F_INFLIGHT
-        cdef rd_kafka_resp_err_t err
         if flags:
             with nogil:
                 err = rd_kafka_purge(self.rk, flags)
-            check(err, "rd_kafka_purge")
-        return 0
+        return err
 
     # ------------------------------------------------------------------ the end
 
     def begin_close(self):
         """No new calls from here on; those that wait for room give up."""
-        if self.state == OPEN:
+        if self.state <= OPEN:
             self.state = CLOSING
         kx_gate_open(&self.gate)
 
@@ -494,6 +557,7 @@ cdef class Handle:
         """Wait for every report, then purge and wait for the rest. True when all were delivered without a purge."""
         cdef int64_t deadline = _deadline(timeout)
         cdef bint delivered = True
+        cdef bint done
         while KX_LOAD(self.callers) > 0:
             kx_gate_open(&self.gate)
             with nogil:
@@ -501,15 +565,19 @@ cdef class Handle:
             _pause()
             if self.over():
                 return True
-        while not self.flush_slice(_remaining_ms(deadline, _slice_ms(SLICE_MS)) if delivered else _slice_ms(SLICE_MS // 2)):
-            _pause()
+        while True:
+            done = self.flush_slice(_remaining_ms(deadline, _slice_ms(SLICE_MS)) if delivered else _slice_ms(SLICE_MS // 2))
+            kx_releases_empty(&self.releases, &self.pool)
+            if not done:
+                _pause()
             if self.over():
                 return True
+            if done:
+                return delivered
             if self.hurry or _expired(deadline):
                 # All that is left fails now. In flight requests are answered locally, so this ends (rd_kafka_purge).
                 delivered = False
-                self.purge_now(True, True)
-        return delivered
+                check(self.purge_now(True, True), "rd_kafka_purge")
 
     cdef bint over(self) noexcept:
         """Whether a signal handler or a callback has closed the producer, or has forked, while this call was waiting."""
@@ -528,6 +596,7 @@ cdef class Handle:
         while serve_here(self, 0):
             pass                # the last logs and errors; all reports have been served (rule 8)
         self.state = CLOSED
+        kx_gate_open(&self.gate)
         finish_parts(self, kx_parts_take_finished(&self.parts))     # of a send_batch that another thread's close() has just stopped
         complete_batches(self)
         self.let_go()
@@ -578,6 +647,7 @@ cdef class Handle:
     def run(self):
         """The events thread: serve until `stop`. The GIL is only held while there is something to call."""
         self.in_run = True
+        kx_enter_callbacks()        # all that runs on this thread is like a callback: finalizers of what it releases, garbage collections
         if not self.abandoned:
             self.serving_thread = PyThread_get_thread_ident()
         try:
@@ -599,6 +669,7 @@ cdef class Handle:
                         kx_gate_wait(&self.gate, kx_gate_seen(&self.gate), SLICE_MS)
         finally:
             report_not_shown(self)
+            kx_leave_callbacks()
             self.serving_thread = 0
             self.in_run = False
 
@@ -608,20 +679,22 @@ cdef class Handle:
         cdef int64_t served = 0
         cdef int64_t waiting
         cdef int64_t now
+        cdef int milliseconds
         self.enter()
-        try:
-            waiting = rd_kafka_queue_length(self.queue) + 1
-            while True:
-                now = serve_here(self, 0 if served else _remaining_ms(deadline, _slice_ms(SLICE_MS)))
-                served += now
-                if (served and (now == 0 or served >= waiting)) or (not served and _expired(deadline)):
-                    break
-                if self.raised or (served and self.state != OPEN):
-                    break
-                self.let_signals()
-            kx_releases_empty(&self.releases, &self.pool)
-        finally:
+        waiting = rd_kafka_queue_length(self.queue) + 1
+        self.leave()
+        while True:
+            milliseconds = 0 if served else _remaining_ms(deadline, _slice_ms(SLICE_MS))
+            self.enter()
+            now = serve_here(self, milliseconds)
             self.leave()
+            kx_releases_empty(&self.releases, &self.pool)
+            served += now
+            if (served and (now == 0 or served >= waiting)) or (not served and _expired(deadline)):
+                break
+            if self.raised or (served and self.state != OPEN):
+                break
+            self.let_signals()
         return served
 
     def take_raised(self):
@@ -639,23 +712,28 @@ cdef class Handle:
     # ------------------------------------------------------------------ what is known
 
     def get_property(self, str name):
-        self.enter()
+        self.keep_open()
         try:
             return get_conf(rd_kafka_conf(self.rk), name)
         finally:
-            self.leave()
+            self.let_go()
 
     def fatal_error(self):
         """The fatal error that ended the producer's work, or None (rd_kafka_fatal_error)."""
-        return _fatal_error(self.rk) if self.rk != NULL else None
+        if self.generation != kx_fork_generation or not self.keep():
+            return None
+        try:
+            return _fatal_error(self.rk)
+        finally:
+            self.let_go()
 
     def test_fatal_error(self, int code, str reason):
         """Raise a fatal error as a broker would (rd_kafka_test_fatal_error): for tests of what must happen then."""
-        self.enter()
+        self.keep_open()
         try:
             check(rd_kafka_test_fatal_error(self.rk, code, reason.encode()), "rd_kafka_test_fatal_error")
         finally:
-            self.leave()
+            self.let_go()
 
     def counters(self):
         """The counts of ProducerMetrics, in its order; times in seconds."""
@@ -734,10 +812,7 @@ def start_aside(Handle handle, tell, function, *arguments):
     Who waits can give up, because of a signal or a close. The call goes on by itself until librdkafka returns, and keeps what it uses:
     close() does not wait for it, and the handle goes with the last one.
     """
-    handle.enter()
-    with cython.critical_section(handle):
-        handle.users += 1
-    handle.leave()
+    handle.keep_open()
     try:
         thread = new_thread("kafka_ext call", _aside, handle, tell, function, arguments)
         thread.start()

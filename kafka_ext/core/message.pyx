@@ -14,6 +14,8 @@ cdef extern from "kafka_ext/threads.h" nogil:
     void kx_enter_callbacks() noexcept
     void kx_leave_callbacks() noexcept
     bint kx_in_callback() noexcept
+    void kx_enters() noexcept
+    void kx_leaves() noexcept
     void KX_ADD(int64_t counter, int64_t n) noexcept
     int64_t KX_LOAD(int64_t counter) noexcept
     int KX_FLAG "KX_LOAD"(int flag) noexcept

@@ -57,7 +57,7 @@ def _ask(_Told told, Handle handle, Topic topic, int64_t deadline):
             if exc.error.code not in (RD_KAFKA_RESP_ERR__TIMED_OUT, RD_KAFKA_RESP_ERR__TRANSPORT) or _expired(deadline):
                 raise
             waits = exc.error.code == RD_KAFKA_RESP_ERR__TRANSPORT
-        if told.given_up or handle.state != OPEN:
+        if told.given_up or handle.closing:
             handle.refuse()
         if waits:
             with nogil:
@@ -75,18 +75,9 @@ def start_fetch_metadata(Handle handle, tell, topic, timeout):
     """Begin what fetch_metadata waits for: a _Told, which calls `tell` as start_aside does. Set its `given_up` when nobody waits."""
     cdef int64_t deadline = _deadline(timeout)
     cdef _Told told = _Told(tell)
-    start_aside(handle, told, _ask, told, handle, _topic_to_ask_for(handle, topic), deadline)
+    handle.check_usable()
+    start_aside(handle, told, _ask, told, handle, None if topic is None else handle.topic(topic), deadline)
     return told
-
-
-cdef Topic _topic_to_ask_for(Handle handle, topic):
-    if topic is None:
-        return None
-    handle.enter()
-    try:
-        return handle.topic(topic)
-    finally:
-        handle.leave()
 
 
 cdef int partition_count_of(Handle handle, Topic topic, bint may_wait=True, int64_t deadline=-1) except -1:
@@ -115,7 +106,7 @@ cdef int partition_count_of(Handle handle, Topic topic, bint may_wait=True, int6
         _, _, _, _, topics = fetch_metadata(handle, topic.name, max(deadline - kx_now_us(), 0) / 1e6)
         for name, partitions, err in topics:
             if name == topic.name and err == RD_KAFKA_RESP_ERR_NO_ERROR and partitions:
-                interval = int(get_conf(rd_kafka_conf(handle.rk), "topic.metadata.refresh.interval.ms"))
+                interval = int(handle.get_property("topic.metadata.refresh.interval.ms"))
                 topic.counted_at = kx_now_us() + max(interval, 1000) * 1000
                 topic.partition_count = len(partitions)
                 return topic.partition_count
@@ -132,11 +123,7 @@ cdef int partition_count_of(Handle handle, Topic topic, bint may_wait=True, int6
 def _ask_partition_count(Handle handle, Topic topic):
     """Find out in the background; what goes wrong is seen by the send that cannot do without."""
     try:
-        handle.enter()
-        try:
-            partition_count_of(handle, topic)
-        finally:
-            handle.leave()
+        partition_count_of(handle, topic)
     except KafkaException:
         pass
     finally:

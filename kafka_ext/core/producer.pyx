@@ -123,11 +123,7 @@ cdef class Producer:
             kx_handover_give()
         if self._detour:
             return self._send_detour(handle, record, on_delivery, copy, action is _BLOCK, deadline)
-        handle.enter()
-        try:
-            return self._enqueue(handle, record, on_delivery, copy, action is _BLOCK, deadline)
-        finally:
-            handle.leave()
+        return self._enqueue(handle, record, on_delivery, copy, action is _BLOCK, deadline)
 
     cdef int _enqueue(self, Handle handle, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
                       int64_t deadline) except? -9999:
@@ -137,12 +133,14 @@ cdef class Producer:
         cdef PyObject *pairs = NULL                 # borrowed from `header_pairs`
         cdef int64_t size
         cdef int err
-        cdef Topic topic = handle.topic(record._topic)
+        cdef Topic topic
         cdef int32_t partition = record._partition
         cdef object header_pairs
 
-        if handle.ending is not None:
-            return RD_KAFKA_RESP_ERR__STATE             # what comes now belongs to the next transaction
+        # All this can run the user's code, which may close the producer: it counts as inside only from enter() on (rule 9).
+        if handle.generation != kx_fork_generation or handle.state > OPEN:
+            handle.refuse()
+        topic = handle.topic(record._topic)
         if kx_releases_waiting(&handle.releases):
             kx_releases_empty(&handle.releases, &handle.pool)
         if partition == NO_PARTITION and self._partitioner is not None:
@@ -166,20 +164,22 @@ cdef class Producer:
                 <PyObject *>on_delivery if on_delivery is not None else NULL,
                 <PyObject *>record.id if record.id is not None else NULL,
                 pairs, &opaque)
+            if handle.ending is not None:
+                return RD_KAFKA_RESP_ERR__STATE         # what comes now belongs to the next transaction
+            handle.enter()
             if copy and value.size >= LARGE_COPY:
                 with nogil:
                     err = kx_produce(handle.rk, topic.rkt, partition, True, &value, &key, headers, record._timestamp, opaque)
             else:
                 # With the GIL: the call is non-blocking, and shorter than letting go of it and taking it back (rule 4; safe by rule 3).
                 err = kx_produce(handle.rk, topic.rkt, partition, copy, &value, &key, headers, record._timestamp, opaque)
+            handle.leave_produce(err, size)
             if err == RD_KAFKA_RESP_ERR__QUEUE_FULL and may_wait and not handle.manual:
                 err = self._enqueue_later(
                     handle, topic, partition, copy, &value, &key, headers, record._timestamp, opaque, deadline)
             if err == RD_KAFKA_RESP_ERR_NO_ERROR:
                 headers = NULL          # all librdkafka's now, until the report
                 opaque = NULL
-                KX_ADD(handle.sent, 1)
-                KX_ADD(handle.sent_bytes, size)
             return err
         finally:
             # What was not passed on is given back, on every way out.
@@ -199,16 +199,18 @@ cdef class Producer:
             return RD_KAFKA_RESP_ERR__QUEUE_FULL        # waiting for room here would be waiting for itself, or for another in its place
         while True:
             seen = kx_gate_seen(&handle.gate)
+            if handle.ending is not None:
+                return RD_KAFKA_RESP_ERR__STATE
+            handle.enter()
             with nogil:
                 err = kx_produce(handle.rk, topic.rkt, partition, copy, value, key, headers, timestamp, opaque)
+            handle.leave_produce(err, value.size)
             if err != RD_KAFKA_RESP_ERR__QUEUE_FULL:
                 return err
             if _expired(deadline):
                 return TIMED_OUT
             handle.wait_for_room(seen, deadline)
             kx_releases_empty(&handle.releases, &handle.pool)
-            if handle.state != OPEN:
-                handle.refuse()
 
     cdef object _send_error(self, int err):
         """The KafkaError for what _send returned."""
@@ -271,31 +273,22 @@ cdef class Producer:
                           int64_t deadline) except? -9999:
         """By way of interceptors and serializers, in the Java client's order.
 
-        They are the caller's code and may take their time (a serializer may ask a schema registry), so the call counts as one only after
-        them: close() waits for calls.
+        They are the caller's code and may take their time (a serializer may ask a schema registry): close() does not wait for them.
         """
         handle.check_usable()
         if self._interceptors is None:
-            return self._enqueue_counted(handle, self._serialized(record), on_delivery, copy, may_wait, deadline)
+            return self._enqueue(handle, self._serialized(record), on_delivery, copy, may_wait, deadline)
         record = self._intercept(record)
         cdef _Acknowledge acknowledge = _Acknowledge(self._interceptors, on_delivery)
         cdef int err = 0
         try:
-            err = self._enqueue_counted(handle, self._serialized(record), acknowledge, copy, may_wait, deadline)
+            err = self._enqueue(handle, self._serialized(record), acknowledge, copy, may_wait, deadline)
         except BaseException as exc:
             acknowledge.refused(record, exc)
             raise
         if err != 0:
             acknowledge.tell(_metadata_of_refused(record), self._send_error(err))
         return err
-
-    cdef int _enqueue_counted(self, Handle handle, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
-                              int64_t deadline) except? -9999:
-        handle.enter()
-        try:
-            return self._enqueue(handle, record, on_delivery, copy, may_wait, deadline)
-        finally:
-            handle.leave()
 
     cdef ProducerRecord _serialized(self, ProducerRecord record):
         """The record with its key and value as bytes; None stays None, so that there are tombstones."""

@@ -76,15 +76,18 @@ cdef int check_complete(Handle handle) except -1:
 
 cdef rd_kafka_error_t *init_slice(Handle handle, int milliseconds) except? NULL:
     """Begin rd_kafka_init_transactions() or take it up again, which it allows at any moment: nothing but the producer id answers its first
-    step, and the second has no timeout (2.15.1). The caller has entered, and owns the error."""
+    step, and the second has no timeout (2.15.1). The caller owns the error."""
     cdef rd_kafka_error_t *error
+    handle.check_usable()
     with cython.critical_section(handle):
         check_turn(handle, "init_transactions", NOT_INITIALISED, INITIALISING)
         handle.transactions = INITIALISING
+    handle.enter()
     with nogil:
         error = rd_kafka_init_transactions(handle.rk, milliseconds)
     if error == NULL:
         handle.transactions = BETWEEN_TRANSACTIONS
+    handle.leave()
     return error
 
 
@@ -93,47 +96,43 @@ def init_transactions(Handle handle, timeout):
     cdef int64_t deadline = _deadline(timeout)
     cdef rd_kafka_error_t *error
     cdef bint waits
-    handle.enter()
-    try:
-        while True:
-            error = init_slice(handle, _remaining_ms(deadline, _slice_ms(SLICE_MS)))
-            if error == NULL:
-                return
-            if not rd_kafka_error_is_retriable(error) or _expired(deadline):
-                check_error(error, "rd_kafka_init_transactions")
-            # Time is up for this slice; or the coordinator cannot do it yet: it is loading, has moved, or still aborts what a fenced
-            # predecessor has left (CONCURRENT_TRANSACTIONS). librdkafka leaves the second to its caller; the Java client tries again.
-            waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
-            rd_kafka_error_destroy(error)
-            handle.let_signals()    # a signal handler may close the producer, and close() waits for the calls under way
-            if waits:
-                with nogil:
-                    _let_be(_remaining_ms(deadline, RETRY_PAUSE_MS))
-    finally:
-        handle.leave()
+    while True:
+        error = init_slice(handle, _remaining_ms(deadline, _slice_ms(SLICE_MS)))
+        if error == NULL:
+            return
+        if not rd_kafka_error_is_retriable(error) or _expired(deadline):
+            check_error(error, "rd_kafka_init_transactions")
+        # Time is up for this slice; or the coordinator cannot do it yet: it is loading, has moved, or still aborts what a fenced
+        # predecessor has left (CONCURRENT_TRANSACTIONS). librdkafka leaves the second to its caller; the Java client tries again.
+        waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
+        rd_kafka_error_destroy(error)
+        handle.let_signals()
+        if waits:
+            with nogil:
+                _let_be(_remaining_ms(deadline, RETRY_PAUSE_MS))
 
 
 def begin_transaction(Handle handle):
     cdef rd_kafka_error_t *error
     cdef _Ending ending
+    handle.check_usable()
+    with cython.critical_section(handle):
+        ending = handle.ending
+        if ending is not None:
+            # How a commit ended has to be seen. An abort that has ended, nobody needs to ask for.
+            if ending.commits or ending.outcome is None or ending.outcome[0]:
+                raise conflict(ending.commits)
+            handle.ending = None
+        check_turn(handle, "begin_transaction", BETWEEN_TRANSACTIONS, BETWEEN_TRANSACTIONS)
+    handle.owed = None
+    handle.parts.missed = handle.parts.missed_code = 0
     handle.enter()
-    try:
-        with cython.critical_section(handle):
-            ending = handle.ending
-            if ending is not None:
-                # How a commit ended has to be seen. An abort that has ended, nobody needs to ask for.
-                if ending.commits or ending.outcome is None or ending.outcome[0]:
-                    raise conflict(ending.commits)
-                handle.ending = None
-            check_turn(handle, "begin_transaction", BETWEEN_TRANSACTIONS, BETWEEN_TRANSACTIONS)
-            handle.owed = None
-            handle.parts.missed = handle.parts.missed_code = 0
-        with nogil:         # it asks librdkafka's main thread and waits for the answer
-            error = rd_kafka_begin_transaction(handle.rk)
-        check_error(error, "rd_kafka_begin_transaction")
+    with nogil:         # it asks librdkafka's main thread and waits for the answer
+        error = rd_kafka_begin_transaction(handle.rk)
+    if error == NULL:
         handle.transactions = IN_TRANSACTION
-    finally:
-        handle.leave()
+    handle.leave()
+    check_error(error, "rd_kafka_begin_transaction")
 
 
 # ------------------------------------------------------------------ ending
@@ -146,15 +145,15 @@ def end_transaction(Handle handle, bint commits, timeout):
     cdef int64_t deadline = _deadline(timeout)
     cdef _Told told = _Told(_WakeServer(handle) if handle.manual else None)
     cdef _Ending ending = start_ending(handle, commits, told)
+    cdef int milliseconds
     try:
         while ending.outcome is None and not _expired(deadline):
             handle.check_usable()
             if handle.manual:
+                milliseconds = _remaining_ms(deadline, _slice_ms(SLICE_MS))
                 handle.enter()
-                try:
-                    serve_here(handle, _remaining_ms(deadline, _slice_ms(SLICE_MS)))
-                finally:
-                    handle.leave()
+                serve_here(handle, milliseconds)
+                handle.leave()
             else:
                 told.done.wait(_remaining_ms(deadline, SLICE_MS) / 1000.0)
             _pause()
@@ -254,7 +253,7 @@ def start_ending(Handle handle, bint commits, tell):
     cdef _Ending ending
     cdef str call = "commit_transaction" if commits else "abort_transaction"
     cdef bint starts = False
-    handle.enter()
+    handle.keep_open()
     try:
         with cython.critical_section(handle):
             ending = handle.ending
@@ -281,7 +280,7 @@ def start_ending(Handle handle, bint commits, tell):
                     handle.ending = None
                 raise
     finally:
-        handle.leave()
+        handle.let_go()
     return ending
 
 
@@ -315,7 +314,7 @@ def _end(Handle handle, _Ending ending):
             rd_kafka_error_destroy(error)
         else:
             waits = True
-        if handle.state != OPEN or handle.over():
+        if handle.state > OPEN or handle.over():
             handle.refuse()
         with cython.critical_section(handle):
             if not ending.waiting:
@@ -342,14 +341,10 @@ def send_offsets_to_transaction(Handle handle, list offsets, group, timeout):
         # Given up, and still in librdkafka.
         if _expired(deadline):
             raise offsets_under_way()
-        handle.enter()
-        try:
-            milliseconds = _remaining_ms(deadline, _slice_ms(SLICE_MS))
-            with nogil:
-                _let_be(milliseconds)
-            handle.let_signals()
-        finally:
-            handle.leave()
+        milliseconds = _remaining_ms(deadline, _slice_ms(SLICE_MS))
+        with nogil:
+            _let_be(milliseconds)
+        handle.let_signals()
     told = _Told()
     start_send_offsets(handle, told, offsets, group, deadline)
     told.wait(handle)
@@ -358,7 +353,7 @@ def send_offsets_to_transaction(Handle handle, list offsets, group, timeout):
 def start_send_offsets(Handle handle, tell, list offsets, group, int64_t deadline):
     """Begin what send_offsets_to_transaction waits for, with `tell` as start_aside's. Earlier offsets must not be on their way any more."""
     cdef int timeout_ms = -1 if deadline < 0 else _remaining_ms(deadline, MAX_WAIT_MS)
-    handle.enter()
+    handle.keep_open()
     try:
         with cython.critical_section(handle):
             if handle.ending is not None:
@@ -371,7 +366,7 @@ def start_send_offsets(Handle handle, tell, list offsets, group, int64_t deadlin
             KX_ADD(handle.sending_offsets, -1)
             raise
     finally:
-        handle.leave()
+        handle.let_go()
 
 
 def offsets_on_their_way(Handle handle):
