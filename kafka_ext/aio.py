@@ -23,9 +23,10 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from . import _rdkafka, events
+from ._annotations import Self
 from ._rdkafka import (
     AsyncProducer,
     BatchDelivery,
@@ -42,9 +43,6 @@ from .known import Known, checked_metadata, metadata_failure
 from .metadata import BrokerMetadata
 from .properties import CALLBACKS, MANUAL_POLL, OWN_NAMES, Properties, invalid, resolve
 from .transactions import group_of, offset_rows
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["AsyncKafkaProducer"]
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from . import _rdkafka
+from . import _annotations, _rdkafka
 from ._rdkafka import ErrorCode, Handle, KafkaError, KafkaException, KafkaTimeoutError
 from .properties import OWN_NAMES, Properties, invalid
-
-if TYPE_CHECKING:
-    from .metadata import BrokerMetadata
-    from .metrics import ProducerMetrics
 
 
 class _Producer(Protocol):
@@ -52,7 +48,7 @@ class Known:
         except _rdkafka.InvalidConfigError as exc:
             raise invalid(name, exc.error.message) from None
 
-    def metrics(self: _Producer) -> ProducerMetrics:
+    def metrics(self: _Producer) -> _annotations.ProducerMetrics:
         """The producer's counters now. Cheap, and any thread may call it, also after the producer was closed."""
         _check_not_forked(self.handle)
         from .metrics import ProducerMetrics
@@ -84,7 +80,7 @@ def metadata_failure(exc: KafkaException, timeout: float | None) -> KafkaExcepti
     return exc
 
 
-def checked_metadata(found: tuple[Any, ...], topic: str | None) -> BrokerMetadata:
+def checked_metadata(found: tuple[Any, ...], topic: str | None) -> _annotations.BrokerMetadata:
     from .metadata import from_tuples
 
     metadata = from_tuples(found)

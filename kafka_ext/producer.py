@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import _rdkafka, events
+from . import _annotations, _rdkafka, events
+from ._annotations import Self
 from ._rdkafka import (
     ActionWhileQueueIsFull,
     BatchDelivery,
@@ -28,13 +29,6 @@ from ._rdkafka import (
 )
 from .known import Known, checked_metadata, metadata_failure
 from .properties import OWN_NAMES, Properties, resolve
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from typing_extensions import Self
-
-    from .metadata import BrokerMetadata
 
 DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
 
@@ -139,7 +133,7 @@ class KafkaProducer(Producer, Known):
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
-    ) -> Future[RecordMetadata]:
+    ) -> _annotations.Future[RecordMetadata]:
         """As `send`, with the outcome as a future: a RecordMetadata, or a KafkaException.
 
         It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do: in the events thread,
@@ -242,6 +236,8 @@ class KafkaProducer(Producer, Known):
             option: as `send_batch`.
             action: as `send_batch`.
             timeout: as `send_batch`.
+
+        A reader that gives nothing is warned of (RuntimeWarning): one that was read before looks like an empty one.
 
         It returns and raises what `send_batch` does; ValueError also for a column that the table does not have. When a chunk turns out
         unusable, or the stream fails, what was enqueued before is in the exception's `batch` attribute.
@@ -473,7 +469,7 @@ class KafkaProducer(Producer, Known):
 
     # ------------------------------------------------------------------ what is known
 
-    def fetch_broker_metadata(self, topic: str | None = None, timeout: float | None = 10.0) -> BrokerMetadata:
+    def fetch_broker_metadata(self, topic: str | None = None, timeout: float | None = 10.0) -> _annotations.BrokerMetadata:
         """Ask a broker for the cluster's brokers and for one topic's partitions, or all topics' with None.
 
         Raises:
@@ -496,7 +492,7 @@ class _Outcome:
 
     __slots__ = ("_future",)
 
-    def __init__(self, future: Future[RecordMetadata]) -> None:
+    def __init__(self, future: _annotations.Future[RecordMetadata]) -> None:
         self._future = future
 
     def __call__(self, metadata: RecordMetadata, error: KafkaError | None) -> None:

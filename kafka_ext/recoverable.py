@@ -10,10 +10,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _rdkafka, events
+from ._annotations import Self
 from ._futures import DeliveryFuture
 from ._rdkafka import (
     ActionWhileQueueIsFull,
@@ -35,10 +37,6 @@ from .producer import DeliveryCallback, KafkaProducer
 from .properties import MANUAL_POLL, SERIALIZERS, Properties, invalid, resolve
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from typing_extensions import Self
-
     from ._rdkafka import _Content
     from .serialization import Serialize
 

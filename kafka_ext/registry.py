@@ -57,7 +57,7 @@ class RegistryError(Exception):
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.status, self.code)
+        return type(self), (str(self), self.status, self.code), vars(self)
 
 
 class SchemaRegistry:

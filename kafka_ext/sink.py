@@ -7,16 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _rdkafka, shared
+from ._annotations import Self
 from ._rdkafka import BatchDelivery, ErrorCode, KafkaError, KafkaException, KafkaTimeoutError, ProducerRecord
+from .metrics import ProducerMetrics
 from .producer import KafkaProducer
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from .metrics import ProducerMetrics
 
 # Rows are sent as batches of so many: nothing of Python's is left of each but the reading of it.
 _ROWS = 4096
@@ -47,7 +44,7 @@ class DeliveryError(KafkaException):
         self.total = total
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.failures, self.total)
+        return type(self), (self.failures, self.total), vars(self)
 
 
 class KafkaSink:

@@ -19,12 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ._annotations import Self
 from .transactions import TopicPartition
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = [
     "BrokerStatistics",

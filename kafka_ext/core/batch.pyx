@@ -1,6 +1,7 @@
 # Batches: columns in, one object out that knows what became of each message. The loop itself is C, in include/kafka_ext/batch.h.
 
 from cpython.buffer cimport PyBUF_WRITABLE
+from libc.string cimport memcpy
 
 # With one list of headers for each message, so many are made at a time.
 cdef enum:
@@ -62,7 +63,9 @@ cdef object _numbers(object keeper, const int64_t *offsets, const int32_t *parti
 
 @cython.final
 cdef class BatchDelivery:
-    """What becomes of a batch: the result of `send_batch` and `send_table`. Thread-safe; `await` it, `wait` for it, or leave it.
+    """BatchDelivery(*args, **kwargs)\n--\n\n\
+    What becomes of a batch: the result of `send_batch` and `send_table`. Thread-safe; `await` it, `wait` for it, or leave it. Once it
+    is `done()`, it can be pickled and copied: what comes of that says the same, and knows no producer.
 
     Attributes:
         pending (int): messages without a report yet.
@@ -89,6 +92,7 @@ cdef class BatchDelivery:
     cdef BatchDelivery next         # in Handle.completed
     cdef int64_t number             # the producer's batches are told in this order
     cdef Handle handle
+    cdef list restored              # of a copy: what errors() gives
     cdef int gave_up                # the code all that is not enqueued yet fails with; 0: none
     cdef object __weakref__
 
@@ -118,6 +122,8 @@ cdef class BatchDelivery:
     def failed(self):
         cdef int64_t failed = 0
         cdef BatchPart part
+        if self.restored is not None:
+            return len(self.restored)
         for item in self.parts:
             part = item
             failed += KX_LOAD(part.c.failed)
@@ -166,6 +172,8 @@ cdef class BatchDelivery:
         cdef BatchPart part
         cdef kx_failure *failures               # owned
         cdef size_t i, count
+        if self.restored is not None:
+            return list(self.restored)
         found = []
         made = {}
         for item in self.parts:
@@ -249,6 +257,11 @@ cdef class BatchDelivery:
     def __repr__(self):
         return f"<BatchDelivery of {self.length} to {self.topic}: {self.pending} pending, {self.failed} failed>"
 
+    def __reduce__(self):
+        if not self.ended:
+            raise TypeError("a BatchDelivery can be pickled or copied only once it is done(): wait() for it first")
+        return _restore_batch, (self.topic, self.ids, self.errors(), bytes(self.offsets), bytes(self.partitions))
+
     cdef int close_part(self) except -1:
         """One part fewer to wait for; with the last one there is nothing left but to tell it."""
         cdef int64_t left
@@ -291,6 +304,23 @@ cdef class BatchDelivery:
                 not_lost(handle, exc)
         KX_ADD(handle.open_batches, -1)
         return 0
+
+
+def _restore_batch(topic, ids, errors, bytes offsets, bytes partitions):
+    cdef BatchDelivery batch = BatchDelivery.__new__(BatchDelivery)
+    batch.topic = topic
+    batch.ids = ids
+    batch.restored = errors
+    batch.parts = []
+    batch.length = len(partitions) // sizeof(int32_t)
+    batch.ended = True
+    batch.all_offsets = <int64_t *>malloc(len(offsets) or 1)        # freed with the batch
+    batch.all_partitions = <int32_t *>malloc(len(partitions) or 1)
+    if batch.all_offsets == NULL or batch.all_partitions == NULL:
+        raise MemoryError()
+    memcpy(batch.all_offsets, <const char *>offsets, len(offsets))
+    memcpy(batch.all_partitions, <const char *>partitions, len(partitions))
+    return batch
 
 
 def _index_of(pair):

@@ -289,6 +289,7 @@ cdef class _Stream:
     cdef kx_arrow_schema *schema    # borrowed from its capsule, or from `own_schema`
     cdef _Schema own_schema
     cdef str what
+    cdef str once                   # the type of a source that can be read once only, until it has given something
 
     cdef int open(self, object source, str what) except -1:
         cdef int code
@@ -299,6 +300,8 @@ cdef class _Stream:
                 raise TypeError(f"{what}: __arrow_c_array__ of {type(source).__name__} gave no pair of Arrow capsules")
             self.schema = <kx_arrow_schema *>PyCapsule_GetPointer(self.schema_capsule, b"arrow_schema")
         else:
+            if hasattr(source, "read_next_batch") or hasattr(source, "__next__"):
+                self.once = type(source).__name__
             self.stream_capsule = source.__arrow_c_stream__()
             if not PyCapsule_IsValid(self.stream_capsule, b"arrow_array_stream"):
                 raise TypeError(f"{what}: __arrow_c_stream__ of {type(source).__name__} gave no Arrow stream capsule")
@@ -335,6 +338,10 @@ cdef class _Stream:
         with nogil:
             code = self.stream.get_next(self.stream, &array.c)
         self.succeeded(code)
+        if array.c.release == NULL and self.once is not None:
+            # One that was read before looks just as one that never had anything, and that is no error.
+            _warnings.warn(f"{self.what}: this {self.once} gave nothing: it is empty, or has been read before", RuntimeWarning)
+        self.once = None
         return array if array.c.release != NULL else None
 
 

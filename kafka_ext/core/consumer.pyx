@@ -34,14 +34,15 @@ class RetentionLost(KafkaException):
         self.first_available = first_available
 
     def __reduce__(self):
-        return type(self), (self.error, self.topic, self.partition, self.offset, self.first_available)
+        return type(self), (self.error, self.topic, self.partition, self.offset, self.first_available), kept_of(self)
 
 
 @cython.final
 @cython.freelist(256)
 @cython.no_gc
 cdef class ConsumedMessage:
-    """A record as it was read back. Equal to another of the same content; read-only.
+    """ConsumedMessage(topic, partition, offset, key=None, value=None, headers=(), timestamp=None)\n--\n\n\
+    A record as it was read back. Equal to another of the same content; read-only.
 
     Attributes:
         topic (str): where it is.
@@ -145,7 +146,8 @@ cdef ConsumedMessage _consumed(str topic, const rd_kafka_message_t *message):
 
 
 cdef class TopicReader(ClusterClient):
-    """Reads a topic from its beginning, partitions interleaved as they come, each in the order of its offsets.
+    """TopicReader(bootstrap_servers, topic, config=None, *, start=None, timeout=10.0)\n--\n\n\
+    Reads a topic from its beginning, partitions interleaved as they come, each in the order of its offsets.
 
     Args:
         bootstrap_servers (str): where the cluster is.

@@ -138,6 +138,11 @@ def _restore_error(code, message, fatal, retriable, abort):
     return KafkaError(code, message, is_fatal=fatal, is_retriable=retriable, transaction_requires_abort=abort)
 
 
+cdef object kept_of(object exc):
+    """What was added to an exception, its notes among it, for a pickle or copy; without the batch, which stays where it is."""
+    return {name: value for name, value in vars(exc).items() if name not in ("error", "property", "batch")} or None
+
+
 class KafkaException(Exception):
     """The base of every exception of this package; `error` is the `KafkaError` that says why."""
 
@@ -153,7 +158,7 @@ class KafkaException(Exception):
         return str(self.error)
 
     def __reduce__(self):
-        return type(self), (self.error,)
+        return type(self), (self.error,), kept_of(self)
 
 
 class QueueFullError(KafkaException, BufferError):
@@ -178,7 +183,7 @@ class InvalidConfigError(KafkaException, ValueError):
         self.property = property
 
     def __reduce__(self):
-        return type(self), (self.error, self.property)
+        return type(self), (self.error, self.property), kept_of(self)
 
 
 class InvalidRecordError(KafkaException, ValueError):

@@ -1,6 +1,7 @@
 # What goes in (ProducerRecord) and what comes out (RecordMetadata), and the small words both use.
 
 import datetime as _datetime
+from copyreg import _slotnames
 from enum import IntEnum as _IntEnum, Enum as _Enum
 
 cimport cython
@@ -107,7 +108,8 @@ cdef int64_t _timestamp(object value) except -1:
 
 @cython.freelist(64)
 cdef class ProducerRecord:
-    """A record to send: where to, and what.
+    """ProducerRecord(topic, value=None, *, key=None, partition=None, headers=None, timestamp=None, id=None)\n--\n\n\
+    A record to send: where to, and what.
 
     Args:
         topic (str): the topic's name.
@@ -123,7 +125,8 @@ cdef class ProducerRecord:
         TypeError: an argument has the wrong type; it is named.
         ValueError: partition or timestamp is out of range (also a KafkaException).
 
-    Every argument is an attribute that can be set again; a record can be sent any number of times.
+    Every argument is an attribute that can be set again; a record can be sent any number of times. Equal to another of the same content,
+    buffers being compared by what they hold; not hashable, since it can change. Pickled and copied with what a subclass has added.
     """
 
     cdef object _topic              # owned, like every Python attribute: a str
@@ -173,7 +176,21 @@ cdef class ProducerRecord:
         self._timestamp = _timestamp(timestamp)
 
     def __reduce__(self):
-        return _restore_record, (self._topic, self.value, self.key, self.partition, self.headers, self.timestamp, self.id)
+        fields = self._topic, self.value, self.key, self.partition, self.headers, self.timestamp, self.id
+        added = getattr(self, "__dict__", None) or None
+        slots = {name: getattr(self, name) for name in _slotnames(type(self)) if hasattr(self, name)}
+        return _restore_record, (type(self), *fields), (added, slots) if slots else added
+
+    def __eq__(self, other):
+        if not isinstance(other, ProducerRecord):
+            return NotImplemented
+        return (
+            self._topic == other.topic and self._partition == (<ProducerRecord>other)._partition
+            and self._timestamp == (<ProducerRecord>other)._timestamp
+            and same(self.value, other.value) and same(self.key, other.key)
+            and same(self.headers, other.headers) and same(self.id, other.id))
+
+    __hash__ = None
 
     def __repr__(self):
         parts = [repr(self._topic), _shorten(self.value)]
@@ -184,8 +201,26 @@ cdef class ProducerRecord:
         return f"ProducerRecord({', '.join(parts)})"
 
 
-def _restore_record(topic, value, key, partition, headers, timestamp, id):
-    return ProducerRecord(topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp, id=id)
+def _restore_record(kind, topic, value, key, partition, headers, timestamp, id):
+    record = kind.__new__(kind)         # a subclass may have another __init__; what it has added follows as state
+    ProducerRecord.__init__(record, topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp, id=id)
+    return record
+
+
+cdef bint same(object one, object other) except -1:
+    """Whether two parts of records are equal. Arrays compare element by element: those by the bytes that would be sent."""
+    if one is other:
+        return True
+    try:
+        equal = one == other
+        if isinstance(equal, bool):
+            return equal
+    except Exception:
+        pass
+    try:
+        return memoryview(one) == memoryview(other)
+    except TypeError:
+        return False
 
 
 cdef str _shorten(object value):
@@ -200,9 +235,11 @@ cdef enum:
 @cython.final
 @cython.freelist(64)
 cdef class RecordMetadata:
-    """What became of one record: the argument of `on_delivery`, the result of `sync_send` and of `send_future`.
+    """RecordMetadata(*args, **kwargs)\n--\n\n\
+    What became of one record: the argument of `on_delivery`, the result of `sync_send` and of `send_future`.
 
-    Made by the producer only. Read-only, and valid for as long as it is kept.
+    Made by the producer only. Read-only, and valid for as long as it is kept. Equal to another of the same content, hashable, and can be
+    pickled and copied (headers that are memoryviews as bytes).
 
     Attributes:
         topic (str): where the record went.
@@ -314,6 +351,29 @@ cdef class RecordMetadata:
         self.settle()
         return None if self._broker_id < 0 else self._broker_id
 
+    cdef tuple fields(self):
+        self.settle()
+        return (self._topic, self._partition, self._offset, self._record_id, self._key_size, self._value_size, self._timestamp,
+                self._timestamp_type, self._status, self._latency, self._broker_id)
+
+    def __eq__(self, other):
+        if not isinstance(other, RecordMetadata):
+            return NotImplemented
+        return self.fields() == (<RecordMetadata>other).fields() and self.header_pairs() == (<RecordMetadata>other).header_pairs()
+
+    cdef object header_pairs(self):
+        return None if self._headers is None else [tuple(pair) for pair in self._headers]
+
+    def __hash__(self):
+        self.settle()
+        return hash((self._topic, self._partition, self._offset))
+
+    def __reduce__(self):
+        headers = self._headers
+        if headers is not None:
+            headers = [(name, bytes(value) if isinstance(value, memoryview) else value) for name, value in headers]
+        return _restore_metadata, (*self.fields(), headers)
+
     def __str__(self):
         self.settle()
         offset = "NA" if self._offset < 0 else str(self._offset)
@@ -331,3 +391,21 @@ cdef class RecordMetadata:
 
     def __repr__(self):
         return f"<RecordMetadata {self}>"
+
+
+def _restore_metadata(topic, partition, offset, record_id, key_size, value_size, timestamp, timestamp_type, status, latency, broker_id,
+                      headers):
+    cdef RecordMetadata metadata = RecordMetadata.__new__(RecordMetadata)
+    metadata._topic = topic
+    metadata._partition = partition
+    metadata._offset = offset
+    metadata._record_id = record_id
+    metadata._key_size = key_size
+    metadata._value_size = value_size
+    metadata._timestamp = timestamp
+    metadata._timestamp_type = timestamp_type
+    metadata._status = status
+    metadata._latency = latency
+    metadata._broker_id = broker_id
+    metadata._headers = headers
+    return metadata

@@ -6,8 +6,9 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from kafka_ext._annotations import Self
 from kafka_ext._rdkafka import ConsumedMessage, ErrorCode, KafkaError, KafkaException, TopicReader, check_topic_name
 from kafka_ext.properties import Properties
 
@@ -16,9 +17,6 @@ from ._cluster import Cluster
 from ._faults import ApiKey, BrokerStateError
 from ._process import ProcessCluster
 from ._readback import checked_seconds, difference, read_topic
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _MAX_BROKERS = 100
 _MAX_PARTITIONS = 10_000

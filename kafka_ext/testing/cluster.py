@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kafka_ext._annotations import Self
 from kafka_ext._rdkafka import ConsumedMessage, KafkaException, TopicReader
 
 from . import cluster_admin as admin
@@ -26,9 +27,6 @@ from .cluster_node import Node
 from .cluster_requests import REQUEST_TIMEOUT, ClusterRequests
 from .cluster_security import Certificates, Listener, client_settings
 from .cluster_settings import OWN_LISTENERS, cluster_settings, format_storage, node_settings
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _MAX_BROKERS = 5
 # Below the range that Linux takes ports of outgoing connections from: a client that tries to reach a broker which is down could

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from kafka_ext._annotations import Self
 from kafka_ext._rdkafka import ClusterClient, ConsumedMessage, ErrorCode, KafkaException, TopicReader, check_topic_name
 
 from ._faults import BrokerStateError
 from ._readback import read_topic
 from .broker import _assert_delivered, _checked_topics, _integer, client_config
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class ExternalCluster:
