@@ -340,7 +340,8 @@ cdef class _Stream:
         self.succeeded(code)
         if array.c.release == NULL and self.once is not None:
             # One that was read before looks just as one that never had anything, and that is no error.
-            _warnings.warn(f"{self.what}: this {self.once} gave nothing: it is empty, or has been read before", RuntimeWarning)
+            _warnings.warn(f"{self.what}: this {self.once} gave nothing: it is empty, or has been read before", RuntimeWarning,
+                           stacklevel=2)
         self.once = None
         return array if array.c.release != NULL else None
 

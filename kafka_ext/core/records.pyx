@@ -230,6 +230,8 @@ cdef str _shorten(object value):
 
 cdef enum:
     LATENCY_NOW = -2        # librdkafka is to be asked for it
+    # When a mock cluster says that it appended, whenever that was: no time rather than one in 1970.
+    MOCK_TIMESTAMP = 1234
 
 
 @cython.final
@@ -248,7 +250,8 @@ cdef class RecordMetadata:
         record_id (object): the record's `id`.
         key_size (int): bytes of the key.
         value_size (int): bytes of the value.
-        timestamp (int | None): milliseconds since the epoch (rd_kafka_message_timestamp).
+        timestamp (int | None): milliseconds since the epoch (rd_kafka_message_timestamp). None from an EmbeddedBroker, which answers with
+            no time; the record there has its own.
         timestamp_type (TimestampType): who set it.
         persisted_status (PersistedStatus): whether it is in the log (rd_kafka_message_status).
         headers (list[tuple[str, object]] | None): the record's headers.
@@ -290,6 +293,9 @@ cdef class RecordMetadata:
         self._value_size = message.len
         self._timestamp = rd_kafka_message_timestamp(message, &timestamp_type)
         self._timestamp_type = timestamp_type
+        if self._timestamp == MOCK_TIMESTAMP and timestamp_type == RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME:
+            self._timestamp = -1
+            self._timestamp_type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
         self._latency = rd_kafka_message_latency(message) if latency == LATENCY_NOW else latency
         self._status = rd_kafka_message_status(message)
         self._broker_id = rd_kafka_message_broker_id(message)
