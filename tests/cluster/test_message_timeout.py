@@ -8,6 +8,7 @@ behind the one that timed out, which a broker may have, are sent again under tha
 import time
 
 import pytest
+from faultlib import PATIENCE as ON_A_BUSY_MACHINE
 from faultlib import Outcomes, wait_until
 
 from kafka_ext import ErrorCode, PersistedStatus, ProducerRecord
@@ -68,7 +69,7 @@ def test_records_that_never_time_out_are_not(trio, connect, topic):
 def test_records_of_a_partition_whose_only_broker_is_gone(trio, connect, new_topic, fault):
     """At default settings, with the requests in flight or behind it, without a leader soon, and reported in time and in order."""
     topic = new_topic(trio, replicas={0: [3]}, min_insync_replicas=1)
-    timeout, late = 4.3, 1.0
+    timeout, late = 4.3, 1.0 + ON_A_BUSY_MACHINE  # 0.1 s on an idle one
     reports = {}
 
     def reporter(case, number, sent):
