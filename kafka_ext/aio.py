@@ -23,7 +23,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from . import _rdkafka, events
 from ._annotations import Self
@@ -107,7 +107,9 @@ class AsyncKafkaProducer(AsyncProducer, Known):
 
     # ------------------------------------------------------------------ sending
 
-    async def send_and_wait(self, record: ProducerRecord, *, option: SendOption = SendOption.NO_COPY_RECORD_VALUE) -> RecordMetadata:
+    async def send_and_wait(
+        self, record: ProducerRecord, *misplaced: NoReturn, option: SendOption = SendOption.NO_COPY_RECORD_VALUE
+    ) -> RecordMetadata:
         """Send a record and wait for its report; what became of it.
 
         Raises:
@@ -115,6 +117,8 @@ class AsyncKafkaProducer(AsyncProducer, Known):
 
         Cancelled once the record is enqueued, it takes nothing back: the record stays on its way, and may be delivered.
         """
+        if misplaced or not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("send_and_wait", record, misplaced)
         return await (await self.send(record, option=option))
 
     async def _send_later(self, record: ProducerRecord, copy: bool) -> asyncio.Future[RecordMetadata]:
@@ -249,7 +253,8 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         self._usable()
         if not await self._server.drained(_rdkafka.deadline(timeout)):
             outstanding = self.handle.outstanding
-            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{outstanding} records are still outstanding after {timeout} s"))
+            text = f"{outstanding} records are still outstanding after {timeout} s{self.handle.cause}"
+            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
 
     def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
         """Fail records at once: those waiting here (PURGE_QUEUE), those sent but not answered (PURGE_INFLIGHT; they may be persisted).
@@ -474,7 +479,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
                 told.given_up = True
             found = outcome.future.result()
         except KafkaException as exc:
-            raise metadata_failure(exc, timeout) from exc
+            raise metadata_failure(exc, timeout, self.handle) from exc
         return checked_metadata(found, topic)
 
     def _usable(self) -> None:

@@ -74,9 +74,9 @@ def _check_not_forked(handle: Handle) -> None:
         handle.check_usable()
 
 
-def metadata_failure(exc: KafkaException, timeout: float | None) -> KafkaException:
+def metadata_failure(exc: KafkaException, timeout: float | None, handle: Handle) -> KafkaException:
     if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
-        return KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s"))
+        return KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s{handle.cause}"))
     return exc
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import json
 import logging
+import math
 import os
+import re
 import threading
 import time
 import weakref
@@ -25,6 +27,9 @@ Part: TypeAlias = str | Callable[[logging.LogRecord], Any]
 
 _log = logging.getLogger("kafka_ext")
 _here = threading.local()
+_DEEPEST = 100
+_MOST_BITS = 10_000  # sys.set_int_max_str_digits() lets an int be written down that has no more
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Every attribute that logging itself gives a record; all others came by `extra=`.
 _ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -71,6 +76,8 @@ class KafkaHandler(logging.Handler):
         level: int | str = logging.NOTSET,
         flush_timeout: float = 5.0,
     ) -> None:
+        self._ready = False  # until the constructor is through: logging.shutdown() closes all that Handler.__init__ has seen
+        self._flush_timeout = flush_timeout
         super().__init__(level)
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a str, not {type(topic).__name__}")
@@ -90,13 +97,13 @@ class KafkaHandler(logging.Handler):
             _check_part(f"headers: {name!r}", part)
         self._topic = topic
         self._key = key
-        self._flush_timeout = flush_timeout
         self._properties = None if properties is None else Properties(properties)
         self._counting = Monitor()  # a signal handler, or a finalizer, may log in the midst of counting
         self._dropped = 0
         self._failed = 0
         self._over = False
         self._producer = KafkaProducer(self._properties) if producer is None else producer
+        self._ready = True
         _all.add(self)
 
     @property
@@ -133,10 +140,11 @@ class KafkaHandler(logging.Handler):
             producer = self._producer
             if producer.handle.forked:
                 producer = self._after_fork()
+            value = self._formatted(record)
             error = producer.try_send(
                 ProducerRecord(
                     self._topic,
-                    self.format(record),
+                    value,
                     key=None if self._key is None else _taken(record, self._key),
                     headers=self._headers_of(record),
                     timestamp=int(record.created * 1000),
@@ -152,6 +160,14 @@ class KafkaHandler(logging.Handler):
             self.handleError(record)
         finally:
             _here.emitting = False
+
+    def _formatted(self, record: logging.LogRecord) -> str:
+        """What the formatter makes; where it raises, the message as far as it goes, and the error goes to `handleError`."""
+        try:
+            return _sendable(self.format(record))
+        except Exception:  # noqa: BLE001 - a formatter's, or an argument's str()
+            self.handleError(record)
+            return _sendable(f"{record.levelname} {record.name}: {_message(record)}")
 
     def _headers_of(self, record: logging.LogRecord) -> list[tuple[str, Any]] | None:
         headers = [(name, _taken(record, part)) for name, part in self._headers]
@@ -182,7 +198,7 @@ class KafkaHandler(logging.Handler):
 
     def _flush(self, timeout: float) -> None:
         try:
-            if not self._over and not self._producer.handle.forked:
+            if self._ready and not self._over and not self._producer.handle.forked:
                 self._producer.flush(timeout)
         except KafkaException:
             pass  # the time was up; or this is a callback, where nothing can be waited for; or it is closed elsewhere
@@ -193,6 +209,8 @@ class KafkaHandler(logging.Handler):
         super().close()
 
     def _close(self, timeout: float) -> None:
+        if not self._ready:
+            return
         if self._over or self._producer.handle.forked:
             self._over = True
             return
@@ -219,7 +237,24 @@ def _check_part(what: str, part: Any) -> None:
 
 def _taken(record: logging.LogRecord, part: Part) -> str | bytes | None:
     value = getattr(record, part, None) if isinstance(part, str) else part(record)
-    return value if value is None or isinstance(value, (str, bytes)) else str(value)
+    return value if value is None or isinstance(value, bytes) else _sendable(_text(value))
+
+
+def _sendable(text: str) -> str:
+    """Lone surrogates, as file names and broken input have them, as the escapes that Python prints: UTF-8 has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def _text(value: object) -> str:
+    """`str(value)`, or where that raises, what kind of thing it is: the record is not to be lost for it."""
+    try:
+        return str(value)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it was raised by the program's own object
+        return f"<{type(value).__name__}: its str() raised {type(exc).__name__}>"
 
 
 class JsonFormatter(logging.Formatter):
@@ -229,7 +264,8 @@ class JsonFormatter(logging.Formatter):
         attributes: more of a log record's attributes, such as `["process", "threadName", "lineno"]`.
         static: what every object has besides, such as `{"service": "shop"}`.
 
-    What JSON does not know becomes text (`str`).
+    Every record becomes JSON. What JSON does not know becomes text (`str`), as do keys, NaN and infinities; a lone surrogate becomes its
+    escape. What contains itself, or is nested deeper than 100 levels, has "..." there. Where an object's `str` raises, its type is named.
     """
 
     def __init__(self, attributes: Sequence[str] = (), static: Mapping[str, Any] | None = None) -> None:
@@ -245,7 +281,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             **self._static,
         }
         document.update((name, getattr(record, name, None)) for name in self._attributes)
@@ -254,7 +290,47 @@ class JsonFormatter(logging.Formatter):
             document["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             document["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(document, default=str, ensure_ascii=False)
+        return _json(document)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as exc:  # noqa: BLE001 - an argument's str(), or arguments that do not fit
+        return f"{_text(record.msg)} <its arguments cannot be formatted: {type(exc).__name__}>"
+
+
+def _json(document: dict[str, Any]) -> str:
+    try:
+        return _sendable_json(json.dumps(document, default=str, ensure_ascii=False, allow_nan=False))
+    except Exception:  # noqa: BLE001 - a key, a cycle, a NaN, an object whose str() raises
+        return _sendable_json(json.dumps(_plain(document, ()), ensure_ascii=False, allow_nan=False))
+
+
+def _sendable_json(text: str) -> str:
+    # As `_sendable`, with the backslash as JSON writes it: \\ud800 alone is an escape of JSON's own that only Python reads.
+    return text if text.isascii() else _SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text)
+
+
+def _plain(value: Any, within: tuple[int, ...]) -> Any:
+    """`value` of nothing but what JSON has."""
+    if value is None or isinstance(value, (bool, str)):
+        return value if value is None or type(value) in (bool, str) else _text(value)
+    if isinstance(value, int):
+        return int(value) if value.bit_length() < _MOST_BITS else hex(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if not isinstance(value, (Mapping, list, tuple)):
+        return _text(value)
+    if id(value) in within or len(within) >= _DEEPEST:
+        return "..."
+    within = (*within, id(value))
+    try:
+        if isinstance(value, Mapping):
+            return {_text(key): _plain(item, within) for key, item in list(value.items())}
+        return [_plain(item, within) for item in list(value)]
+    except Exception:  # noqa: BLE001 - a mapping of the program's own
+        return _text(value)
 
 
 _all: weakref.WeakSet[KafkaHandler] = weakref.WeakSet()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _annotations, _rdkafka, events
 from ._annotations import Self
@@ -86,6 +86,8 @@ class KafkaProducer(Producer, Known):
 
         With manual polling it serves events on this thread, other records' callbacks among them.
         """
+        if not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("sync_send", record)
         handle = self.handle
         handle.check_usable()
         handle.check_not_in_callback("sync_send")
@@ -116,7 +118,7 @@ class KafkaProducer(Producer, Known):
                 raise KafkaTimeoutError(
                     KafkaError(
                         ErrorCode["TIMED_OUT"],
-                        f"no report within {timeout} s; the record stays enqueued and may still be delivered",
+                        f"no report within {timeout} s; the record stays enqueued and may still be delivered{handle.cause}",
                     )
                 )
         released.wait(1.0)  # in vain where an interceptor or a subclass keeps the callback
@@ -129,7 +131,7 @@ class KafkaProducer(Producer, Known):
     def send_future(
         self,
         record: ProducerRecord,
-        *,
+        *misplaced: NoReturn,
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
@@ -143,6 +145,8 @@ class KafkaProducer(Producer, Known):
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
+        if misplaced or not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("send_future", record, misplaced)
         from ._futures import DeliveryFuture
 
         future = DeliveryFuture(self.handle.check_not_in_callback)
@@ -297,7 +301,7 @@ class KafkaProducer(Producer, Known):
         _raise_all(handle.take_raised())
         if not done:
             raise KafkaTimeoutError(
-                KafkaError(ErrorCode["TIMED_OUT"], f"{handle.outstanding} records are still outstanding after {timeout} s")
+                KafkaError(ErrorCode["TIMED_OUT"], f"{handle.outstanding} records are still outstanding after {timeout} s{handle.cause}")
             )
 
     def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
@@ -483,7 +487,7 @@ class KafkaProducer(Producer, Known):
         try:
             found = _rdkafka.fetch_metadata(self.handle, topic, timeout)
         except KafkaException as exc:
-            raise metadata_failure(exc, timeout) from exc
+            raise metadata_failure(exc, timeout, self.handle) from exc
         return checked_metadata(found, topic)
 
 

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace, TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from . import _rdkafka, events
 from ._annotations import Self
@@ -182,7 +182,7 @@ class RecoverableProducer:
     ) -> None:
         """As `KafkaProducer.send`. With "resend" the value stays pinned until the final outcome; TO_COPY_RECORD_VALUE copies it here."""
         if not isinstance(record, ProducerRecord):
-            raise TypeError(f"record must be a ProducerRecord, not {type(record).__name__}")
+            raise _rdkafka.no_record("send", record)
         if not isinstance(option, SendOption):
             raise TypeError(f"option must be a SendOption, not {option!r}")
         if on_delivery is not None and not callable(on_delivery):
@@ -219,6 +219,8 @@ class RecoverableProducer:
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
     ) -> KafkaError | None:
         """As `KafkaProducer.try_send`. During a recovery it returns QUEUE_FULL."""
+        if not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("try_send", record)
         try:
             self.send(record, on_delivery, option=option, action=ActionWhileQueueIsFull.NO_BLOCK)
         except ProducerForkedError:
@@ -230,12 +232,14 @@ class RecoverableProducer:
     def send_future(
         self,
         record: ProducerRecord,
-        *,
+        *misplaced: NoReturn,
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
     ) -> Future[RecordMetadata]:
         """As `KafkaProducer.send_future`; the future has the final outcome."""
+        if misplaced or not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("send_future", record, misplaced)
         future = DeliveryFuture(self._check_may_wait)
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
@@ -249,6 +253,8 @@ class RecoverableProducer:
 
     def sync_send(self, record: ProducerRecord, timeout: float | None = None) -> RecordMetadata:
         """As `KafkaProducer.sync_send`: the final outcome, recoveries included."""
+        if not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("sync_send", record)
         self._check_may_wait("sync_send")
         until = _rdkafka.deadline(timeout)
         reports: list[tuple[RecordMetadata, KafkaError | None]] = []
@@ -264,7 +270,7 @@ class RecoverableProducer:
         self.send(record, on_delivery, timeout=timeout)
         del on_delivery
         if not reported.wait(_rdkafka.seconds_until(until)):
-            text = f"no report within {timeout} s; the record stays enqueued and may still be delivered"
+            text = f"no report within {timeout} s; the record stays enqueued and may still be delivered{self._newest.handle.cause}"
             raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
         metadata, error = reports[0]
         released.wait(1.0)  # in vain where an interceptor keeps the callback
@@ -508,7 +514,8 @@ class RecoverableProducer:
         if self._closing:
             raise ProducerClosedError(KafkaError(ErrorCode["STATE"], "the producer is closed"))
         if not self._drain(_rdkafka.deadline(timeout)):
-            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"records are still outstanding after {timeout} s"))
+            text = f"records are still outstanding after {timeout} s{self._newest.handle.cause}"
+            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
 
     def _drain(self, until: int) -> bool:
         """Wait until all is reported, recoveries included; False when time runs out."""

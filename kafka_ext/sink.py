@@ -124,6 +124,8 @@ class KafkaSink:
             KafkaTimeoutError: some have no report within `timeout`; they may be delivered yet.
             TypeError: a row is not of these types. What was sent before it has been waited for, as with whatever `rows` raises.
         """
+        if isinstance(rows, (str, bytes, bytearray, memoryview, ProducerRecord)):
+            raise TypeError(f"rows must be many rows, not {type(rows).__name__}: a single one goes into a list")
         records = map(self._record_of, rows)
         with self._writing(timeout) as writing:
             if writing.one_by_one:
@@ -342,7 +344,8 @@ class _Writing:
             while self._unanswered:
                 left = self._left()
                 if left == 0.0:
-                    raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{self._unanswered} records have no report in time"))
+                    cause = self._producer.handle.cause
+                    raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{self._unanswered} records have no report in time{cause}"))
                 self._answered.wait(3600.0 if left is None else left)
 
     def finish(self) -> None:

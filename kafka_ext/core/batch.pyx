@@ -164,7 +164,8 @@ cdef class BatchDelivery:
                 self.finished.wait(_remaining_ms(deadline, 1000) / 1000.0)
             if not self.ended and _expired(deadline):
                 raise KafkaTimeoutError(KafkaError(
-                    RD_KAFKA_RESP_ERR__TIMED_OUT, f"{self.pending} of {self.length} records have no report after {timeout} s"))
+                    RD_KAFKA_RESP_ERR__TIMED_OUT,
+                    f"{self.pending} of {self.length} records have no report after {timeout} s{self.handle.cause}"))
         return True
 
     def errors(self):
@@ -282,8 +283,8 @@ cdef class BatchDelivery:
             if self.on_delivery is not None:
                 call(handle, self.on_delivery, (self,))
             elif self.failed and not self.heard:
-                _log.warning("%d of %d records of a batch to %s not delivered, and no callback to tell: %s", self.failed, self.length,
-                             self.topic, self.errors()[0][1])
+                _log.warning("kafka_ext: %d of %d records of a batch to %s not delivered, and no callback to tell: %s",
+                             self.failed, self.length, self.topic, self.errors()[0][1])
         except BaseException as exc:
             KX_ADD(handle.callback_errors, self.on_delivery is not None)
             not_lost(handle, exc)
@@ -659,7 +660,8 @@ cdef int _remember_batch(exc, BatchDelivery batch) except -1:
 
 cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, action) except -1:
     if not isinstance(topic, str):
-        raise TypeError(f"topic must be a str, not {type(topic).__name__}")
+        raise TypeError(
+            f"topic must be a str, not {type(topic).__name__}: send_batch(topic, values), or send_table(table, topic=…, value=…)")
     if on_delivery is not None and not PyCallable_Check(on_delivery):
         raise TypeError(f"on_delivery must be callable or None, not {type(on_delivery).__name__}")
     if option is not _COPY and option is not _NO_COPY:

@@ -131,6 +131,7 @@ cdef int64_t serve(Handle handle, int timeout_ms) noexcept nogil:
         # Only the serving thread writes it; a closing thread reads it.
         KX_ADD(handle.reported, <int64_t>messages)
         kx_gate_open(&handle.gate)
+    watch_silence(handle)
     return max(<int64_t>(messages + others), ended)
 
 
@@ -317,6 +318,10 @@ cdef object delivery_error(Handle handle, int code):
                 return fatal
             words = rd_kafka_err2str(<rd_kafka_resp_err_t>code).decode("utf-8", "replace")
             return KafkaError(code, f"{words}, after the fatal error {fatal}", is_fatal=True)
+    if code == _MSG_TIMED_OUT and handle.causes is not None:
+        cause = handle.causes.known(handle)
+        if cause:
+            return KafkaError(code, rd_kafka_err2str(<rd_kafka_resp_err_t>code).decode("utf-8", "replace") + cause)
     return KafkaError(code)
 
 
@@ -411,7 +416,8 @@ cdef int report_unheard(Handle handle) noexcept:
     handle.unheard = None
     try:
         for (topic, _), [count, error] in failures.items():
-            _log.warning("%d record%s to %s not delivered, and no callback to tell: %s", count, "" if count == 1 else "s", topic, error)
+            _log.warning("kafka_ext: %d record%s to %s not delivered, and no callback to tell: %s",
+                         count, "" if count == 1 else "s", topic, error)
     except BaseException as exc:
         not_lost(handle, exc)
     return 0
@@ -462,7 +468,7 @@ cdef int serve_log(Handle handle, rd_kafka_event_t *event) except -1:
     if callback is not None:
         call(handle, callback, (level, name, message))
     else:
-        _log.log(_LOG_LEVELS[min(max(level, 0), 7)], "%s: %s", name, message)
+        say_log(handle, level, name, message)
     return 0
 
 
@@ -476,10 +482,12 @@ cdef int serve_error(Handle handle, rd_kafka_event_t *event) except -1:
         error = KafkaError(rd_kafka_event_error(event), said)
     kx_count(&handle.errors, error.code)
     callback = handle.callbacks.get("error_cb")
+    if int(error.code) in _ADVICE:
+        handle.causes.remember(handle, error.code, _cleaned(error.message))
     if callback is not None:
         call(handle, callback, (error,))
     else:
-        _log.log(40 if error.is_fatal else 30, "%s", error)
+        say_error(handle, error)
     return 0
 
 

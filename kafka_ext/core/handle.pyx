@@ -120,6 +120,7 @@ cdef struct Throttle:
 
 cdef class BatchDelivery
 cdef class _Ending
+cdef class _Causes
 
 
 # What a thread has made and another lets go, free-threaded CPython frees only when the first runs bytecode again. So a call that waits runs
@@ -193,6 +194,9 @@ cdef class Handle:
     cdef int64_t not_shown          # and how many more, past MAX_RAISED
     cdef int64_t shown_until        # when that second is over, in microseconds
     cdef bytes stats_json           # the newest statistics
+    cdef _Causes causes             # why nothing gets through, as far as that is known
+    cdef int64_t waiting_since      # for the first answer, in microseconds; 0: the serving thread has not seen a record yet
+    cdef bint silence_told          # that none has come
     cdef dict unheard               # (topic, code) -> [count, error] of this turn's failures without a callback
     # Served by an asyncio event loop (core/aio.pyx); None, 0 and NULL otherwise.
     cdef object loop
@@ -235,6 +239,7 @@ cdef class Handle:
         self.manual = manual
         self.raised = []
         self.setting_secrets = self.secrets = secrets_of(settings)
+        self.causes = _Causes()
         conf = make_conf(settings, extra_names)
         # Rule 3: all that librdkafka has to say comes through queues. The refresh event is asked for only with a callback to
         # serve it, for without one librdkafka fetches OIDC tokens by itself.
@@ -726,6 +731,11 @@ cdef class Handle:
             return _fatal_error(self.rk)
         finally:
             self.let_go()
+
+    @property
+    def cause(self):
+        """The last error of a connection, to put behind the message of a timeout; "": none is known, or it is over."""
+        return self.causes.known(self)
 
     def test_fatal_error(self, int code, str reason):
         """Raise a fatal error as a broker would (rd_kafka_test_fatal_error): for tests of what must happen then."""

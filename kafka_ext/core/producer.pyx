@@ -40,7 +40,7 @@ cdef class Producer:
         self._serializers = serializers
         self._detour = interceptors is not None or serializers is not None
 
-    def send(self, ProducerRecord record not None, on_delivery=None, *, option=_NO_COPY, action=_BLOCK, timeout=None):
+    def send(self, record, on_delivery=None, *, option=_NO_COPY, action=_BLOCK, timeout=None):
         """Enqueue a record; its outcome comes through `on_delivery`, exactly once.
 
         The value is not copied: its exporter stays pinned until the callback has returned, and writing into it before then is a race
@@ -68,9 +68,11 @@ cdef class Producer:
 
         A send that raises has pinned nothing and never calls back. Source: rd_kafka_produce(), rd_kafka_produceva().
         """
+        if not isinstance(record, ProducerRecord):
+            raise no_record("send", record)
         cdef int err = RAISED
         try:
-            err = self._send(record, on_delivery, option, action, timeout)
+            err = self._send(<ProducerRecord>record, on_delivery, option, action, timeout)
         finally:
             if err != 0:
                 self._missed(record, err)
@@ -79,7 +81,7 @@ cdef class Producer:
         if self._handle.owed is not None:
             self._handle.catch_up(record)
 
-    def try_send(self, ProducerRecord record not None, on_delivery=None, *, option=_NO_COPY):
+    def try_send(self, record, on_delivery=None, *, option=_NO_COPY):
         """As `send`, but never waits, and returns what kept the record from being enqueued as a KafkaError, None when nothing did.
 
         Raises:
@@ -88,8 +90,10 @@ cdef class Producer:
             ProducerForkedError: made before a fork.
         """
         cdef int err = RAISED
+        if not isinstance(record, ProducerRecord):
+            raise no_record("try_send", record)
         try:
-            err = self._send(record, on_delivery, option, _NO_BLOCK, None)
+            err = self._send(<ProducerRecord>record, on_delivery, option, _NO_BLOCK, None)
         except ProducerForkedError:
             raise
         except KafkaException as exc:
@@ -217,7 +221,8 @@ cdef class Producer:
         cdef Handle handle = self._handle
         if err == TIMED_OUT:
             return KafkaError(
-                RD_KAFKA_RESP_ERR__TIMED_OUT, "the local queue stayed full for the whole timeout; the record was not enqueued")
+                RD_KAFKA_RESP_ERR__TIMED_OUT,
+                "the local queue stayed full for the whole timeout; the record was not enqueued" + handle.cause)
         # After a fatal error rd_kafka_produce returns _FATAL, and rd_kafka_produceva the code of the error itself.
         fatal = handle.fatal_error()
         if fatal is not None and (err == RD_KAFKA_RESP_ERR__FATAL or fatal == err):
@@ -333,7 +338,7 @@ cdef class _Acknowledge:
         if self.on_delivery is not None:
             self.on_delivery(metadata, error)
         elif error is not None:
-            _log.warning("1 record to %s not delivered, and no callback to tell: %s", metadata.topic, error)
+            _log.warning("kafka_ext: 1 record to %s not delivered, and no callback to tell: %s", metadata.topic, error)
 
 
 cdef RecordMetadata _metadata_of_refused(ProducerRecord record):
@@ -347,6 +352,14 @@ cdef RecordMetadata _metadata_of_refused(ProducerRecord record):
     metadata._status = RD_KAFKA_MSG_STATUS_NOT_PERSISTED
     metadata._timestamp_type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
     return metadata
+
+
+def no_record(str call, record, misplaced=()):
+    """The TypeError for something else than a ProducerRecord: most likely a topic and a value, as other clients take them."""
+    if isinstance(record, ProducerRecord):
+        return TypeError(f"{call}() takes one record, and its options by name, not {len(misplaced) + 1} positional arguments")
+    return TypeError(
+        f'record must be a ProducerRecord, not {type(record).__name__}: {call}(ProducerRecord("topic", b"value"))')
 
 
 def exception_for(error):

@@ -91,7 +91,7 @@ def test_unheard_failures_are_logged_once(make_producer, caplog):
     batch.wait(20)
     producer.flush(5)
     assert [record.message for record in caplog.records if "not delivered" in record.message] == [
-        "10 of 10 records of a batch to t not delivered, and no callback to tell: PURGE_QUEUE: Local: Purged in queue"
+        "kafka_ext: 10 of 10 records of a batch to t not delivered, and no callback to tell: PURGE_QUEUE: Local: Purged in queue"
     ]
 
 

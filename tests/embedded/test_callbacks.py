@@ -287,7 +287,7 @@ class TestNobodyListens:
         assert logged
         assert all(record.levelno == logging.WARNING for record in logged)
         assert "PURGE_QUEUE" in logged[0].getMessage()
-        assert sum(int(record.getMessage().split()[0]) for record in logged) == 5
+        assert sum(int(record.getMessage().split()[1]) for record in logged) == 5
 
     def test_a_success_is_silent(self, producer, caplog):
         producer.send(ProducerRecord("orders", b"v"))

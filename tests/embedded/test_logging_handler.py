@@ -256,8 +256,12 @@ def test_errors_inside_go_to_handle_error_and_no_further(broker, logger, attach,
     logger.info("a")
     assert handler.dropped == 1
     assert "AttributeError" in capsys.readouterr().err
-    handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("not a number",)}))
-    assert handler.dropped == 2
+    handler = attach()
+    handler.handle(logging.makeLogRecord({"name": "shop", "levelname": "INFO", "msg": "%d", "args": ("not a number",)}))
+    handler.flush()
+    assert [message.value for message in broker.messages("logs")] == [b"INFO shop: %d <its arguments cannot be formatted: TypeError>"]
+    assert handler.dropped == 0
+    assert "TypeError" in capsys.readouterr().err
 
 
 def test_what_cannot_be_sent_is_dropped(logger, attach):
@@ -366,3 +370,109 @@ def test_the_name_is_no_obstacle_to_the_standard_library():
     assert ours.logging is sys.modules["logging"]
     with pytest.raises(TypeError, match="attributes"):
         JsonFormatter("name")
+
+
+# ---------------------------------------------------------------------- what is hard to write down
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+
+
+def _circular():
+    circle = {"a": [1]}
+    circle["a"].append(circle)
+    return circle
+
+
+def _deep():
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    return deep
+
+
+_EXTRAS = [
+    pytest.param("\ud800 and \udfff", "\\ud800 and \\udfff", id="lone surrogates"),
+    pytest.param({"a": "\\ud8 \ud800"}, {"a": "\\ud8 \\ud800"}, id="and a backslash"),
+    pytest.param({(1, 2): 3}, {"(1, 2)": 3}, id="a tuple as a key"),
+    pytest.param({Unprintable: 1}, {str(Unprintable): 1}, id="a class as a key"),
+    pytest.param(_circular(), {"a": [1, "..."]}, id="circular"),
+    pytest.param([float("nan"), float("inf"), -float("inf")], ["nan", "inf", "-inf"], id="not finite"),
+    pytest.param({"a": Unprintable()}, {"a": "<Unprintable: its str() raised RuntimeError>"}, id="unprintable"),
+    pytest.param({Unprintable(): 1}, {"<Unprintable: its str() raised RuntimeError>": 1}, id="an unprintable key"),
+    pytest.param([10**5000, True, None], [hex(10**5000), True, None], id="a long int"),
+]
+
+
+@pytest.mark.found(12)
+@pytest.mark.parametrize(("given", "written"), _EXTRAS)
+def test_every_extra_becomes_json(broker, logger, attach, given, written):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    handler = attach()
+    handler.setFormatter(JsonFormatter())
+    logger.info("a", extra={"given": given})
+    handler.flush()
+    (message,) = broker.messages("logs")
+    assert json.loads(message.value.decode(), parse_constant=refuse)["given"] == written
+    assert handler.dropped == 0
+
+
+@pytest.mark.found(12)
+def test_what_is_nested_too_deep_becomes_json(broker, logger, attach):
+    handler = attach()
+    handler.setFormatter(JsonFormatter())
+    logger.info("a", extra={"given": _deep()})
+    handler.flush()
+    (message,) = broker.messages("logs")
+    assert b"..." in message.value
+    assert handler.dropped == 0
+
+
+@pytest.mark.found(12)
+@pytest.mark.parametrize("formatter", [JsonFormatter, logging.Formatter])
+@pytest.mark.parametrize("message", ["\ud800", Unprintable(), b"\xff"], ids=["surrogate", "unprintable", "bytes"])
+def test_every_message_is_sent(broker, logger, attach, formatter, message):
+    handler = attach(key=lambda record: "\ud800", headers={"h": lambda record: Unprintable()})
+    handler.setFormatter(formatter())
+    for text, arguments in ((message, ()), ("%s", (message,))):
+        handler.handle(logger.makeRecord("shop", logging.INFO, __file__, 1, text, arguments, None))
+    handler.flush()
+    sent = broker.messages("logs")
+    assert (len(sent), handler.dropped) == (2, 0)
+    assert all(record.value.decode() for record in sent)
+    assert sent[0].key == b"\\ud800"
+    assert dict(sent[0].headers) == {"h": b"<Unprintable: its str() raised RuntimeError>"}
+
+
+@pytest.mark.found(12)
+def test_one_whose_constructor_raised_says_nothing_at_exit():
+    ended = run_program(
+        """
+        from kafka_ext import InvalidConfigError
+        from kafka_ext.logging import KafkaHandler
+
+        handlers = []
+
+
+        class Kept(KafkaHandler):
+            def __init__(self, *arguments, **keywords):
+                handlers.append(self)
+                super().__init__(*arguments, **keywords)
+
+
+        for arguments in (("logs", {"no.such": 1}), ("logs",), (5, {}), ("no topic!", {})):
+            try:
+                Kept(*arguments)
+            except (InvalidConfigError, TypeError, ValueError):
+                pass
+        assert len(handlers) == 4
+        """,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
