@@ -98,12 +98,17 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         self._closer: asyncio.Task[None] | None = None
         self._closes: asyncio.Future[None] = loop.create_future()  # done once a close has begun
         callbacks: dict[str, Callable[..., Any]] = {}
+        self._one_closes = _rdkafka.Monitor()  # where its loop is closed
         handle = Handle(settings.librdkafka, callbacks, True, OWN_NAMES)
         for name in CALLBACKS & settings.callbacks.keys():
             callbacks[name] = _OnLoop(loop, handle, name, settings.callbacks[name])
-        self._server = _Server(handle, loop)
+        try:
+            events.start(handle)
+            self._server = _Server(handle, loop)
+        except BaseException:  # no descriptors left, a loop that cannot watch any
+            events.close(handle, 0.0)
+            raise
         self._open(handle, settings.partitioner, settings.interceptors or None, loop, settings.serializers)
-        events.start(handle)
 
     # ------------------------------------------------------------------ sending
 
@@ -269,29 +274,45 @@ class AsyncKafkaProducer(AsyncProducer, Known):
 
         When it returns every future has its result and every buffer has been released. Sends that wait for room raise ProducerClosedError.
         Idempotent; several tasks can wait for it, and the shortest `timeout` holds. Cancelled, the closing goes on by itself.
+        Once its event loop is closed, it can be closed in any other: `asyncio.run(producer.aclose())`.
 
         Raises:
             ProducerForkedError: made before a fork.
-            RuntimeError: awaited in another event loop than the producer's.
+            RuntimeError: awaited in another event loop than the producer's, which is not closed.
         """
         handle = self._handle_or_none()
         if handle is None or handle.closed:
             return
         if handle.forked:
             handle.check_usable()
-        self._check_loop()
         _rdkafka.deadline(timeout)  # refuses nonsense
+        if self._loop_.is_closed():
+            self._server.stop()
+            closed_there = _Outcome(asyncio.get_running_loop())
+            _rdkafka.new_thread("kafka_ext call", _call, closed_there, lambda: self._close_here(timeout)).start()
+            await closed_there.future
+            return
+        self._check_loop()
         if self._closer is None or self._closer.cancelled():
             self._closer = self._loop_.create_task(self._close())
-        done, _ = await asyncio.wait({self._closer}, timeout=timeout)
-        if not done:
-            handle.hurry = True
-            self._server.wake()
-        await asyncio.shield(self._closer)
+        closed = _rdkafka.Event()
+        if timeout is not None:
+            # Not by the loop's clock, which tests like to stop. The thread ends with the call.
+            _rdkafka.new_thread("kafka_ext call", self._server.hurry_after, closed, timeout).start()
+        try:
+            await asyncio.shield(self._closer)
+        finally:
+            closed.set()
 
     async def close(self, timeout: float | None = None) -> None:
         """The same as `aclose`."""
         await self.aclose(timeout)
+
+    def _close_here(self, timeout: float | None) -> None:
+        """On any thread: nobody's loop serves any more."""
+        with self._one_closes:
+            if not self.handle.closed:
+                events.close(self.handle, timeout)
 
     async def _close(self) -> None:
         handle = self.handle
@@ -500,7 +521,11 @@ class _Server:
         self._open = True
         linger = float(handle.get_property("queue.buffering.max.ms") or 0) / 1000
         self._nudge = linger > LINGER_WORTH_A_NUDGE
-        loop.add_reader(self._reads, self._serve)
+        try:
+            loop.add_reader(self._reads, self._serve)
+        except BaseException:
+            self._close_pipe()
+            raise
         _rdkafka.attach_loop(handle, loop, self._writes)
         os.write(self._writes, b"1")  # what waits already will wake nobody: librdkafka writes when the queue stops being empty
 
@@ -521,6 +546,16 @@ class _Server:
             if isinstance(exc, (SystemExit, KeyboardInterrupt)):
                 raise exc
             self._loop.call_exception_handler({"message": "a callback of an AsyncKafkaProducer raised", "exception": exc})
+
+    def hurry_after(self, closed: _rdkafka.Event, seconds: float) -> None:
+        """In a thread of its own: unless it is `closed` by then, what has no report fails."""
+        if closed.wait(seconds):
+            return
+        self._handle.hurry = True
+        try:
+            self._loop.call_soon_threadsafe(self.wake)
+        except RuntimeError:
+            pass  # the loop is closed, and who closes the producer anew has a time of his own
 
     def wake(self) -> None:
         """Let all who wait look again."""

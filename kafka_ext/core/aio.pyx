@@ -7,11 +7,14 @@
 import sys as _sys
 import warnings as _warnings
 
-from cpython.exc cimport PyErr_Clear
-
 cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         pass
+    ctypedef struct PyGetSetDef:
+        PyObject *(*get)(PyObject *, void *) except NULL
+        void *closure
+    ctypedef struct PyGetSetDescrObject:
+        PyGetSetDef *d_getset
     PyTypeObject *Py_TYPE(object o) noexcept
     void PyObject_GC_UnTrack(object o) noexcept
     int PyIter_Send(object iterator, PyObject *value, PyObject **result) except -1
@@ -38,6 +41,7 @@ cdef extern from *:
 cdef object _Future = None              # the C type behind asyncio.Future; uvloop makes the same ones
 cdef object _set_result = None
 cdef object _set_exception = None
+cdef object _callbacks_of = None        # _Future's attribute _callbacks: its descriptor
 cdef object _get_running_loop = None
 cdef object _base_is_running = None
 cdef bint _GETPID_EACH_TIME = _sys.version_info < (3, 12)
@@ -55,7 +59,7 @@ cdef enum:
 
 
 cdef int _know_asyncio() except -1:
-    global _Future, _set_result, _set_exception, _get_running_loop, _base_is_running
+    global _callbacks_of, _Future, _set_result, _set_exception, _get_running_loop, _base_is_running
     if _Future is None:
         import asyncio
 
@@ -63,6 +67,7 @@ cdef int _know_asyncio() except -1:
         # None, where get_running_loop() raises: outside of a loop, and from Python 3.12 on in a child forked in a loop's callback.
         _get_running_loop = asyncio._get_running_loop
         _base_is_running = asyncio.BaseEventLoop.is_running
+        _callbacks_of = vars(asyncio.Future)["_callbacks"]
         _Future = asyncio.Future
     return 0
 
@@ -230,14 +235,58 @@ cdef bint resolve(object future, object outcome, bint failed) except -1:
     """Give `future` its outcome; False when it has one already, having been cancelled. Its callbacks run in the loop's next turn."""
     cdef PyObject *arguments[2]
     cdef PyObject *result
+    cdef PyGetSetDef *callbacks_of
+    cdef object callbacks
     kx_future_shown(future)
+    # Where a signal handler raises in the loop's call_soon(), the future forgets whom it has not told yet.
+    if type(future) is _Future:
+        callbacks_of = (<PyGetSetDescrObject *>_callbacks_of).d_getset
+        result = callbacks_of.get(<PyObject *>future, callbacks_of.closure)
+        callbacks = <object>result
+        Py_DECREF(callbacks)
+    else:
+        callbacks = getattr(future, "_callbacks", None)
     arguments[0] = <PyObject *>future
     arguments[1] = <PyObject *>outcome
     result = PyObject_Vectorcall(_set_exception if failed else _set_result, arguments, 2, NULL)
     if result != NULL:
         Py_DECREF(<object>result)
         return True
-    PyErr_Clear()       # InvalidStateError; or the loop is closed, and who waited is gone with it
+    return resolved_in_part(future, callbacks)
+
+
+cdef bint resolved_in_part(object future, object callbacks) except -1:
+    """What `resolve` does with the exception that is set: False, or the exception again, once all who wait are told nevertheless."""
+    try:
+        _propagate()
+    except BaseException as exc:
+        if isinstance(exc, Exception) and (not future.done() or future.get_loop().is_closed() or not callbacks):
+            return False        # InvalidStateError; or the loop is closed, and who waited is gone with it
+        tell_rest(future, callbacks or ())
+        raise
+
+
+cdef int tell_rest(object future, object callbacks) except -1:
+    """Have the loop call those of a future's callbacks that it does not know of yet."""
+    loop = future.get_loop()
+    if not future.done() or loop.is_closed():
+        return 0
+    for callback, context in callbacks:
+        for _ in range(100):            # each time another signal may come in between
+            try:
+                if not is_scheduled(loop, callback):
+                    loop.call_soon(callback, future, context=context)
+                break
+            except (KeyboardInterrupt, SystemExit):
+                continue
+    return 0
+
+
+cdef bint is_scheduled(object loop, object callback) except -1:
+    """Whether the loop has `callback` among what it calls next. uvloop has no such list, and no signal handler runs in its call_soon()."""
+    for handle in tuple(getattr(loop, "_ready", ())):
+        if getattr(handle, "_callback", None) is callback:
+            return True
     return False
 
 
@@ -256,8 +305,14 @@ cdef int pass_on_answers(Handle handle) noexcept:
 
 
 def _resolve_all(list answers):
+    interrupted = None
     for future, outcome, failed in answers:
-        resolve(future, outcome, failed)
+        try:
+            resolve(future, outcome, failed)
+        except BaseException as exc:
+            interrupted = exc
+    if interrupted is not None:
+        raise interrupted
 
 
 # ------------------------------------------------------------------ sending

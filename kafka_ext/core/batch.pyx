@@ -250,6 +250,7 @@ cdef class BatchDelivery:
         # Only where it is used: importing it takes longer than importing all of this package.
         from asyncio import get_running_loop
 
+        _know_asyncio()
         loop = get_running_loop()
         future = loop.create_future()
         self.add_done_callback(_Resolve(loop, future))
@@ -353,7 +354,7 @@ cdef class _Resolve:
 
     def resolve(self, batch):
         if not self.future.done():
-            self.future.set_result(batch)
+            resolve(self.future, batch, False)
 
 
 cdef int finish_parts(Handle handle, kx_part *part) noexcept:

@@ -600,6 +600,8 @@ cdef class Handle:
             return
         while serve_here(self, 0):
             pass                # the last logs and errors; all reports have been served (rule 8)
+        if self.over():
+            return
         self.state = CLOSED
         kx_gate_open(&self.gate)
         finish_parts(self, kx_parts_take_finished(&self.parts))     # of a send_batch that another thread's close() has just stopped
