@@ -42,7 +42,7 @@ class ConsumerGroupMetadata:
             raise ValueError(f"generation_id {self.generation_id} needs the member_id that the group gave with it; without, leave both out")
 
 
-Group: TypeAlias = "tuple[str, int, str, str | None] | bytes"
+Group: TypeAlias = tuple[str, int, str, str | None] | bytes
 
 
 def group_of(group: Any) -> Group:
