@@ -23,7 +23,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from . import _rdkafka, events
 from ._annotations import Self
@@ -92,7 +92,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
             raise RuntimeError("an AsyncKafkaProducer is made inside a running event loop: in a coroutine, not before it") from None
         if MANUAL_POLL in self._properties:
             raise invalid(MANUAL_POLL, f"property {MANUAL_POLL!r} cannot be set: an AsyncKafkaProducer's events are served by its loop")
-        settings = resolve(self._properties)
+        settings = resolve(self._properties, coroutines=True)
         self._loop_ = loop
         self._turnstile = asyncio.Lock()  # of those who wait for room, the first goes to the gate
         self._closer: asyncio.Task[None] | None = None
@@ -181,7 +181,8 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         """Send a column of values: `batch = await producer.send_batch(…)` is over when all is enqueued, `await batch` when all is reported.
 
         Arguments as `KafkaProducer.send_batch`, which says what `values` can be. While the queue is full the task is suspended, in its turn
-        among all who send; every few thousand messages it lets others have theirs. `on_delivery(batch)` is called on the loop's thread.
+        among all who send; every few thousand messages it lets others have theirs. `on_delivery(batch)` is called on the loop's thread;
+        it may be a coroutine function.
 
         Returns:
             BatchDelivery: what becomes of it. Each message is either enqueued or in its `errors()` by index.
@@ -191,6 +192,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         """
         self._usable()
         try:
+            on_delivery = self._awaiting(on_delivery)
             if self._has_partitioner() and not isinstance(partitions, int):  # it is asked for those that a column leaves null, too
                 await self._know_partitions(ProducerRecord(topic))
             started = _rdkafka.start_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option)
@@ -218,6 +220,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         """
         self._usable()
         try:
+            on_delivery = self._awaiting(on_delivery)
             if self._has_partitioner():
                 await self._know_partitions(ProducerRecord(topic))
             started = _rdkafka.start_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option)
@@ -225,6 +228,12 @@ class AsyncKafkaProducer(AsyncProducer, Known):
             self._not_sent(None, exc)
             raise
         return await self._drive(*started)
+
+    def _awaiting(self, on_delivery: Callable[[BatchDelivery], object] | None) -> Callable[[BatchDelivery], object] | None:
+        """A batch's callback; a coroutine function becomes a task when it is called."""
+        if on_delivery is not None and _rdkafka.check_callback(on_delivery, "on_delivery", coroutines=True):
+            return _OnLoop(self._loop_, self.handle, "on_delivery", on_delivery)
+        return on_delivery
 
     async def _drive(self, steps: Any, batch: BatchDelivery) -> BatchDelivery:
         handle = self.handle
@@ -617,14 +626,15 @@ class _Server:
 
 
 class _OnLoop:
-    """One of the callbacks in the properties, called on the loop's thread; a coroutine function becomes a task."""
+    """A callback in the properties, or a batch's, called on the loop's thread; a coroutine function becomes a task."""
+
+    _tasks: ClassVar[set[asyncio.Task[None]]] = set()
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handle: Handle, name: str, callback: Callable[..., Any]) -> None:
         self._loop = loop
         self._handle = handle
         self._name = name
         self._callback = callback
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, *arguments: Any) -> Any:
         if threading.get_ident() != self._handle.loop_thread_id:  # the producer was dropped, or is at its end

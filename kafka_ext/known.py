@@ -40,6 +40,7 @@ class Known:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         self.handle.check_usable()
+        name = str.__str__(name)
         if name in OWN_NAMES and not (name == "partitioner" and isinstance(self._properties.get(name, ""), str)):
             value = self._properties.get(name, "false" if name == "enable.manual.events.poll" else None)
             return value if value is None or isinstance(value, str) else repr(value)
@@ -85,7 +86,7 @@ def checked_metadata(found: tuple[Any, ...], topic: str | None) -> _annotations.
 
     metadata = from_tuples(found)
     if topic is not None:
-        of_topic = metadata.topics.get(topic)
+        of_topic = metadata.topics.get(str.__str__(topic))
         if of_topic is None or of_topic.error is not None:
             error = of_topic.error if of_topic is not None else None
             raise _rdkafka.exception_for(error or KafkaError(ErrorCode["UNKNOWN_TOPIC"]))

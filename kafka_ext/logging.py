@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
 from . import events  # imported first: at the interpreter's exit what is registered last runs first
-from ._rdkafka import KafkaError, KafkaException, Monitor, ProducerRecord, RecordMetadata, check_topic_name
+from ._rdkafka import KafkaError, KafkaException, Monitor, ProducerRecord, RecordMetadata, check_callback, check_topic_name
 from .producer import KafkaProducer
 from .properties import Properties
 
@@ -81,7 +81,7 @@ class KafkaHandler(logging.Handler):
         super().__init__(level)
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a str, not {type(topic).__name__}")
-        check_topic_name(topic)
+        topic = check_topic_name(topic)
         if (properties is None) == (producer is None):
             raise TypeError("give either properties, for a producer of the handler's own, or a producer")
         if producer is not None and not isinstance(producer, KafkaProducer):
@@ -233,6 +233,8 @@ class KafkaHandler(logging.Handler):
 def _check_part(what: str, part: Any) -> None:
     if not isinstance(part, str) and not callable(part):
         raise TypeError(f"{what} must be the name of a log record's attribute or a function of the log record, not {type(part).__name__}")
+    if not isinstance(part, str):
+        check_callback(part, what)
 
 
 def _taken(record: logging.LogRecord, part: Part) -> str | bytes | None:

@@ -197,8 +197,8 @@ class KafkaProducer(Producer, Known):
 
         Raises:
             TypeError: an argument is of the wrong type. Nothing has been enqueued, as with the next two.
-            ValueError: an argument is out of range, or lengths differ.
-            BufferError: a value or a column gives no C-contiguous buffer.
+            ValueError: an argument is out of range, or lengths differ; InvalidRecordError where memory is not C-contiguous, or where
+                strings of a NumPy array end in NUL, their padding.
             ProducerClosedError: closed, or being closed.
             ProducerForkedError: made before a fork.
             KafkaException: the producer has interceptors or serializers, which see records one by one.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError, known_properties, shown, shown_url, unknown_property
+from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError, check_callback, known_properties, shown, shown_url, unknown_property
 from .serialization import Serialize, Serializers, with_topic
 
 # Whatever keeps a report from coming would keep buffers pinned for ever (DESIGN.md, rule 5).
@@ -245,8 +245,8 @@ def _with_safe_defaults(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
-def resolve(properties: Properties) -> Settings:
-    """Check and sort `properties`.
+def resolve(properties: Properties, *, coroutines: bool = False) -> Settings:
+    """Check and sort `properties`. With `coroutines`, callbacks may be coroutine functions.
 
     Raises:
         TypeError: a callback is not callable.
@@ -264,12 +264,14 @@ def resolve(properties: Properties) -> Settings:
                 continue
             if not callable(value):
                 raise TypeError(f"{name} must be callable, not {type(value).__name__}")
+            check_callback(value, name, coroutines=coroutines)
             callbacks[name] = value
         elif name == "interceptors":
             interceptors = _checked_interceptors(value)
         elif name in SERIALIZERS:
             serializers[name] = with_topic(name, value)
         elif name == "partitioner" and callable(value):
+            check_callback(value, name)
             partitioner = value
         elif name == "partitioner" and not isinstance(value, str):
             raise TypeError(f"partitioner must be one of librdkafka's names or a callable, not {type(value).__name__}")
@@ -302,4 +304,5 @@ def _checked_interceptors(value: Any) -> tuple[Any, ...]:
         for method in ("on_send", "on_acknowledgement"):
             if not callable(getattr(interceptor, method, None)):
                 raise TypeError(f"interceptors: {type(interceptor).__name__} has no method {method}")
+            check_callback(getattr(interceptor, method), f"interceptors: {method} of {type(interceptor).__name__}")
     return interceptors

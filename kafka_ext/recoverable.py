@@ -128,6 +128,8 @@ class RecoverableProducer:
             raise ValueError(f"on_fatal must be 'resend' or 'report', not {on_fatal!r}")
         if on_recovery is not None and not callable(on_recovery):
             raise TypeError(f"on_recovery must be callable or None, not {type(on_recovery).__name__}")
+        if on_recovery is not None:
+            _rdkafka.check_callback(on_recovery, "on_recovery")
         _rdkafka.deadline(answer_timeout)  # raises for nonsense
         self._properties = Properties(properties, **keywords)
         settings = resolve(self._properties)
@@ -187,6 +189,8 @@ class RecoverableProducer:
             raise TypeError(f"option must be a SendOption, not {option!r}")
         if on_delivery is not None and not callable(on_delivery):
             raise TypeError(f"on_delivery must be callable or None, not {type(on_delivery).__name__}")
+        if on_delivery is not None:
+            _rdkafka.check_callback(on_delivery, "on_delivery")
         until = _rdkafka.deadline(timeout)
         callback = on_delivery
         if self._serializers is not None:
@@ -689,13 +693,7 @@ def _serialized(record: ProducerRecord, of_key: Serialize | None, of_value: Seri
 def _copied(what: str, content: _Content) -> _Content:
     if content is None or isinstance(content, (bytes, str)):
         return content
-    try:
-        view = memoryview(content)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{what} must be a buffer, a str or None to be sent again, not {type(content).__name__}") from None
-    if not view.c_contiguous:
-        raise BufferError(f"{what} is not C-contiguous")
-    return view.tobytes()
+    return _rdkafka.content_of(content, what)
 
 
 def _unraisable(exc: BaseException, where: object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from ._rdkafka import check_callback
+
 
 @runtime_checkable
 class Serializer(Protocol):
@@ -37,9 +39,11 @@ def with_topic(name: str, serializer: Any) -> Serialize | None:
         return None
     serialize = getattr(serializer, "serialize", None)
     if callable(serialize):
+        check_callback(serialize, f"{name}: serialize")
         found: Serialize = serialize
         return found
     if not callable(serializer):
         raise TypeError(f"{name} must be callable, or have a method serialize(topic, data); {type(serializer).__name__} is neither")
+    check_callback(serializer, name)
     call = serializer
     return lambda topic, data: call(data)

@@ -88,7 +88,7 @@ class KafkaSink:
             raise TypeError(f"properties must be a mapping, or a callable that returns one, not {type(properties).__name__}")
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a str, not {type(topic).__name__}")
-        _rdkafka.check_topic_name(topic)
+        topic = _rdkafka.check_topic_name(topic)
         for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp)):
             if name is not None and not isinstance(name, str):
                 raise TypeError(f"{role} must be the name of a column or field, not {type(name).__name__}")

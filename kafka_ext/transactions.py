@@ -75,7 +75,7 @@ def group_of(group: Any) -> Group:
 def _name(topic: object) -> str:
     if not isinstance(topic, str):
         raise TypeError(f"offsets: a topic must be a str, not {type(topic).__name__}")
-    return topic
+    return str.__str__(topic)
 
 
 # Places that are no offsets (RD_KAFKA_OFFSET_BEGINNING, END, STORED, INVALID; from TAIL_BASE down, so many from the end): as a consumer's

@@ -332,6 +332,9 @@ static inline kx_part *kx_parts_take_finished(kx_parts *parts)
 
 /* ------------------------------------------------------------------ the enqueue loop */
 
+/* What a message fails with whose column was written to since it was checked. */
+#define KX_CHANGED RD_KAFKA_RESP_ERR__INVALID_ARG
+
 #define KX_TURN 1024
 #define KX_TURNS 64
 
@@ -401,6 +404,8 @@ static inline int kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition)
     const int64_t timestamp = e->timestamps ? kx_integer_at(e->timestamps, i, 0) : 0;
     rd_kafka_headers_t *headers = NULL;
     rd_kafka_resp_err_t err;
+    if (value.data == kx_changed || key.data == kx_changed || timestamp < 0)
+        return kx_enqueue_tried(e, i, KX_CHANGED, NULL, 0);
     if (e->each_headers) {
         headers = e->each_headers[i];
     } else if (e->headers) {
@@ -409,6 +414,10 @@ static inline int kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition)
         headers = rd_kafka_headers_new(e->header_count);
         for (size_t h = 0; h < e->header_count; h++) {
             kx_span content = kx_segment_at(&e->header_columns[h], i);
+            if (content.data == kx_changed) {
+                rd_kafka_headers_destroy(headers);
+                return kx_enqueue_tried(e, i, KX_CHANGED, NULL, 0);
+            }
             rd_kafka_header_add(headers, e->header_names[h], -1, content.data, content.data ? (ssize_t)content.size : 0);
         }
     }
@@ -437,6 +446,10 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
         kx_segment_ahead(e->values, e->next + n + KX_AHEAD);
         value = kx_segment_at(e->values, e->next + n);
         key = kx_enqueue_key(e, e->next + n);
+        if (value.data == kx_changed || key.data == kx_changed) {
+            kx_enqueue_tried(e, e->next + n, KX_CHANGED, NULL, 0);
+            continue;
+        }
         m->err = 0;
         m->payload = (void *)value.data;
         m->len = value.size;
@@ -458,6 +471,13 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
     return 0;
 }
 
+/* One that was written to since it was checked names none that there is. */
+static inline int32_t kx_enqueue_partition(const kx_enqueue *e, int64_t i)
+{
+    const int64_t partition = kx_integer_at(e->partitions, i, RD_KAFKA_PARTITION_UA);
+    return partition < RD_KAFKA_PARTITION_UA || partition > INT32_MAX ? INT32_MAX : (int32_t)partition;
+}
+
 /* A turn of messages with a partition for each: group by group, a partition each, so that each keeps its order. */
 static inline int kx_enqueue_partitioned(kx_enqueue *e, int count)
 {
@@ -466,7 +486,7 @@ static inline int kx_enqueue_partitioned(kx_enqueue *e, int count)
     int16_t following[KX_TURN], last[KX_TURN], firsts[KX_TURN], buckets[BUCKETS];
     int groups = 0, chosen = 0;
     for (int n = 0; n < count; n++) {
-        partitions[n] = (int32_t)kx_integer_at(e->partitions, e->next + n, RD_KAFKA_PARTITION_UA);
+        partitions[n] = kx_enqueue_partition(e, e->next + n);
         chosen += partitions[n] == RD_KAFKA_PARTITION_UA;
     }
     if (chosen && chosen < count) {
@@ -498,13 +518,13 @@ static inline int kx_enqueue_partitioned(kx_enqueue *e, int count)
 /* The next `count` messages. 1: the queue is full. */
 static inline int kx_enqueue_turn(kx_enqueue *e, int count)
 {
-    const int32_t all = e->partitions && !e->partitions->data ? (int32_t)e->partitions->one : RD_KAFKA_PARTITION_UA;
+    const int32_t all = e->partitions && !e->partitions->data ? kx_enqueue_partition(e, 0) : RD_KAFKA_PARTITION_UA;
     if (!e->timestamps && !e->headers && !e->each_headers && !e->header_count)
         return e->partitions && e->partitions->data ? kx_enqueue_partitioned(e, count) : kx_enqueue_group(e, all, 0, count, NULL);
     /* rd_kafka_produce_batch() knows neither timestamps nor headers. */
     for (int n = 0; n < count; n++) {
         const int64_t i = e->next + n;
-        const int32_t partition = e->partitions && e->partitions->data ? (int32_t)kx_integer_at(e->partitions, i, all) : all;
+        const int32_t partition = e->partitions && e->partitions->data ? kx_enqueue_partition(e, i) : all;
         if (!e->done[n] && kx_enqueue_one(e, i, partition))
             return 1;
     }

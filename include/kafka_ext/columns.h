@@ -40,10 +40,11 @@ typedef struct kx_segment {
     const uint8_t *validity;    /* Arrow's bitmap, or NULL: none is null */
     const void *index;          /* offsets, views, objects or spans */
     const void *data;           /* bytes */
-    const void *const *buffers; /* the data buffers of views */
-    const void *sizes;          /* and their sizes: int64 */
+    const void *const *buffers; /* the data buffers of views; a copy that nobody else writes, as the next */
+    const int64_t *sizes;       /* and their sizes */
     int64_t buffer_count;
     size_t width;               /* KX_ROWS, KX_ONE, KX_POINTERS */
+    int64_t first, last;        /* KX_BINARY32 and 64: what lies between the first and the last offset, as kx_segment_check() found them */
     /* a dictionary-encoded column reads its values through these indices */
     const void *codes;
     int code_width;             /* bytes; negative: signed */
@@ -96,15 +97,31 @@ static inline int64_t kx_code(const void *codes, int width, int64_t i)
     }
 }
 
-/* Element `i` of a segment that kx_segment_check() has passed. Empty is never NULL: that is what a tombstone is. */
+/* Where a column's memory says something else than when it was checked. */
+static const char kx_changed[1];
+
+static inline int kx_view_fits(const kx_segment *s, const kx_view16 *view)
+{
+    const int32_t buffer = view->u.elsewhere.buffer, offset = view->u.elsewhere.offset;
+    return buffer >= 0 && buffer < s->buffer_count && offset >= 0 && s->buffers[buffer]
+        && (int64_t)offset + view->size <= s->sizes[buffer];
+}
+
+/* Element `i` of a segment that kx_segment_check() has passed. Empty is never NULL: that is what a tombstone is.
+ *
+ * Offsets, views and indices lie in the caller's memory, which another thread may write while the call waits without the GIL. So each is
+ * held here once more against what kx_segment_check() found; `data` is kx_changed where it leads elsewhere. */
 static inline kx_span kx_segment_at(const kx_segment *s, int64_t i)
 {
     static const char empty[1] = "";
+    const kx_span changed = {kx_changed, 0};
     kx_span span = {NULL, 0};
     if (s->codes) {
         if (!kx_bit(s->code_validity, i + s->code_offset))
             return span;
         i = kx_code(s->codes, s->code_width, i + s->code_offset);
+        if (i < 0 || i >= s->length)
+            return changed;
     }
     i += s->offset;
     if (s->validity && !kx_bit(s->validity, i))
@@ -132,19 +149,25 @@ static inline kx_span kx_segment_at(const kx_segment *s, int64_t i)
         span.size = s->width;
         return span;
     case KX_BINARY32: {
-        const int32_t start = kx_at_int32_t(s->index, i);
-        span.size = (size_t)(kx_at_int32_t(s->index, i + 1) - start);
+        const int32_t start = kx_at_int32_t(s->index, i), end = kx_at_int32_t(s->index, i + 1);
+        if (__builtin_expect(start < s->first || end < start || end > s->last, 0))
+            return changed;
+        span.size = (size_t)(end - start);
         span.data = span.size ? (const char *)s->data + start : empty;
         return span;
     }
     case KX_BINARY64: {
-        const int64_t start = kx_at_int64_t(s->index, i);
-        span.size = (size_t)(kx_at_int64_t(s->index, i + 1) - start);
+        const int64_t start = kx_at_int64_t(s->index, i), end = kx_at_int64_t(s->index, i + 1);
+        if (__builtin_expect(start < s->first || end < start || end > s->last, 0))
+            return changed;
+        span.size = (size_t)(end - start);
         span.data = span.size ? (const char *)s->data + start : empty;
         return span;
     }
     case KX_VIEWS: {
         const kx_view16 view = kx_at_kx_view16(s->index, i);
+        if (view.size < 0 || (view.size > 12 && !kx_view_fits(s, &view)))
+            return changed;
         span.size = (size_t)view.size;
         if (view.size <= 12)
             span.data = (const char *)s->index + (size_t)i * sizeof(view) + offsetof(kx_view16, u);
@@ -189,8 +212,8 @@ static inline void kx_segment_ahead(const kx_segment *s, int64_t i)
 }
 
 /* What would make kx_segment_at() read where it must not: NULL, or what is wrong (static text). Once a segment, before anything is
- * enqueued; reads each offset once. */
-static const char *kx_segment_check(const kx_segment *s)
+ * enqueued; reads each offset once. Notes what the offsets span. */
+static const char *kx_segment_check(kx_segment *s)
 {
     if (s->length < 0 || s->offset < 0 || s->code_length < 0 || s->code_offset < 0)
         return "a negative length or offset";
@@ -219,6 +242,8 @@ static const char *kx_segment_check(const kx_segment *s)
                 return "offsets that go backwards";
             last_offset = offset;
         }
+        s->first = first;
+        s->last = last_offset;
         return s->data || last_offset == first ? NULL : "no data buffer";
     }
     case KX_BINARY64: {
@@ -232,6 +257,8 @@ static const char *kx_segment_check(const kx_segment *s)
                 return "offsets that go backwards";
             last_offset = offset;
         }
+        s->first = first;
+        s->last = last_offset;
         return s->data || last_offset == first ? NULL : "no data buffer";
     }
     case KX_VIEWS:
@@ -241,17 +268,33 @@ static const char *kx_segment_check(const kx_segment *s)
                 continue;
             if (v.size < 0)
                 return "a view of negative size";
-            if (v.size <= 12)
-                continue;
-            if (v.u.elsewhere.buffer < 0 || v.u.elsewhere.buffer >= s->buffer_count || v.u.elsewhere.offset < 0
-                || !s->buffers[v.u.elsewhere.buffer]
-                || (int64_t)v.u.elsewhere.offset + v.size > kx_at_int64_t(s->sizes, v.u.elsewhere.buffer))
+            if (v.size > 12 && !kx_view_fits(s, &v))
                 return "a view outside its buffers";
         }
         return NULL;
     default:
         return NULL;
     }
+}
+
+/* Copy what tells where views may lead, their buffers and the sizes of these, into `memory`: kx_segment_own_size() bytes, which the caller
+ * keeps as long as the segment. Between the import and the check. */
+static inline size_t kx_segment_own_size(const kx_segment *s)
+{
+    return s->layout == KX_VIEWS ? (size_t)s->buffer_count * (sizeof(void *) + sizeof(int64_t)) : 0;
+}
+
+static inline void kx_segment_own(kx_segment *s, void *memory)
+{
+    const size_t count = (size_t)s->buffer_count;
+    int64_t *sizes = memory;
+    const void **buffers = (const void **)(sizes + count);
+    if (s->layout != KX_VIEWS || !count)
+        return;
+    memcpy(sizes, s->sizes, count * sizeof(*sizes));
+    memcpy(buffers, s->buffers, count * sizeof(*buffers));
+    s->sizes = sizes;
+    s->buffers = buffers;
 }
 
 static inline int64_t kx_segment_length(const kx_segment *s) { return s->codes ? s->code_length : s->length; }
@@ -280,7 +323,7 @@ typedef struct kx_integers {
     const uint8_t *validity;
     int64_t one;
     int64_t multiply, divide;   /* to milliseconds */
-    int blanks;                 /* INT64_MIN is null too: numbers made here, which have no bitmap */
+    int blanks;                 /* INT64_MIN is null too: numbers made here, which have no bitmap. Without data: all are null */
 } kx_integers;
 
 /* Element `i`, or `absent` where it is null. */
@@ -288,7 +331,7 @@ static inline int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t abs
 {
     int64_t value;
     if (!c->data)
-        return c->one;
+        return c->blanks ? absent : c->one;
     i += c->offset;
     if (c->validity && !kx_bit(c->validity, i))
         return absent;
@@ -389,7 +432,7 @@ static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx
         s->index = array->buffers[1];
         s->buffers = (const void *const *)array->buffers + 2;
         s->buffer_count = array->n_buffers - 3;
-        s->sizes = array->buffers[array->n_buffers - 1];
+        s->sizes = array->buffers[array->n_buffers - 1];        /* perhaps unaligned: kx_segment_own() comes first */
         if (s->buffer_count && !s->sizes)
             return "no sizes of its buffers";
         return s->index || !s->length ? NULL : "no views buffer";
@@ -426,6 +469,12 @@ static const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const k
         return wrong;
     found = format[0] && !format[1] ? strchr(codes, format[0]) : NULL;
     c->multiply = c->divide = 1;
+    if (!strcmp(format, "n") && !schema->dictionary) {
+        c->blanks = 1;
+        c->length = array->length;
+        c->offset = array->offset;
+        return NULL;
+    }
     if (found && !schema->dictionary) {
         c->width = widths[found - codes];
     } else if (timestamp && !strncmp(format, "ts", 2) && format[2] && format[3] == ':') {

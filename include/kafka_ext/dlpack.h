@@ -20,9 +20,11 @@ typedef struct kx_dl_tensor {
 } kx_dl_tensor;
 
 #define KX_DL_CPU 1
+#define KX_DL_OPAQUE 3      /* dtype.code of handles, that is of pointers */
 
-/* 1 with data, size and a new reference to the capsule in `owner`; 0 when `object` has no DLPack; -1 with BufferError. */
-static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyObject **owner)
+/* 1 with data, size and a new reference to the capsule in `owner`; 0 when `object` has no DLPack; -1 with an exception that names
+ * `what`. */
+static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyObject **owner, const char *what)
 {
     PyObject *device, *capsule;
     const kx_dl_tensor *tensor;
@@ -39,22 +41,33 @@ static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyOb
     if (device_type == -1 && PyErr_Occurred())
         return -1;
     if (device_type != KX_DL_CPU) {
-        PyErr_Format(PyExc_BufferError, "%.200s is not in CPU memory (DLPack device type %ld): move it to the CPU first",
-                     Py_TYPE(object)->tp_name, device_type);
+        kx_refuse("%s: %.200s is not in CPU memory (DLPack device type %ld): move it to the CPU first", what, Py_TYPE(object)->tp_name,
+                  device_type);
         return -1;
     }
     capsule = PyObject_CallMethod(object, "__dlpack__", NULL);
-    if (!capsule)
+    if (!capsule) {
+        if (PyErr_ExceptionMatches(PyExc_BufferError)) {
+            PyErr_Clear();
+            kx_refuse("%s: %.200s gives no memory (__dlpack__ raised BufferError)", what, Py_TYPE(object)->tp_name);
+        }
         return -1;
+    }
     tensor = PyCapsule_GetPointer(capsule, "dltensor");
     if (!tensor) {
+        Py_DECREF(capsule);
+        return -1;
+    }
+    if (!tensor->ndim || tensor->dtype.code == KX_DL_OPAQUE) {
+        PyErr_Format(PyExc_TypeError, "%s must be a buffer of plain data, not a %.200s that holds %s", what, Py_TYPE(object)->tp_name,
+                     tensor->ndim ? "pointers" : "one number: encode it first");
         Py_DECREF(capsule);
         return -1;
     }
     for (int32_t i = tensor->ndim - 1; i >= 0; i--) {
         if (tensor->strides && tensor->shape[i] != 1 && tensor->strides[i] != elements && elements != 0) {
             Py_DECREF(capsule);
-            PyErr_Format(PyExc_BufferError, "%.200s is not C-contiguous", Py_TYPE(object)->tp_name);
+            kx_refuse("%s: %.200s is not C-contiguous", what, Py_TYPE(object)->tp_name);
             return -1;
         }
         elements *= tensor->shape[i];

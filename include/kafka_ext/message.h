@@ -13,8 +13,12 @@
 #define KAFKA_EXT_MESSAGE_H
 
 #include <Python.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+
+static void kx_refuse(const char *format, ...);
 
 #include "kafka_ext/dlpack.h"
 #include "kafka_ext/memory.h"
@@ -40,12 +44,144 @@ static inline void kx_bytes_drop(kx_bytes *bytes)
     Py_CLEAR(bytes->owner);
 }
 
+/* The exception for memory that cannot be sent, from its words: an InvalidRecordError, made by the extension (core/message.pyx). */
+static PyObject *(*kx_invalid_record)(PyObject *message) = NULL;
+
+static void kx_refuse(const char *format, ...)
+{
+    va_list arguments;
+    PyObject *text, *exception = NULL;
+    va_start(arguments, format);
+    text = PyUnicode_FromFormatV(format, arguments);
+    va_end(arguments);
+    if (text)
+        exception = kx_invalid_record(text);
+    if (exception)
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_XDECREF(text);
+    Py_XDECREF(exception);
+}
+
+typedef enum kx_content {
+    KX_PLAIN,       /* its bytes are what it means */
+    KX_ADDRESSES,   /* somewhere in it are pointers */
+    KX_TEXT,        /* text in four (or two) bytes a character */
+    KX_PADDED,      /* strings of one size each, padded with NULs */
+    KX_NUMBER       /* one number, for who does not look at the dimensions */
+} kx_content;
+
+/* What lies in a buffer, by its format: struct's letters, PEP 3118's, and those of ctypes ("z", and "Z" alone, are pointers there). */
+static kx_content kx_content_of(const char *format)
+{
+    const char *last = NULL;
+    size_t letters = 0;
+    if (!format)
+        return KX_PLAIN;
+    for (const char *at = format; *at; at++) {
+        if (*at == ':') {                               /* a field's name */
+            const char *end = strchr(at + 1, ':');
+            if (!end)
+                break;
+            at = end;
+        } else if (strchr("OP&Xz", *at) || (*at == 'Z' && (!at[1] || !strchr("fdg", at[1])))) {
+            return KX_ADDRESSES;
+        } else if (strchr("uw", *at)) {
+            return KX_TEXT;
+        } else if ((*at >= 'a' && *at <= 'z') || (*at >= 'A' && *at <= 'Z') || *at == '?') {
+            letters += *at != 'Z';
+            last = at;
+        }
+    }
+    if (letters != 1)
+        return KX_PLAIN;        /* a record */
+    return *last == 's' ? KX_PADDED : strchr("xpc", *last) ? KX_PLAIN : KX_NUMBER;
+}
+
+/* The first of `count` strings of `width` bytes that ends in NUL, or -1. NumPy fills short ones up with NULs and forgets their length. */
+static inline int64_t kx_first_padded(const void *strings, int64_t count, size_t width)
+{
+    for (int64_t i = 0; width && i < count; i++)
+        if (!((const char *)strings)[(size_t)(i + 1) * width - 1])
+            return i;
+    return -1;
+}
+
+/* NumPy has no buffer format for some of its types (datetime64, for one): whether this is an array of one that holds no pointers. */
+static int kx_plain_without_format(PyObject *object)
+{
+    PyObject *dtype = PyObject_GetAttrString(object, "dtype");
+    PyObject *objects = dtype ? PyObject_GetAttrString(dtype, "hasobject") : NULL;
+    const int plain = objects == Py_False;
+    Py_XDECREF(objects);
+    Py_XDECREF(dtype);
+    PyErr_Clear();
+    return plain;
+}
+
+/* NumPy's scalars of time say that they are eight bytes. */
+static inline int kx_is_numpy_time(PyObject *object)
+{
+    const char *name = Py_TYPE(object)->tp_name;
+    return !strcmp(name, "numpy.datetime64") || !strcmp(name, "numpy.timedelta64");
+}
+
+/* Refuse what is no bytes: 0, or -1 with an exception that names `what`. Never an address sent, and nothing but what is meant. */
+static int kx_check_content(PyObject *object, const Py_buffer *view, const char *what)
+{
+    const char *name = Py_TYPE(object)->tp_name;
+    const kx_content content = kx_content_of(view->format);
+    if (content == KX_ADDRESSES) {
+        PyErr_Format(PyExc_TypeError, "%s must be a buffer of plain data; this %.200s holds pointers (format '%.100s')", what, name,
+                     view->format);
+    } else if (content == KX_TEXT) {
+        PyErr_Format(PyExc_TypeError, "%s must be bytes or a str; this %.200s holds text as numbers of characters (format '%.100s'): "
+                     "encode it first", what, name, view->format);
+    } else if ((content == KX_NUMBER && !view->ndim) || kx_is_numpy_time(object)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a buffer (bytes, bytearray, memoryview, array, ...), a str or None, not one number "
+                     "(%.200s): encode it first", what, name);
+    } else if (content == KX_PADDED && view->ndim) {
+        const int64_t padded = view->itemsize ? kx_first_padded(view->buf, view->len / view->itemsize, (size_t)view->itemsize) : -1;
+        if (padded < 0)
+            return 0;
+        kx_refuse("%s: item %lld of this %.200s of strings ends in NUL, which is padding or content; use bytes (a list of them: "
+                  "tolist())", what, (long long)padded, name);
+    } else {
+        return 0;
+    }
+    return -1;
+}
+
+/* Export the C-contiguous buffer of `object`, with its format where it has one: 0, or -1 with an exception that names `what`.
+ * BufferError is a full queue and nothing else; exporters raise it, ValueError or TypeError for memory that cannot be had. */
+static int kx_export(PyObject *object, Py_buffer *view, const char *what)
+{
+    PyObject *type, *value, *traceback;
+    if (!PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT))
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_TypeError)
+        && !PyErr_ExceptionMatches(PyExc_BufferError))
+        return -1;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (kx_plain_without_format(object) && !PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS)) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return 0;
+    }
+    PyErr_Clear();
+    kx_refuse("%s: %.200s gives no C-contiguous buffer (%S)", what, Py_TYPE(object)->tp_name, value ? value : Py_None);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return -1;
+}
+
 /* Any exporter of a contiguous buffer; the buffer stays exported, hence in place, until kx_bytes_drop (rule 1). */
 static int kx_bytes_export(PyObject *object, kx_bytes *bytes, const char *what)
 {
     Py_buffer *view;
     if (!PyObject_CheckBuffer(object)) {
-        int found = kx_dlpack_get(object, &bytes->data, &bytes->size, &bytes->owner);
+        int found = kx_dlpack_get(object, &bytes->data, &bytes->size, &bytes->owner, what);
         if (found == 0)
             PyErr_Format(PyExc_TypeError, "%s must be a buffer (bytes, bytearray, memoryview, array, ...), a str or None, not %.200s",
                          what, Py_TYPE(object)->tp_name);
@@ -56,25 +192,37 @@ static int kx_bytes_export(PyObject *object, kx_bytes *bytes, const char *what)
         PyErr_NoMemory();
         return -1;
     }
-    if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) < 0) {
+    if (kx_export(object, view, what) < 0) {
         PyMem_RawFree(view);
-        /* Exporters disagree on what to raise: NumPy says ValueError for strided memory. Here it is always BufferError. */
-        if (PyErr_ExceptionMatches(PyExc_ValueError) || PyErr_ExceptionMatches(PyExc_TypeError)
-            || PyErr_ExceptionMatches(PyExc_BufferError)) {
-            PyObject *type, *value, *traceback;
-            PyErr_Fetch(&type, &value, &traceback);
-            PyErr_Format(PyExc_BufferError, "%s: %.200s gives no C-contiguous buffer (%S)", what, Py_TYPE(object)->tp_name,
-                         value ? value : Py_None);
-            Py_XDECREF(type);
-            Py_XDECREF(value);
-            Py_XDECREF(traceback);
-        }
+        return -1;
+    }
+    if (kx_check_content(object, view, what) < 0) {
+        PyBuffer_Release(view);
+        PyMem_RawFree(view);
         return -1;
     }
     bytes->view = view;
     bytes->data = view->buf ? view->buf : "";
     bytes->size = (size_t)view->len;
     return 0;
+}
+
+/* A str that UTF-8 does not have: replaces the UnicodeEncodeError, which names nothing and carries the text. */
+static int kx_refuse_surrogates(const char *what)
+{
+    PyObject *type, *value, *traceback;
+    Py_ssize_t start = 0;
+    if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+        return -1;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value && PyUnicodeEncodeError_GetStart(value, &start) < 0)
+        PyErr_Clear();
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    kx_refuse("%s: a str with a lone surrogate (at index %zd) has no UTF-8: surrogates not allowed", what, start);
+    return -1;
 }
 
 /* The bytes of `object`: 0, or -1 with an exception that names `what`. Immutable objects cost a reference, nothing more; a str is
@@ -98,7 +246,7 @@ static inline int kx_bytes_get(PyObject *object, kx_bytes *bytes, const char *wh
         Py_ssize_t size;
         bytes->data = PyUnicode_AsUTF8AndSize(object, &size);
         if (!bytes->data)
-            return -1;
+            return kx_refuse_surrogates(what);
         bytes->size = (size_t)size;
         bytes->owner = Py_NewRef(object);
         return 0;

@@ -23,17 +23,17 @@ cdef bytes _topic_name(object topic):
         raise InvalidRecordError(KafkaError(
             RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
             f"topic {_shorten(topic)}: a topic's name is 1 to 249 of the characters a-z A-Z 0-9 . _ -, and neither . nor .."))
-    return topic.encode()
+    return exact_str(topic).encode()
 
 
 def check_topic_name(topic):
-    """Raise unless `topic` is a name that Kafka allows.
+    """`topic` as a plain str, if it is a name that Kafka allows.
 
     Raises:
         TypeError: it is no str.
         InvalidRecordError: it breaks Kafka's rule (also a ValueError).
     """
-    _topic_name(topic)
+    return _topic_name(topic).decode()
 
 
 cdef class ClusterClient:
@@ -101,7 +101,7 @@ cdef class ClusterClient:
         for name, value in (config or {}).items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"config must be str to str, but {name!r} is of {type(value).__name__}")
-            settings[name] = value
+            settings[exact_str(name)] = exact_str(value)
         self.uncommitted = settings.get("isolation.level") == "read_uncommitted"    # by default librdkafka reads what is committed
         conf = make_conf(settings, ())
         with nogil:

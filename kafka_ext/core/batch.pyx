@@ -1,6 +1,6 @@
 # Batches: columns in, one object out that knows what became of each message. The loop itself is C, in include/kafka_ext/batch.h.
 
-from cpython.buffer cimport PyBUF_WRITABLE
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE
 from libc.string cimport memcpy
 
 # With one list of headers for each message, so many are made at a time.
@@ -233,6 +233,7 @@ cdef class BatchDelivery:
         """Have `callback(batch)` called once every message has been reported: by the thread that serves the events, or at once here."""
         if not PyCallable_Check(callback):
             raise TypeError(f"callback must be callable, not {type(callback).__name__}")
+        _check_runs(callback, "callback", False)
         self.heard = True
         self._observe(callback)
 
@@ -591,9 +592,9 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
     cdef _Cursor values_left, keys_left
     cdef int64_t length
     known = handle.topic(topic)
-    column = column_of(values, "values", False)
+    column = column_of(values, "values")
     if keys is not None:
-        key_column = column_of(keys, "keys", True)
+        key_column = column_of(keys, "keys", column.length)
         _check_lengths(column.length, key_column.length, "keys")
     if partitions is not None:
         partition_numbers = integers_of(partitions, "partitions", 0, INT32_MAX)
@@ -663,8 +664,8 @@ cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, a
     if not isinstance(topic, str):
         raise TypeError(
             f"topic must be a str, not {type(topic).__name__}: send_batch(topic, values), or send_table(table, topic=…, value=…)")
-    if on_delivery is not None and not PyCallable_Check(on_delivery):
-        raise TypeError(f"on_delivery must be callable or None, not {type(on_delivery).__name__}")
+    if on_delivery is not None:
+        _check_callback(on_delivery, "on_delivery")
     if option is not _COPY and option is not _NO_COPY:
         raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
     if action is not _BLOCK and action is not _NO_BLOCK:
@@ -732,6 +733,8 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
                 at = 0
             span = kx_segment_at(&keys.segments[segment], at)
             at += 1
+            if span.data == kx_changed:
+                raise ValueError("keys: the column's memory was written to while it was read")
             if span.data != NULL:
                 key = (<const char *>span.data)[:span.size]
         partition = NO_PARTITION if given is None else kx_integer_at(&given.c, _i, NO_PARTITION)
@@ -868,7 +871,10 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
             f"table must have __arrow_c_stream__ or __arrow_c_array__ (pyarrow, Polars, DuckDB, pandas), not {type(table).__name__}")
     if isinstance(headers, str):
         raise TypeError("headers must be a sequence of column names, not a str")
-    names = list(headers)
+    names = []
+    for name in headers:
+        names.append(_plain(name))
+    value, key, partition, timestamp = _plain(value), _plain(key), _plain(partition), _plain(timestamp)
     known = handle.topic(topic)
     stream.open(table, "table")
     if stream.schema.format.decode() != "+s":
@@ -907,6 +913,10 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
         _end_of_sending(handle, batch)
 
 
+cdef object _plain(object name):
+    return exact_str(name) if isinstance(name, str) else name
+
+
 cdef str _column_name(_Stream stream, int64_t i):
     if stream.schema.children == NULL or stream.schema.children[i] == NULL:
         raise ValueError("table: malformed Arrow schema: a column is missing")
@@ -918,6 +928,7 @@ cdef str _column_name(_Stream stream, int64_t i):
 cdef Column _child_column(_Stream stream, kx_arrow_array *array, int child, str what):
     """Column `child` of a chunk, sliced as the chunk is."""
     cdef Column column = Column()
+    _check_no_addresses(stream, stream.schema.children[child], what)
     column.add_arrow(stream.schema.children[child], array.children[child], what, array)
     return column
 

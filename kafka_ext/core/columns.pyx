@@ -1,11 +1,10 @@
 # From what Python people hold columns in (lists, buffers, Arrow) to what the enqueue loop reads: segments and integers, see
 # include/kafka_ext/columns.h. Whatever keeps the memory in place goes into a Column's `pins`.
 
-import re as _re
 from array import array as _array
 from collections.abc import Sequence as _Sequence
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_CheckBuffer
+from cpython.buffer cimport PyBuffer_Release, PyObject_CheckBuffer
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stdint cimport INT64_MIN
 
@@ -14,7 +13,7 @@ cdef extern from "<string.h>" nogil:
     void *memmem(const void *memory, size_t size, const void *wanted, size_t wanted_size)
 
 cdef extern from "Python.h":
-    int PyObject_GetBuffer(object exporter, Py_buffer *view, int flags) except -1
+    bytes PyBytes_FromStringAndSize(const char *text, Py_ssize_t size)
     Py_ssize_t PySequence_Fast_GET_SIZE(object sequence) noexcept
     PyObject **PySequence_Fast_ITEMS(object sequence) noexcept
 
@@ -70,7 +69,10 @@ cdef extern from "kafka_ext/columns.h" nogil:
         int64_t divide
         bint blanks
     kx_span kx_segment_at(const kx_segment *s, int64_t i) noexcept
-    const char *kx_segment_check(const kx_segment *s) noexcept
+    const char *kx_segment_check(kx_segment *s) noexcept
+    size_t kx_segment_own_size(const kx_segment *s) noexcept
+    void kx_segment_own(kx_segment *s, void *memory) noexcept
+    const char *kx_changed
     int64_t kx_segment_length(const kx_segment *s) noexcept
     kx_segment kx_segment_slice(const kx_segment *s, int64_t start, int64_t length) noexcept
     const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text,
@@ -165,10 +167,7 @@ cdef class _Export:
 
 cdef _Export _export(object exporter, str what):
     cdef _Export export = _Export()
-    try:
-        PyObject_GetBuffer(exporter, &export.view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
-    except (BufferError, ValueError) as exc:
-        raise BufferError(f"{what}: {type(exporter).__name__} gives no C-contiguous buffer ({exc})") from None
+    kx_export(exporter, &export.view, what.encode())
     export.held = True
     return export
 
@@ -244,8 +243,10 @@ cdef _Spans _spans(tuple objects, Py_ssize_t start, Py_ssize_t n, bytes what):
     for i in range(n):
         try:
             kx_bytes_get(objects[start + i], &spans.items[i], what)
-        except (TypeError, ValueError, BufferError) as exc:
-            raise type(exc)(f"item {start + i} of {exc}") if type(exc) is not UnicodeEncodeError else exc
+        except TypeError as exc:
+            raise TypeError(f"item {start + i} of {exc}") from None
+        except InvalidRecordError as exc:
+            raise _invalid_record(f"item {start + i} of {exc.error.message}") from None
         spans.count = i + 1
     return spans
 
@@ -288,12 +289,17 @@ cdef class _Stream:
     cdef kx_arrow_stream *stream    # borrowed from its capsule
     cdef kx_arrow_schema *schema    # borrowed from its capsule, or from `own_schema`
     cdef _Schema own_schema
+    cdef bint polars                # whose Object columns look like bytes, and are addresses
     cdef str what
     cdef str once                   # the type of a source that can be read once only, until it has given something
 
     cdef int open(self, object source, str what) except -1:
         cdef int code
         self.what = what
+        maker = type(source).__module__.partition(".")[0]
+        self.polars = maker == "polars"
+        if maker == "pyarrow":
+            _validate(source, what)
         if hasattr(source, "__arrow_c_array__") and not hasattr(source, "__arrow_c_stream__"):
             self.schema_capsule, self.array_capsule = source.__arrow_c_array__()
             if not PyCapsule_IsValid(self.schema_capsule, b"arrow_schema") or not PyCapsule_IsValid(self.array_capsule, b"arrow_array"):
@@ -352,6 +358,24 @@ cdef kx_arrow_array *_array_of(object holder) except NULL:
     return <kx_arrow_array *>PyCapsule_GetPointer(holder, b"arrow_array")
 
 
+cdef int _validate(object source, str what) except -1:
+    """Have pyarrow hold the ends of the offsets against its buffers' sizes, which its C interface does not tell. Not all offsets."""
+    validate = getattr(source, "validate", None)        # a RecordBatchReader has none
+    if validate is not None:
+        try:
+            validate()
+        except ValueError as exc:
+            raise ValueError(f"{what}: malformed Arrow array: {exc}") from None
+    return 0
+
+
+cdef int _check_no_addresses(_Stream stream, const kx_arrow_schema *schema, str what) except -1:
+    """Polars exports an Object column as fixed-size binary, a type that it has for nothing else."""
+    if stream.polars and schema.format != NULL and schema.format[0] == b"w":
+        raise TypeError(f"{what}: a Polars Object column holds addresses of Python objects; cast it to Binary or String first")
+    return 0
+
+
 # Arrow's format strings, in the words of those who meet them in an error (Arrow's C data interface, "Data type description").
 cdef dict _ARROW_TYPES = {
     "b": "bool", "c": "int8", "C": "uint8", "s": "int16", "S": "uint16", "i": "int32", "I": "uint32", "l": "int64", "L": "uint64",
@@ -389,10 +413,12 @@ cdef class Column:
     cdef size_t count
     cdef int64_t length             # -1: one for all
     cdef list pins                  # one for each segment (none where somebody else keeps all)
+    cdef list owned                 # what segments need only while they are read, and nobody else may write
 
     def __cinit__(self):
         self.segments = NULL
         self.pins = []
+        self.owned = []
 
     def __dealloc__(self):
         free(self.segments)
@@ -417,6 +443,10 @@ cdef class Column:
         cdef kx_segment *segment = self.add()
         cdef const char *problem = kx_segment_from_arrow(schema, array, segment, text, sizeof(text))
         _arrow_problem(problem, text, what, "binary or string")
+        if kx_segment_own_size(segment):
+            memory = PyBytes_FromStringAndSize(NULL, kx_segment_own_size(segment))
+            kx_segment_own(segment, <char *>memory)
+            self.owned.append(memory)
         if parent != NULL:
             if parent.length > kx_segment_length(segment) - parent.offset:
                 raise ValueError(f"{what}: malformed Arrow array: a column shorter than its table")
@@ -540,15 +570,15 @@ cdef bint _is_arrow(object source):
     return hasattr(source, "__arrow_c_array__") or hasattr(source, "__arrow_c_stream__")
 
 
-cdef Column column_of(object source, str what, bint one_allowed):
-    """`source` as a Column. With `one_allowed` a single key may stand for all."""
+cdef Column column_of(object source, str what, object one_for=None):
+    """`source` as a Column. A single key may stand for all where `one_for`, their number, is given."""
     cdef Column column = Column()
     cdef kx_segment *segment
     cdef _Stream stream
     cdef _Export export
     cdef Py_ssize_t start
     if isinstance(source, (str, bytes, bytearray)):
-        if not one_allowed:
+        if one_for is None:
             raise TypeError(f"{what} must be many values; a lone {type(source).__name__} is one: put it in a list")
         spans = _spans((source,), 0, 1, what.encode())
         column.pins.append(spans)
@@ -583,6 +613,7 @@ cdef Column column_of(object source, str what, bint one_allowed):
     if _is_arrow(source):
         stream = _Stream()
         stream.open(source, what)
+        _check_no_addresses(stream, stream.schema, what)
         while True:
             holder = stream.next()
             if holder is None:
@@ -592,7 +623,10 @@ cdef Column column_of(object source, str what, bint one_allowed):
     if PyObject_CheckBuffer(source):
         export = _export(source, what)
         column.pins.append(export)
-        if one_allowed and export.view.ndim == 1 and export.view.itemsize == 1:
+        if kx_is_numpy_time(source):
+            raise TypeError(f"{what} must be many values, not one {type(source).__name__}")
+        if one_for is not None and export.view.ndim == 1 and export.view.itemsize == 1 and _format(export).lstrip("@=<>!") in "Bbc":
+            _refuse_one_or_each(source, export.view.shape[0], one_for, what)
             segment = column.add()
             segment.layout = KX_ONE
             segment.data = <const char *>b""
@@ -608,15 +642,31 @@ cdef Column column_of(object source, str what, bint one_allowed):
         f"not {type(source).__name__}")
 
 
+cdef str _format(_Export export):
+    return export.view.format.decode() if export.view.format != NULL else "B"
+
+
+cdef int _refuse_one_or_each(object source, int64_t length, int64_t count, str what) except -1:
+    """An array of as many one-byte numbers as there are values: one key of all these bytes, or one of one byte for each?"""
+    source = source.obj if isinstance(source, memoryview) else source
+    if length == count > 1 and (isinstance(source, _array) or hasattr(source, "dtype")):
+        raise TypeError(
+            f"{what}: an array of {length} one-byte items for {count} values could be one key or a key for each; "
+            "give tobytes() of it for one, or reshape(-1, 1) or a list of bytes for one each")
+    return 0
+
+
 cdef int _add_rows(Column column, _Export export, str what) except -1:
     cdef Py_buffer *view = &export.view
     cdef kx_segment *segment
-    cdef str format = view.format.decode() if view.format != NULL else "B"
-    if not frozenset("OP&X").isdisjoint(_NAMES.sub("", format)):
+    cdef str format = _format(export)
+    cdef int64_t padded
+    cdef Py_ssize_t width, strings
+    if kx_content_of(view.format) == KX_ADDRESSES:
         raise TypeError(f"{what} must be a buffer of plain data; this one holds pointers (format {format!r})")
-    if view.ndim == 2:
+    if view.ndim == 2 and not format.endswith(("u", "w")):
         width = view.shape[1] * view.itemsize
-    elif view.ndim == 1 and (format.startswith("T{") or (view.itemsize > 1 and format.endswith(("s", "x", "p")))):
+    elif view.ndim == 1 and (format.startswith("T{") or format.endswith(("s", "x", "p"))):
         width = view.itemsize
     elif view.ndim == 1 and view.itemsize == 1:
         raise TypeError(f"{what} must be many values; a flat buffer of bytes is one: put it in a list")
@@ -624,6 +674,14 @@ cdef int _add_rows(Column column, _Export export, str what) except -1:
         raise TypeError(
             f"{what} must be a buffer of two dimensions, or of one dimension of records, whose rows are the messages; "
             f"this one has {view.ndim} dimension{'' if view.ndim == 1 else 's'} of {format!r}")
+    if kx_content_of(view.format) == KX_PADDED and width:
+        strings = width if view.itemsize == 1 else view.itemsize
+        with nogil:
+            padded = kx_first_padded(view.buf, view.len // strings, strings)
+        if padded >= 0:
+            raise _invalid_record(
+                f"{what}: item {padded * strings // width} ends in NUL, which is padding or content: NumPy forgets how long its "
+                "strings were; give a list of bytes (tolist())")
     segment = column.add()
     segment.layout = KX_ROWS
     segment.length = view.shape[0]
@@ -631,10 +689,6 @@ cdef int _add_rows(Column column, _Export export, str what) except -1:
     segment.width = width
     column.length = view.shape[0]
     return 0
-
-
-# The fields' names within a buffer's format, such as `T{i:number:5s:code:}`.
-cdef object _NAMES = _re.compile(r":[^:]*:")
 
 
 # ------------------------------------------------------------------ integers
@@ -667,16 +721,18 @@ cdef Integers integers_of(object source, str what, int64_t least, int64_t most):
             raise _invalid_record(f"{what} must be from {least} to {most}, not {number}")
         integers.c.one = number
         return integers
-    if isinstance(source, (bytes, bytearray, str)):
-        raise TypeError(f"{what} must be an int, a sequence of ints or an integer buffer, not {type(source).__name__}")
+    if isinstance(source, (bytes, bytearray, str)) or kx_is_numpy_time(source):
+        raise _not_integers(source, what, least > 0)
     if _is_arrow(source):
         return _arrow_integers(integers, source, what, least, most)
     if not PyObject_CheckBuffer(source):
         if not isinstance(source, _Sequence):
-            raise TypeError(f"{what} must be an int, a sequence of ints or an integer buffer, not {type(source).__name__}")
+            raise _not_integers(source, what, least > 0)
         source, integers.c.blanks = _numbers_of(source, what, least, most)
+    if getattr(getattr(source, "dtype", None), "kind", None) in ("M", "m"):
+        raise _not_integers(source, what, least > 0)
     export = _export(source, what)
-    format = export.view.format.decode() if export.view.format != NULL else "B"
+    format = _format(export)
     width = _WIDTHS.get(format.lstrip("@=<"))
     if width is None or export.view.ndim != 1:
         raise TypeError(f"{what} must be a buffer of ints in one dimension, not of {format!r} in {export.view.ndim}")
@@ -690,10 +746,16 @@ cdef Integers integers_of(object source, str what, int64_t least, int64_t most):
     return integers
 
 
+cdef object _not_integers(object source, str what, bint timestamp):
+    if timestamp and getattr(getattr(source, "dtype", None), "kind", None) == "M":
+        return TypeError(f"{what}: datetime64 has no time zone; if it is UTC give astype('datetime64[ms]').astype('int64') of it")
+    return TypeError(f"{what} must be an int, a sequence of ints or an integer buffer, not {type(source).__name__}")
+
+
 cdef object _one_number(object source, str what, bint timestamp):
     """`source` as one int, or None when it is more than one (a NumPy array has `__index__`, too, and refuses)."""
     if timestamp and isinstance(source, _datetime.datetime):
-        return _timestamp(source)
+        return _milliseconds(source, what)
     if not hasattr(source, "__index__"):
         return None
     try:

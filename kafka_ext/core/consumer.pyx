@@ -194,7 +194,7 @@ cdef class TopicReader(ClusterClient):
         if start is not None and not isinstance(start, _Mapping):
             raise TypeError(f"start must be a mapping of partitions to offsets or None, not {type(start).__name__}")
         ClusterClient.__init__(self, bootstrap_servers, config)
-        self.topic = str(topic)
+        self.topic = exact_str(topic)
         self.kept = []
         self.failed = None
         try:

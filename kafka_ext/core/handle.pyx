@@ -434,6 +434,7 @@ cdef class Handle:
             topic = self.last_topic             # one comparison of pointers, and most producers send to one topic at a time
             if topic is not None and topic.name is name:
                 return topic
+        name = exact_str(name)
         topic = <Topic>self.topics.get(name)
         if topic is not None:
             if not KX_FREE_THREADED:
@@ -444,7 +445,7 @@ cdef class Handle:
                 RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
                 f"topic {_shorten(name)}: a topic's name is 1 to 249 of the characters a-z A-Z 0-9 . _ -, and neither . nor .."))
         topic = Topic()
-        topic.name = str(name)
+        topic.name = name
         cdef bytes c_name = topic.name.encode()
         cdef const char *c_text = c_name
         cdef rd_kafka_topic_conf_t *conf

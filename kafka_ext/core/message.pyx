@@ -2,6 +2,7 @@
 # The ownership rules themselves are in include/kafka_ext/message.h.
 
 from collections.abc import Mapping as _Mapping
+from functools import partial as _partial
 from cpython.object cimport PyObject
 
 cdef extern from "kafka_ext/version_guard.h":
@@ -72,10 +73,24 @@ cdef extern from "kafka_ext/message.h" nogil:
     bint kx_message_quiet(void *opaque) noexcept
     void kx_message_release(kx_pool *pool, void *opaque) noexcept with gil
     void kx_pool_destroy(kx_pool *pool) noexcept
+    ctypedef enum kx_content:
+        KX_ADDRESSES
+        KX_PADDED
+    object (*kx_invalid_record)(object message)
+    kx_content kx_content_of(const char *format) noexcept
+    int64_t kx_first_padded(const void *strings, int64_t count, size_t width) noexcept
+    bint kx_is_numpy_time(object value) noexcept with gil
+    int kx_export(object exporter, Py_buffer *view, const char *what) except -1 with gil
     int kx_releases_add(kx_releases *releases, void *opaque) noexcept
     void kx_releases_publish(kx_releases *releases) noexcept
     bint kx_releases_waiting(kx_releases *releases) noexcept
     void kx_releases_empty(kx_releases *releases, kx_pool *pool) noexcept with gil
+
+cdef extern from "kafka_ext/callbacks.h":
+    ctypedef enum kx_runs:
+        KX_RUNS
+        KX_COROUTINE
+    kx_runs kx_callback_runs(object callback, object partial) noexcept
 
 cdef extern from "kafka_ext/produce.h" nogil:
     rd_kafka_resp_err_t kx_produce(rd_kafka_t *rk, rd_kafka_topic_t *topic, int32_t partition, bint copy, const kx_bytes *value,
@@ -86,6 +101,41 @@ cdef extern from "kafka_ext/produce.h" nogil:
 
 if kx_watch_forks() != 0 or kx_handover_init() != 0:
     raise ImportError("kafka_ext: pthread_atfork failed; without it a forked child could not be told from its parent")
+
+
+cdef object _invalid_content(object message):
+    return _invalid_record(message)
+
+
+kx_invalid_record = &_invalid_content
+
+
+cdef int _check_callback(object callback, str name) except -1:
+    """Raise unless calling `callback` runs it. For a function this is two loads: on_delivery comes here with each record."""
+    if not PyCallable_Check(callback):
+        raise TypeError(f"{name} must be callable or None, not {type(callback).__name__}")
+    if kx_callback_runs(callback, _partial) != KX_RUNS:
+        _check_runs(callback, name, False)
+    return 0
+
+
+cdef bint _check_runs(object callback, str name, bint coroutines) except -1:
+    cdef kx_runs runs = kx_callback_runs(callback, _partial)
+    if runs == KX_RUNS or (runs == KX_COROUTINE and coroutines):
+        return runs == KX_COROUTINE
+    if runs == KX_COROUTINE:
+        raise TypeError(f"{name} is a coroutine function, which nothing would await: give a plain function (it may hand over to "
+                        "a loop with call_soon_threadsafe)")
+    raise TypeError(f"{name} is a generator function: calling it runs nothing of it; give a plain function")
+
+
+def check_callback(callback, str name, *, coroutines=False):
+    """Raise TypeError where calling `callback` would only make a generator, or, without `coroutines`, a coroutine.
+
+    Returns:
+        Whether it is a coroutine function.
+    """
+    return _check_runs(callback, name, coroutines)
 
 
 # No list comprehensions on a message's way: where there is no memory for the list to grow, Cython 3.3 releases the item once too often
@@ -122,10 +172,16 @@ cdef tuple _header_pairs(object headers):
 
 cdef object _unchanging(object value):
     """A header's value as the report will show it: what was sent, whatever becomes of the caller's buffer."""
+    return value if value is None or isinstance(value, (bytes, str)) else content_of(value, "headers: a value")
+
+
+def content_of(value, str what not None):
+    """A copy of what a record with this value, key or header has on the wire. Raises as `send`, naming `what`."""
     cdef kx_bytes content
-    if value is None or isinstance(value, (bytes, str)):
-        return value
-    kx_bytes_get(value, &content, b"headers: a value")
+    cdef bytes c_what = what.encode()
+    if value is None:
+        return None
+    kx_bytes_get(value, &content, c_what)
     try:
         return (<const char *>content.data)[:content.size]
     finally:

@@ -58,8 +58,8 @@ cdef class Producer:
 
         Raises:
             TypeError: an argument is of the wrong type; it is named.
-            BufferError: value, key or a header's value gives no C-contiguous buffer.
-            InvalidRecordError: no broker could take it (also a ValueError).
+            InvalidRecordError: no broker could take it, or its memory cannot be sent: not C-contiguous, not the CPU's (also a
+                ValueError).
             QueueFullError: no room, and it may not wait (RD_KAFKA_RESP_ERR__QUEUE_FULL).
             KafkaTimeoutError: no room within `timeout`.
             KafkaException: librdkafka refuses it: too large (`message.max.bytes`), unknown partition, a fatal error before it.
@@ -86,7 +86,6 @@ cdef class Producer:
 
         Raises:
             TypeError: as `send`.
-            BufferError: as `send`.
             ProducerForkedError: made before a fork.
         """
         cdef int err = RAISED
@@ -112,8 +111,8 @@ cdef class Producer:
         """Enqueue `record`: 0, librdkafka's code, or TIMED_OUT. Everything it took is given back unless it returns 0 (rule 1)."""
         cdef Handle handle = self._handle
         cdef bint copy = False
-        if on_delivery is not None and not PyCallable_Check(on_delivery):
-            raise TypeError(f"on_delivery must be callable or None, not {type(on_delivery).__name__}")
+        if on_delivery is not None:
+            _check_callback(on_delivery, "on_delivery")
         if option is not _NO_COPY:
             if option is not _COPY:
                 raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
@@ -157,8 +156,8 @@ cdef class Producer:
         try:
             kx_bytes_get(record.value, &value, b"value")
             kx_bytes_get(record.key, &key, b"key")
-            if record.headers is not None:
-                header_pairs = _header_pairs(record.headers)
+            if record._headers is not None:
+                header_pairs = _header_pairs(record._headers)
                 if header_pairs:
                     headers = _make_headers(header_pairs)
                     pairs = <PyObject *>header_pairs
@@ -304,7 +303,7 @@ cdef class Producer:
         made._topic = record._topic
         made._partition = record._partition
         made._timestamp = record._timestamp
-        made.headers = record.headers
+        made._headers = record._headers
         made.id = record.id
         made.key = record.key if of_key is None or record.key is None else of_key(record._topic, record.key)
         made.value = record.value if of_value is None or record.value is None else of_value(record._topic, record.value)

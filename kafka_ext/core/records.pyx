@@ -3,6 +3,7 @@
 import datetime as _datetime
 from copyreg import _slotnames
 from enum import IntEnum as _IntEnum, Enum as _Enum
+from operator import index as _index
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, INT32_MAX, INT64_MAX
@@ -78,24 +79,40 @@ cdef int32_t _partition(object value) except -2:
     if value is None:
         return NO_PARTITION
     try:
-        number = value.__index__()
-    except AttributeError:
+        number = _index(value)
+    except TypeError:
         raise TypeError(f"partition must be an int or None, not {type(value).__name__}") from None
     if not 0 <= number <= INT32_MAX:
         raise _invalid_record(f"partition must be from 0 to {INT32_MAX}, not {number}; None lets the partitioner choose")
     return number
 
 
+cdef object _milliseconds(object time, str what):
+    """Milliseconds since the epoch of a datetime, which must say in which time zone it is.
+
+    A naive one is local time for Python, UTC for pandas and for most columns: the same time would mean two.
+    """
+    if time != time:
+        raise _invalid_record(f"{what} is {time}, which is no time; None means now")
+    if time.utcoffset() is None:
+        raise _invalid_record(
+            f"{what} {time} has no time zone: give it one, astimezone() for local time, replace(tzinfo=timezone.utc) for UTC "
+            "(pandas: tz_localize)")
+    try:
+        return (time.astimezone(_datetime.timezone.utc) - _EPOCH) // _MILLISECOND
+    except OverflowError:
+        raise _invalid_record(f"{what} {time} is outside the years that a datetime in UTC can be in") from None
+
+
 cdef int64_t _timestamp(object value) except -1:
     if value is None:
         return NO_TIMESTAMP
     if isinstance(value, _datetime.datetime):
-        # A naive datetime is local time, as everywhere in Python.
-        number = (value.astimezone(_datetime.timezone.utc) - _EPOCH) // _MILLISECOND
+        number = _milliseconds(value, "timestamp")
     else:
         try:
-            number = value.__index__()
-        except AttributeError:
+            number = _index(value)
+        except TypeError:
             raise TypeError(
                 f"timestamp must be an int (milliseconds since the epoch), a datetime or None, not {type(value).__name__}"
             ) from None
@@ -104,6 +121,15 @@ cdef int64_t _timestamp(object value) except -1:
             f"timestamp must be from 1 to {INT64_MAX} milliseconds since the epoch, not {number}; None means now "
             "(librdkafka takes 0 for now as well, so that the epoch itself cannot be sent)")
     return number
+
+
+cdef extern from "Python.h":
+    str PyUnicode_FromObject(object text)
+
+
+cdef str exact_str(object text):
+    """The characters of a str, as a plain one: a subclass (a StrEnum, say) may print as something else, or hash as something else."""
+    return text if type(text) is str else PyUnicode_FromObject(text)
 
 
 @cython.freelist(64)
@@ -117,8 +143,9 @@ cdef class ProducerRecord:
             `value_serializer`, whatever that takes.
         key: the same types; copied within `send`. None for no key. With a `key_serializer`, whatever that takes.
         partition (int | None): 0 or more; None lets the partitioner choose.
-        headers: `(name, value)` pairs in a sequence, or a mapping; names are str, values as `value` above. Copied within `send`.
-        timestamp (int | datetime | None): milliseconds since the epoch; None means the time of `send`.
+        headers: `(name, value)` pairs in a sequence, or a mapping; names are str, values as `value` above. Copied within `send`. What
+            can be gone through only once, such as a generator, is read here, into a list.
+        timestamp (int | datetime | None): milliseconds since the epoch, or a datetime with a time zone; None means the time of `send`.
         id: anything; comes back as `RecordMetadata.record_id`.
 
     Raises:
@@ -132,7 +159,7 @@ cdef class ProducerRecord:
     cdef object _topic              # owned, like every Python attribute: a str
     cdef public object value
     cdef public object key
-    cdef public object headers
+    cdef object _headers
     cdef public object id
     cdef int32_t _partition         # NO_PARTITION: the partitioner chooses
     cdef int64_t _timestamp         # NO_TIMESTAMP: now
@@ -144,7 +171,8 @@ cdef class ProducerRecord:
             self._topic = topic
         self.value = value
         self.key = key
-        self.headers = headers
+        if headers is not None:
+            self.headers = headers
         self.id = id
         self._partition = NO_PARTITION if partition is None else _partition(partition)
         self._timestamp = NO_TIMESTAMP if timestamp is None else _timestamp(timestamp)
@@ -157,7 +185,18 @@ cdef class ProducerRecord:
     def topic(self, topic):
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a str, not {type(topic).__name__}")
-        self._topic = topic
+        self._topic = exact_str(topic)
+
+    @property
+    def headers(self):
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers):
+        # A record may be looked at, tried again and sent again: what is gone after the first time is read once, here.
+        if hasattr(headers, "__next__"):
+            headers = list(headers)
+        self._headers = headers
 
     @property
     def partition(self):

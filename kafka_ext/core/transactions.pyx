@@ -413,9 +413,9 @@ cdef rd_kafka_consumer_group_metadata_t *_group(object group) except NULL:
         check_error(rd_kafka_consumer_group_metadata_read(&made, <const char *>group, len(group)), "rd_kafka_consumer_group_metadata_read")
         return made
     group_id, generation_id, member_id, group_instance_id = group
-    group_id, member_id = group_id.encode(), member_id.encode()
+    group_id, member_id = exact_str(group_id).encode(), exact_str(member_id).encode()
     if group_instance_id is not None:
-        group_instance_id = group_instance_id.encode()
+        group_instance_id = exact_str(group_instance_id).encode()
         c_instance = group_instance_id
     return rd_kafka_consumer_group_metadata_new_with_genid(group_id, generation_id, member_id, c_instance)
 

@@ -9,7 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from kafka_ext._rdkafka import ConsumedMessage, ErrorCode, KafkaError, KafkaException, KafkaTimeoutError, TopicReader, check_topic_name
+from kafka_ext._rdkafka import (
+    ConsumedMessage,
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    KafkaTimeoutError,
+    TopicReader,
+    check_topic_name,
+    content_of,
+)
 
 # How many values of a kind an explanation shows.
 _EXAMPLES = 5
@@ -38,7 +47,7 @@ def read_topic(
     may_be_absent: bool = True,
 ) -> list[ConsumedMessage]:
     """`EmbeddedBroker.messages`, of any cluster. `start` is the first offset of a partition that counts."""
-    check_topic_name(topic)
+    topic = check_topic_name(topic)
     if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
         raise TypeError(f"count must be an int or None, not {type(count).__name__}")
     if count is not None and count < 0:
@@ -84,14 +93,7 @@ def _too_few(topic: str, found: int, count: int | None, timeout: float | None) -
 
 def as_bytes(value: Any) -> bytes | None:
     """What a record with this value has on the wire."""
-    if value is None or type(value) is bytes:
-        return value
-    if isinstance(value, str):
-        return value.encode()
-    try:
-        return memoryview(value).tobytes()
-    except TypeError:
-        raise TypeError(f"values: each must be bytes-like, a str or None, not {type(value).__name__}") from None
+    return content_of(value, "values: each")
 
 
 def _shown(value: bytes | None) -> str:

@@ -55,8 +55,8 @@ def _checked_topics(topics: object) -> dict[str, int]:
         raise TypeError(f"topics must be a mapping of names to numbers of partitions, not {type(topics).__name__}")
     checked = {}
     for name, partitions in topics.items():
-        check_topic_name(name)
-        checked[str(name)] = _integer(f"topics: the partitions of {name!r}", partitions, 1, _MAX_PARTITIONS)
+        name = check_topic_name(name)
+        checked[name] = _integer(f"topics: the partitions of {name!r}", partitions, 1, _MAX_PARTITIONS)
     return checked
 
 
@@ -203,7 +203,7 @@ class EmbeddedBroker:
 
         Source: rd_kafka_mock_topic_create().
         """
-        check_topic_name(name)
+        name = check_topic_name(name)
         partitions = _integer("partitions", partitions, 1, _MAX_PARTITIONS)
         replication_factor = _integer("replication_factor", replication_factor, 1, self._brokers)
         self._running().call("create_topic", name, partitions, replication_factor)
@@ -376,7 +376,7 @@ class EmbeddedBroker:
 
         Source: rd_kafka_mock_partition_set_leader().
         """
-        check_topic_name(topic)
+        topic = check_topic_name(topic)
         partition = _integer("partition", partition, 0, 2**31 - 1)
         if not isinstance(broker_id, bool) and broker_id == -1:
             raise ValueError(
@@ -398,7 +398,7 @@ class EmbeddedBroker:
 
         Source: rd_kafka_mock_topic_set_error().
         """
-        check_topic_name(topic)
+        topic = check_topic_name(topic)
         code = 0 if error is None else _code("error", error)
         if not -1 <= code <= 32767:
             raise ValueError(f"error: {code} is no error that a broker answers with")

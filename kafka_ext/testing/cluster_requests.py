@@ -126,7 +126,7 @@ class ClusterRequests:
             BrokerStateError: no broker runs.
             KafkaTimeoutError: not done in time.
         """
-        check_topic_name(name)
+        name = check_topic_name(name)
         partitions = len(replicas) if replicas else _integer("partitions", partitions, 1, 10_000)
         factor = self._replication_factor
         if replication_factor is not None:
@@ -160,7 +160,7 @@ class ClusterRequests:
         Raises:
             KafkaException: there is none (UNKNOWN_TOPIC_OR_PART).
         """
-        check_topic_name(name)
+        name = check_topic_name(name)
         self._tell(lambda port: admin.delete_topic(port, name, REQUEST_TIMEOUT))
 
     def set_topic_config(self, name: str, config: Mapping[str, str | None]) -> None:
@@ -177,7 +177,7 @@ class ClusterRequests:
         Raises:
             KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART).
         """
-        check_topic_name(topic)
+        topic = check_topic_name(topic)
         found = self._tell(lambda port: admin.describe(port, [topic], REQUEST_TIMEOUT)).topics.get(topic)
         if found is None:
             raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC_OR_PART"], f"there is no topic {topic!r}"))

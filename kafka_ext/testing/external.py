@@ -109,7 +109,7 @@ class ExternalCluster:
 
     def create_topic(self, name: str, partitions: int = 1, replication_factor: int = 1) -> None:
         """As EmbeddedBroker.create_topic; returns when the topic can be used. Source: rd_kafka_CreateTopics()."""
-        check_topic_name(name)
+        name = check_topic_name(name)
         partitions = _integer("partitions", partitions, 1, 10_000)
         replication_factor = _integer("replication_factor", replication_factor, 1, len(self._brokers))
         with ClusterClient(self._bootstrap_servers, self._config) as client:
