@@ -125,6 +125,12 @@ static inline int kx_is_numpy_time(PyObject *object)
     return !strcmp(name, "numpy.datetime64") || !strcmp(name, "numpy.timedelta64");
 }
 
+/* ctypes says "B" of unions and packed structures, whatever their size. */
+static inline int kx_is_structure(const Py_buffer *view)
+{
+    return view->itemsize > 1 && view->format && !strcmp(view->format, "B");
+}
+
 /* Refuse what is no bytes: 0, or -1 with an exception that names `what`. Never an address sent, and nothing but what is meant. */
 static int kx_check_content(PyObject *object, const Py_buffer *view, const char *what)
 {
@@ -136,7 +142,7 @@ static int kx_check_content(PyObject *object, const Py_buffer *view, const char 
     } else if (content == KX_TEXT) {
         PyErr_Format(PyExc_TypeError, "%s must be bytes or a str; this %.200s holds text as numbers of characters (format '%.100s'): "
                      "encode it first", what, name, view->format);
-    } else if ((content == KX_NUMBER && !view->ndim) || kx_is_numpy_time(object)) {
+    } else if ((content == KX_NUMBER && !view->ndim && !kx_is_structure(view)) || kx_is_numpy_time(object)) {
         PyErr_Format(PyExc_TypeError, "%s must be a buffer (bytes, bytearray, memoryview, array, ...), a str or None, not one number "
                      "(%.200s): encode it first", what, name);
     } else if (content == KX_PADDED && view->ndim) {

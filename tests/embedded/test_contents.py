@@ -92,6 +92,15 @@ class Text(str):
     __slots__ = ()
 
 
+class Structure(ctypes.Structure):
+    _fields_ = (("a", ctypes.c_int64), ("b", ctypes.c_double))
+
+
+class Packed(ctypes.LittleEndianStructure):
+    _pack_ = 1
+    _fields_ = (("a", ctypes.c_int32), ("b", ctypes.c_int8))
+
+
 class OnlyDLPack:
     """A CPU tensor with neither buffer protocol nor __array_interface__."""
 
@@ -127,10 +136,10 @@ KINDS = {
     "array": (lambda: array.array("i", NUMBERS), NUMBERS.tobytes()),
     "mmap": (lambda: mapped(b"mapped memory"), b"mapped memory"),
     "ctypes array": (lambda: (ctypes.c_int * 3)(1, -2, 3), NUMBERS.tobytes()),
-    "ctypes structure": (lambda: ctypes.c_double(1.5), np.float64(1.5).tobytes()),
+    "ctypes structure": (lambda: Structure(1, 2.5), bytes(Structure(1, 2.5))),
+    "ctypes packed structure": (lambda: Packed(1, 2), b"\1\0\0\0\2"),
     "numpy": (lambda: np.arange(6, dtype=np.int16).reshape(2, 3), np.arange(6, dtype=np.int16).tobytes()),
     "numpy row": (lambda: np.arange(6, dtype=np.int16).reshape(2, 3)[1], np.arange(3, 6, dtype=np.int16).tobytes()),
-    "numpy scalar": (lambda: np.float32(2.5), np.float32(2.5).tobytes()),
     "DLPack only": (lambda: OnlyDLPack(np.arange(5, dtype=np.float64)), np.arange(5, dtype=np.float64).tobytes()),
 }
 
