@@ -82,6 +82,10 @@ chaos: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## the fault campaign on 
 	@$(py) -m kafka_ext.testing.cluster_artifacts
 	$(py) -m tests.chaos $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.extra-test build  ## random calls with random arguments, read back and compared; ten minutes (ARGS="--minutes 60")
+	$(py) -m tests.fuzz $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## a long run, watched for growth (ARGS="--minutes 30")
 	$(py) -m tests.soak $(ARGS)

@@ -214,12 +214,12 @@ static int kx_bytes_export(PyObject *object, kx_bytes *bytes, const char *what)
 }
 
 /* A str that UTF-8 does not have: replaces the UnicodeEncodeError, which names nothing and carries the text. */
-static int kx_refuse_surrogates(const char *what)
+static void kx_refuse_surrogates(const char *what)
 {
     PyObject *type, *value, *traceback;
     Py_ssize_t start = 0;
     if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
-        return -1;
+        return;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     if (value && PyUnicodeEncodeError_GetStart(value, &start) < 0)
@@ -228,7 +228,15 @@ static int kx_refuse_surrogates(const char *what)
     Py_XDECREF(value);
     Py_XDECREF(traceback);
     kx_refuse("%s: a str with a lone surrogate (at index %zd) has no UTF-8: surrogates not allowed", what, start);
-    return -1;
+}
+
+/* The UTF-8 of a str, which CPython keeps with it; or NULL with an exception that names `what`. */
+static inline const char *kx_utf8(PyObject *text, Py_ssize_t *size, const char *what)
+{
+    const char *data = PyUnicode_AsUTF8AndSize(text, size);
+    if (!data)
+        kx_refuse_surrogates(what);
+    return data;
 }
 
 /* The bytes of `object`: 0, or -1 with an exception that names `what`. Immutable objects cost a reference, nothing more; a str is
@@ -250,9 +258,9 @@ static inline int kx_bytes_get(PyObject *object, kx_bytes *bytes, const char *wh
     }
     if (PyUnicode_Check(object)) {
         Py_ssize_t size;
-        bytes->data = PyUnicode_AsUTF8AndSize(object, &size);
+        bytes->data = kx_utf8(object, &size, what);
         if (!bytes->data)
-            return kx_refuse_surrogates(what);
+            return -1;
         bytes->size = (size_t)size;
         bytes->owner = Py_NewRef(object);
         return 0;

@@ -65,6 +65,7 @@ cdef extern from "kafka_ext/message.h" nogil:
     ctypedef struct kx_releases:
         pass
     int64_t kx_live_messages
+    const char *kx_utf8(object text, Py_ssize_t *size, const char *what) except NULL with gil
     int kx_bytes_get(object value, kx_bytes *bytes, const char *what) except -1 with gil
     void kx_bytes_drop(kx_bytes *bytes) noexcept with gil
     int kx_message_make(kx_pool *pool, kx_bytes *value, bint copied, PyObject *on_delivery, PyObject *id, PyObject *headers,
@@ -198,7 +199,7 @@ cdef rd_kafka_headers_t *_make_headers(tuple pairs) except NULL:
         for name, value in pairs:
             if not isinstance(name, str):
                 raise TypeError(f"headers: a name must be a str, not {type(name).__name__}")
-            c_name = PyUnicode_AsUTF8AndSize(name, &name_size)
+            c_name = kx_utf8(name, &name_size, b"headers: a name")
             if memchr(c_name, 0, name_size) != NULL:
                 raise _invalid_record(f"headers: the name {name!r} holds a NUL character")
             kx_bytes_get(value, &content, b"headers: a value")
@@ -216,5 +217,3 @@ cdef rd_kafka_headers_t *_make_headers(tuple pairs) except NULL:
 cdef extern from "<string.h>" nogil:
     void *memchr(const void *s, int c, size_t n) noexcept
 
-cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL

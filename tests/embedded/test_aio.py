@@ -248,7 +248,7 @@ def test_what_is_wrong_is_raised_and_pins_nothing(run):
                 producer.send(ProducerRecord("t"), option=1)
             with pytest.raises(TypeError, match="value"):
                 await producer.send(ProducerRecord("t", 5))
-            with pytest.raises(BufferError):
+            with pytest.raises(InvalidRecordError, match="contiguous"):
                 await producer.send(ProducerRecord("t", memoryview(b"abcdef")[::2]))
             with pytest.raises(InvalidRecordError):
                 await producer.send(ProducerRecord("a topic", b"v"))

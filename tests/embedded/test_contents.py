@@ -240,17 +240,6 @@ def test_a_timestamp_arrives_in_milliseconds(broker, connect, given, millisecond
     assert message.timestamp == milliseconds
 
 
-def test_a_naive_datetime_is_local_time(broker, connect, monkeypatch):
-    monkeypatch.setenv("TZ", "UTC-3")  # three hours east of Greenwich, in POSIX's way of saying it
-    time.tzset()
-    try:
-        (message,) = arrived(broker, connect(), ProducerRecord("one", b"v", timestamp=datetime(2023, 11, 15, 1, 13, 20)))
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-    assert message.timestamp == 1_700_000_000_000
-
-
 def test_timestamps_go_with_their_records_and_need_no_order(broker, connect):
     given = [5, 1, 1_700_000_000_000, 2, None, 3]
     before = time.time_ns() // 1_000_000

@@ -22,6 +22,7 @@ from kafka_ext import (
     ActionWhileQueueIsFull,
     ErrorCode,
     InvalidConfigError,
+    InvalidRecordError,
     KafkaException,
     KafkaTimeoutError,
     PersistedStatus,
@@ -707,7 +708,7 @@ def test_wrong_types_are_named_and_pin_nothing(recoverable):
         producer.send(ProducerRecord("orders", 5))
     with pytest.raises(TypeError, match="header"):
         producer.send(ProducerRecord("orders", value, headers=[5]))
-    with pytest.raises(BufferError):
+    with pytest.raises(InvalidRecordError, match="key"):
         producer.send(ProducerRecord("orders", value, key=memoryview(b"abcd")[::2]))
     assert not is_pinned(value)
     producer.flush(1)

@@ -4,6 +4,10 @@
  * states, so that one byte read beyond it is reported. What lies in the buffers (offsets, views, dictionary indices, bitmaps) and
  * whatever else could be wrong without a lie about memory (counts, NULL pointers, formats, released arrays) is random.
  *
+ * What was accepted is then read a second time after all of the caller's memory has been written to at random, the arrays of buffers'
+ * addresses and of their sizes included: another thread can do that while a call waits for room. Each element must come out within the
+ * buffers, or as changed.
+ *
  *     fuzz_arrow [seed] [runs]                                     a seeded driver of its own
  *     clang -fsanitize=fuzzer,address,undefined -DKX_LIBFUZZER …   libFuzzer's
  *
@@ -39,6 +43,7 @@ static int one_in(int n) { return below(n) == 0; }
 
 /* What an array is made of; freed all at once. */
 static void *owned[256];
+static size_t owned_sizes[256];
 static int owned_count;
 
 static void *make(size_t size)
@@ -46,6 +51,7 @@ static void *make(size_t size)
     void *memory = malloc(size ? size : 1);
     if (!memory || owned_count == 256)
         abort();
+    owned_sizes[owned_count] = size;
     owned[owned_count++] = memory;
     return memory;
 }
@@ -196,6 +202,7 @@ static void build(struct ArrowSchema *schema, struct ArrowArray *array, int dept
 }
 
 static volatile uint64_t seen;
+static void *own;
 
 static void read_all(const kx_segment *s)
 {
@@ -208,7 +215,32 @@ static void read_all(const kx_segment *s)
     }
 }
 
-static int64_t accepted, refused;
+static int64_t accepted, refused, changed;
+
+/* As read_all(), in memory that says something else than when it was checked. */
+static void read_changed(const kx_segment *s)
+{
+    for (int at = 0; at < owned_count; at++)
+        for (size_t byte = 0; byte < owned_sizes[at]; byte++)
+            if (one_in(6))
+                ((uint8_t *)owned[at])[byte] = (uint8_t)(one_in(3) ? next_random() : one_in(2) ? 0 : 0xff);
+    for (int64_t i = 0; i < kx_segment_length(s); i++) {
+        const kx_span span = kx_segment_at(s, i);
+        changed += span.data == kx_changed;
+        if (!span.data && span.size)
+            abort();
+        for (size_t at = 0; at < span.size; at++)
+            seen += ((const uint8_t *)span.data)[at];
+    }
+}
+
+static const char *import(const struct ArrowSchema *schema, const struct ArrowArray *array, kx_segment *segment, char *text, size_t size)
+{
+    const char *wrong = kx_segment_from_arrow(schema, array, segment, text, size);
+    if (!wrong)
+        kx_segment_own(segment, own = realloc(own, kx_segment_own_size(segment) + 1));
+    return wrong;
+}
 
 static void run(void)
 {
@@ -219,7 +251,7 @@ static void run(void)
     char text[128];
     owned_count = 0;
     build(&schema, &array, 0);
-    if (!kx_segment_from_arrow(&schema, &array, &segment, text, sizeof(text)) && !kx_segment_check(&segment)) {
+    if (!import(&schema, &array, &segment, text, sizeof(text)) && !kx_segment_check(&segment)) {
         accepted++;
         read_all(&segment);
     } else {
@@ -250,7 +282,7 @@ static void run(void)
             validity[0] = bitmap(table.length + table.offset);
         if (!kx_table_check(&table_schema, &table)) {
             seen += (uint64_t)kx_table_has_nulls(&table);
-            if (!kx_segment_from_arrow(&schema, &array, &segment, text, sizeof(text))
+            if (!import(&schema, &array, &segment, text, sizeof(text))
                 && table.length <= kx_segment_length(&segment) - table.offset) {
                 segment = kx_segment_slice(&segment, table.offset, table.length);
                 if (!kx_segment_check(&segment))
@@ -258,6 +290,8 @@ static void run(void)
             }
         }
     }
+    if (!import(&schema, &array, &segment, text, sizeof(text)) && !kx_segment_check(&segment))
+        read_changed(&segment);     /* last: nothing of the array can be used any more */
     while (owned_count)
         free(owned[--owned_count]);
 }
@@ -282,7 +316,9 @@ int main(int argc, char **argv)
             next_random();
         run();
     }
-    printf("%ld arrays: %lld imports accepted, %lld refused\n", runs, (long long)accepted, (long long)refused);
-    return accepted && refused ? 0 : 1;
+    printf("%ld arrays: %lld imports accepted, %lld refused, %lld elements found changed\n", runs, (long long)accepted,
+           (long long)refused, (long long)changed);
+    free(own);
+    return accepted && refused && changed ? 0 : 1;
 }
 #endif

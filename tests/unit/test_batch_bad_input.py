@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from kafka_ext import ActionWhileQueueIsFull, KafkaException, ProducerClosedError, _rdkafka
+from kafka_ext import ActionWhileQueueIsFull, InvalidRecordError, KafkaException, ProducerClosedError, _rdkafka
 
 pa = pytest.importorskip("pyarrow")
 
@@ -45,15 +45,15 @@ TABLE = pa.table({"v": ["a", "b"], "n": [1, 2], "f": [0.5, 1.5]})
         (({b"a": b"b"},), TypeError, "not dict"),
         ((iter(TWO),), TypeError, "not list_iterator"),
         (([b"a", 1],), TypeError, "item 1 of values must be a buffer .*, not int"),
-        ((["\ud800"],), UnicodeEncodeError, "surrogates not allowed"),
-        (([memoryview(b"abcd")[::2]],), BufferError, "item 0 of values: memoryview gives no C-contiguous buffer"),
-        ((np.zeros((4, 4))[:, ::2],), BufferError, "values: ndarray gives no C-contiguous buffer"),
+        ((["\ud800"],), InvalidRecordError, "item 0 of values: .*surrogates not allowed"),
+        (([memoryview(b"abcd")[::2]],), InvalidRecordError, "item 0 of values: memoryview gives no C-contiguous buffer"),
+        ((np.zeros((4, 4))[:, ::2],), InvalidRecordError, "values: numpy.ndarray gives no C-contiguous buffer"),
         ((np.zeros(4),), TypeError, "1 dimension of 'd'"),
         ((np.zeros((2, 2, 2)),), TypeError, "3 dimensions of 'd'"),
         ((np.array(1),), TypeError, "0 dimensions"),
         ((OBJECTS,), TypeError, "holds pointers"),
         ((np.zeros(2, dtype=[("n", "i4"), ("o", object)]),), TypeError, "holds pointers"),
-        (((ctypes.c_char_p * 2)(),), TypeError, "holds pointers|1 dimension"),
+        (((ctypes.c_char_p * 2)(),), TypeError, "holds pointers"),
         ((np.array(["a", "b"]),), TypeError, "1 dimension of"),
         ((pa.array([1, 2]),), TypeError, "values: an Arrow column of int64 cannot be sent as it is; cast it to binary or string first"),
         ((pa.array([[1]]),), TypeError, "an Arrow column of list"),
@@ -98,7 +98,7 @@ def test_values(producer, arguments, error, says):
         ({"partitions": np.zeros(2)}, TypeError, "a buffer of ints in one dimension, not of 'd'"),
         ({"partitions": np.zeros((2, 1), "i4")}, TypeError, "in 2"),
         ({"partitions": np.array([0, 1], ">i4")}, TypeError, "not of '>i'"),
-        ({"partitions": np.zeros(4, "i4")[::2]}, BufferError, "partitions: ndarray gives no C-contiguous buffer"),
+        ({"partitions": np.zeros(4, "i4")[::2]}, InvalidRecordError, "partitions: numpy.ndarray gives no C-contiguous buffer"),
         ({"partitions": pa.array(["a", "b"])}, TypeError, "partitions: an Arrow column of u cannot|partitions: an Arrow column of string"),
         ({"timestamps": 0}, ValueError, "timestamps must be from 1 to 9223372036854775807, not 0"),
         ({"timestamps": [1, -5]}, ValueError, "item 1 is -5"),

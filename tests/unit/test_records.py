@@ -2,7 +2,6 @@
 
 import datetime
 import pickle
-import time
 
 import pytest
 
@@ -45,15 +44,35 @@ def test_a_datetime_is_milliseconds_since_the_epoch():
     assert ProducerRecord("t", timestamp=elsewhere).timestamp == 1767225600123
 
 
-@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set")
-def test_a_naive_datetime_is_local_time(monkeypatch):
-    monkeypatch.setenv("TZ", "XXX-2")  # two hours ahead of UTC
-    time.tzset()
-    try:
-        assert ProducerRecord("t", timestamp=datetime.datetime(2026, 1, 1, 2)).timestamp == 1767225600000
-    finally:
-        monkeypatch.undo()
-        time.tzset()
+@pytest.mark.found(24)
+@pytest.mark.parametrize("time", [datetime.datetime(2026, 1, 1, 2), datetime.datetime.min, datetime.datetime.max])
+def test_a_naive_datetime_is_refused(time):
+    with pytest.raises(ValueError, match=r"timestamp .* has no time zone: give it one, astimezone\(\) for local time"):
+        ProducerRecord("t", timestamp=time)
+
+
+@pytest.mark.found(24)
+@pytest.mark.parametrize("zone", [-14, -1, 0, 1, 14])
+@pytest.mark.parametrize("time", [datetime.datetime.min, datetime.datetime.max])
+def test_a_datetime_at_the_ends_of_the_calendar_names_the_argument(time, zone):
+    time = time.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=zone)))
+    if time.year == 9999 and zone >= 0:
+        assert ProducerRecord("t", timestamp=time).timestamp > 250_000_000_000_000
+        return
+    with pytest.raises(ValueError, match="timestamp"):
+        ProducerRecord("t", timestamp=time)
+
+
+@pytest.mark.found(24)
+def test_pandas_times():
+    pd = pytest.importorskip("pandas")
+    record = ProducerRecord("t", timestamp=pd.Timestamp("2026-01-01", tz="UTC"))
+    assert (record.timestamp, type(record.timestamp)) == (1767225600000, int)
+    with pytest.raises(ValueError, match="timestamp is NaT, which is no time; None means now"):
+        record.timestamp = pd.NaT
+    with pytest.raises(ValueError, match=r"timestamp 2026-01-01 00:00:00 has no time zone: .*tz_localize"):
+        record.timestamp = pd.Timestamp("2026-01-01")
+    assert record.timestamp == 1767225600000
 
 
 def test_the_largest_partition_and_timestamp():
