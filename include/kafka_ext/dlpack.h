@@ -22,6 +22,20 @@ typedef struct kx_dl_tensor {
 #define KX_DL_CPU 1
 #define KX_DL_OPAQUE 3      /* dtype.code of handles, that is of pointers */
 
+/* What `__dlpack__` raised names no argument: an Arrow column has the method too, and a tensor that may not be written has no memory. */
+static void kx_dlpack_refused(PyObject *object, const char *what)
+{
+    PyObject *type, *value, *traceback;
+    if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    kx_refuse("%s must be a buffer, a str or None; %.200s gives no memory: %S", what, Py_TYPE(object)->tp_name,
+              value ? value : Py_None);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
 /* 1 with data, size and a new reference to the capsule in `owner`; 0 when `object` has no DLPack; -1 with an exception that names
  * `what`. */
 static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyObject **owner, const char *what)
@@ -47,10 +61,7 @@ static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyOb
     }
     capsule = PyObject_CallMethod(object, "__dlpack__", NULL);
     if (!capsule) {
-        if (PyErr_ExceptionMatches(PyExc_BufferError)) {
-            PyErr_Clear();
-            kx_refuse("%s: %.200s gives no memory (__dlpack__ raised BufferError)", what, Py_TYPE(object)->tp_name);
-        }
+        kx_dlpack_refused(object, what);
         return -1;
     }
     tensor = PyCapsule_GetPointer(capsule, "dltensor");

@@ -739,3 +739,21 @@ def test_partitions_and_timestamps_that_change_while_the_call_waits(broker):
             batch = producer.send_batch("other", [b"v"] * 40, **{name: column}, timeout=20)
             assert batch.wait(20)
             assert [index for index, error in batch.errors()] == [20]
+
+
+# ---------------------------------------------------------------------- what the fuzzer found
+
+
+@pytest.mark.found(27)
+def test_a_lone_surrogate_in_a_headers_name_is_named(producer):
+    with pytest.raises(InvalidRecordError, match="headers: a name: a str with a lone surrogate") as caught:
+        producer.send(ProducerRecord("orders", headers=[("a\ud800", b"")]))
+    assert not isinstance(caught.value, UnicodeError)
+
+
+@pytest.mark.found(8)
+@pytest.mark.parametrize("column", [pa.array([b"a"]), pa.array([1.5, None])], ids=["bytes", "numbers"])
+def test_an_arrow_column_is_no_value(producer, column):
+    for part in ("value", "key"):
+        with pytest.raises(REFUSED, match=f"{part} must be a buffer, a str or None"):
+            producer.send(ProducerRecord("orders", **{part: column}))
