@@ -22,7 +22,7 @@ typedef struct kx_dl_tensor {
 #define KX_DL_CPU 1
 #define KX_DL_OPAQUE 3      /* dtype.code of handles, that is of pointers */
 
-/* What `__dlpack__` raised names no argument: an Arrow column has the method too, and a tensor that may not be written has no memory. */
+/* What `__dlpack__` raised names no argument: a tensor that may not be written has no memory, for one. */
 static void kx_dlpack_refused(PyObject *object, const char *what)
 {
     PyObject *type, *value, *traceback;
@@ -45,7 +45,8 @@ static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyOb
     int64_t elements = 1;
     long device_type;
 
-    if (!PyObject_HasAttrString(object, "__dlpack__") || !PyObject_HasAttrString(object, "__dlpack_device__"))
+    if (!PyObject_HasAttrString(object, "__dlpack__") || !PyObject_HasAttrString(object, "__dlpack_device__")
+        || PyObject_HasAttrString(object, "__arrow_c_array__"))     /* a column is many values */
         return 0;
     device = PyObject_CallMethod(object, "__dlpack_device__", NULL);
     if (!device)

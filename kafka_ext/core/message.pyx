@@ -216,4 +216,3 @@ cdef rd_kafka_headers_t *_make_headers(tuple pairs) except NULL:
 
 cdef extern from "<string.h>" nogil:
     void *memchr(const void *s, int c, size_t n) noexcept
-

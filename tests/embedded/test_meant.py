@@ -755,5 +755,5 @@ def test_a_lone_surrogate_in_a_headers_name_is_named(producer):
 @pytest.mark.parametrize("column", [pa.array([b"a"]), pa.array([1.5, None])], ids=["bytes", "numbers"])
 def test_an_arrow_column_is_no_value(producer, column):
     for part in ("value", "key"):
-        with pytest.raises(REFUSED, match=f"{part} must be a buffer, a str or None"):
+        with pytest.raises(REFUSED, match=f"{part} must be a buffer .*, not pyarrow"):
             producer.send(ProducerRecord("orders", **{part: column}))

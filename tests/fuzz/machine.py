@@ -209,6 +209,8 @@ class Boundary(RuleBasedStateMachine):
         if isinstance(refusal, KafkaException) and refusal.error == ErrorCode.QUEUE_FULL and self._may_be_full():
             self._serve()
             return False
+        if self.kind == "partitioner" and isinstance(refusal, KafkaException) and refusal.error == ErrorCode.WAIT_CACHE:
+            return False  # try_send does not wait for the number of partitions
         if not refusals and isinstance(refusal, KafkaException) and refusal.error == ErrorCode.UNKNOWN_PARTITION:
             assert record.parts["partition"].means is OUT, f"{refusal!r}: {record.parts}"
             return False
