@@ -12,6 +12,7 @@ cdef enum:
 
 cdef object _AFTER = _re.compile(r" \(after \d+ms in state .*\)$")
 
+cdef str _NOBODY = "no broker can be reached"
 cdef int _ALL_DOWN = ErrorCode["ALL_BROKERS_DOWN"]
 cdef int _MSG_TIMED_OUT = ErrorCode["MSG_TIMED_OUT"]
 cdef dict _ADVICE = {
@@ -48,8 +49,8 @@ cdef class _Causes:
         return True
 
     cdef int remember(self, Handle handle, int code, str text) except -1:
-        if code == _ALL_DOWN and self.last is not None:
-            text = None                 # the cause is known already, and is still there
+        if code == _ALL_DOWN:           # where the cause is known already, it is still there
+            text = _NOBODY if self.last is None else None
         if text is not None:
             self.last = f"; last connection error: {text}"
         self.last_at = kx_now_us()
@@ -79,7 +80,7 @@ cdef int say_error(Handle handle, object error) except -1:
         return 0
     text = _cleaned(error.message)
     if code == _ALL_DOWN:
-        text = "no broker can be reached" if handle.causes.last is None else None
+        text = _NOBODY if handle.causes.last is None else None
     if text is None or not handle.causes.due(text):
         _log.debug("kafka_ext: %s", error)
         return 0

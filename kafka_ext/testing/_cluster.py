@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 import threading
 import time
 from collections import deque
@@ -348,27 +349,25 @@ class Cluster:
 
 
 def _sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
-    """This process's IPv4 sockets whose own port is `port`: their descriptors, and a duplicate of each that is closed afterwards.
+    """This process's IPv4 sockets whose own port is `port`: their descriptors, and a socket object of each that does not own it.
 
-    The duplicate is taken before it is looked at, so that a descriptor that is closed and used again meanwhile cannot be mistaken.
+    Nothing is duplicated: closing a duplicate of a file's descriptor would drop the POSIX locks that the process has on that file.
     """
     for name in os.listdir("/dev/fd"):
+        descriptor = int(name)
         try:
-            duplicate = os.dup(int(name))
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            probe = socket.socket(fileno=descriptor)
         except OSError:
             continue  # closed meanwhile, as the listing itself is
         try:
-            probe = socket.socket(fileno=duplicate)
+            if probe.family == socket.AF_INET and probe.getsockname() == ("127.0.0.1", port):
+                yield descriptor, probe
         except OSError:
-            os.close(duplicate)
-            continue
-        with probe:
-            try:
-                address = probe.getsockname()
-            except OSError:
-                continue
-            if probe.family == socket.AF_INET and address == ("127.0.0.1", port):
-                yield int(name), probe
+            pass
+        finally:
+            probe.detach()
 
 
 def _listens(probe: socket.socket) -> bool:

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 from kafka_ext._annotations import Self
 from kafka_ext._rdkafka import ConsumedMessage, ErrorCode, KafkaError, KafkaException, TopicReader, check_topic_name
@@ -137,6 +137,9 @@ class EmbeddedBroker:
         if getattr(self, "_cluster", None) is not None and self._owner == os.getpid():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise TypeError("an EmbeddedBroker cannot be copied or pickled: pass on its bootstrap_servers, or config()")
 
     def __repr__(self) -> str:
         if self._cluster is None:

@@ -1,0 +1,60 @@
+"""What a broker inside the test's process must not do to it (FOUND.md, rows 19 and 20)."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kafka_ext import KafkaException, KafkaProducer, ProducerRecord
+from kafka_ext.testing import EmbeddedBroker
+
+_TRY_LOCK = """
+import fcntl, sys
+
+with open(sys.argv[1], "r+b") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        print("locked")
+"""
+
+
+@pytest.mark.found(19)
+def test_lost_acks_leave_the_locks_of_the_process_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    with EmbeddedBroker() as broker, KafkaProducer(broker.config()) as producer, path.open("r+b") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        broker.lose_acks(1)
+        producer.sync_send(ProducerRecord("orders", b"value"), 60)
+        tried = subprocess.run([sys.executable, "-c", _TRY_LOCK, path], capture_output=True, text=True, check=True)
+        assert tried.stdout == "locked\n"
+
+
+@pytest.mark.found(20)
+@pytest.mark.parametrize("take", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_a_broker_is_not_copied(take: Callable[[Any], Any], isolation: Any) -> None:
+    with EmbeddedBroker(isolation=isolation) as broker:
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            take(broker)
+        with KafkaProducer(broker.config()) as producer:
+            producer.sync_send(ProducerRecord("orders", b"value"), 60)
+
+
+@pytest.mark.slow
+@pytest.mark.found(20)
+def test_a_message_over_256_mib_does_not_end_the_process() -> None:
+    config = {"message_max_bytes": 1_000_000_000, "message_timeout_ms": 8000, "error_cb": lambda error: None}
+    with EmbeddedBroker() as broker, KafkaProducer(broker.config(**config)) as producer:
+        with pytest.raises(KafkaException):
+            producer.sync_send(ProducerRecord("orders", bytes(257 << 20)), 60)
+        producer.sync_send(ProducerRecord("orders", b"value"), 60)
