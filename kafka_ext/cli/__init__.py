@@ -7,6 +7,7 @@ nothing was sent; 130 and 143 ended by Ctrl-C and by SIGTERM.
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ examples:
   kafka-ext perf --num-records 1000000 --record-size 100
   kafka-ext COMMAND --help
 
-Without --bootstrap-servers, produce and perf start a broker of their own inside the process, so that both can be tried with nothing
-prepared.
+produce --embedded, and perf without --bootstrap-servers, start a broker of their own inside the process, so that both can be tried with
+nothing prepared.
 """
 
 
@@ -68,6 +69,9 @@ def _name_of(argument: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; `argv` without the program's name, those of the process by default. Returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # ASCII, say, where a topic, a file or the help has more
     try:
         return _run(_parse(argv))
     except BrokenPipeError:

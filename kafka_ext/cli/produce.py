@@ -16,7 +16,7 @@ from .display import Display
 from .inputs import Input
 from .interrupts import Interrupts
 from .records import Delimited, Documents
-from .session import finish, open_producer
+from .session import finish, names_a_cluster, open_producer
 from .settings import UsageError
 from .tables import Tables
 from .tally import Tally
@@ -61,7 +61,7 @@ examples:
   columns of a Parquet file, without a Python object for any of its rows (needs pip install 'kafka-ext[arrow]'):
       kafka-ext produce orders -b localhost:9092 --value document --key customer --timestamp-column created orders.parquet
   try it without a cluster:
-      seq 1000000 | kafka-ext produce numbers
+      seq 1000000 | kafka-ext produce numbers --embedded
 
 Memory stays the same for an input of any size: at most queue.buffering.max.kbytes (64 MiB here, unless you set it) wait to be sent. Of an
 Arrow file one record batch, as it was written, is read at a time.
@@ -139,6 +139,7 @@ def add_to(subparsers: Any) -> None:
         "--header-column", metavar="COLUMN", action="append", default=[], help="a column that is a header of its name; repeat it for more"
     )
     settings.add_arguments(parser)
+    parser.add_argument("--embedded", action="store_true", help="start a broker for this command; its records are gone when it ends")
     group = parser.add_argument_group("output")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only what goes wrong")
     group.add_argument("--json", action="store_true", help="the summary as a JSON object")
@@ -210,12 +211,14 @@ def run(arguments: argparse.Namespace) -> int:
     _rdkafka.check_topic_name(topic)
     arguments.format, why = _format(arguments.format, files)
     _check_options(arguments, why)
-    source = Input(files)
+    source = Input(files, text=arguments.format not in _TABLES)
     tally = Tally(topic)
     properties = settings.read_properties(arguments)
+    if arguments.embedded and names_a_cluster(properties):
+        raise UsageError("--embedded starts a broker of its own: leave out --bootstrap-servers")
     records = _records(arguments, source, tally)
     display = displays.make("kafka-ext produce", quiet=arguments.quiet, live=not source.typed)
-    with Interrupts() as interrupts, open_producer(properties, display) as producer:
+    with Interrupts() as interrupts, open_producer(properties, display, embedded=arguments.embedded) as producer:
         if source.typed and not arguments.quiet:
             display.note("reading from the terminal: a line is a record, Ctrl-D ends")
         began = time.perf_counter()

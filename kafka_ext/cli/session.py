@@ -11,19 +11,37 @@ from ..producer import KafkaProducer
 from ..properties import Properties
 from .display import Display, records
 from .interrupts import Interrupts
+from .settings import UsageError
 
 # Seconds that the first Ctrl-C leaves for what was sent to be delivered.
 GRACE = 10.0
+
+
+def names_a_cluster(properties: Properties) -> bool:
+    return any(name in properties for name in _NAME_A_CLUSTER)
+
 
 _NAME_A_CLUSTER = ("bootstrap.servers", "metadata.broker.list", "test.mock.num.brokers")
 
 
 @contextmanager
-def open_producer(properties: Properties, display: Display, topics: dict[str, int] | None = None) -> Iterator[KafkaProducer]:
-    """A producer, and an embedded broker with `topics` for it when `properties` name no cluster. It tells the display what goes wrong."""
+def open_producer(
+    properties: Properties, display: Display, topics: dict[str, int] | None = None, *, embedded: bool = True
+) -> Iterator[KafkaProducer]:
+    """A producer, and an embedded broker with `topics` for it when `properties` name no cluster. It tells the display what goes wrong.
+
+    Raises UsageError where they name none and an embedded broker was not asked for.
+    """
     with ExitStack() as stack:
         where = None
-        if not any(name in properties for name in _NAME_A_CLUSTER):
+        if not names_a_cluster(properties):
+            if not embedded:
+                # A property that is wrong is the first thing to say. Nothing is sent, and nobody listens there.
+                quiet = {"bootstrap.servers": "127.0.0.1:1", "log_cb": lambda *_: None, "error_cb": lambda _: None}
+                KafkaProducer({**properties, **quiet}).close()
+                raise UsageError(
+                    "to which cluster? -b HOST:PORT names one; --embedded starts a broker whose records are gone when the command ends"
+                )
             # Not at the top: `kafka-ext produce -b …` need not load what it does not use.
             from ..testing import EmbeddedBroker
 
@@ -33,7 +51,7 @@ def open_producer(properties: Properties, display: Display, topics: dict[str, in
         producer = stack.enter_context(KafkaProducer({**properties, "error_cb": told.on_error, "log_cb": told.on_log}))
         # Only now: a property that is wrong is one line, and nothing else.
         if where is not None:
-            display.note(f"no --bootstrap-servers: using an embedded broker at {where}; its records are gone at the end")
+            display.note(f"using an embedded broker at {where}; its records are gone at the end")
         yield producer
 
 

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-b",
         "--bootstrap-servers",
-        metavar="HOST:PORT,…",
-        help="brokers to find the cluster by (default: start an embedded broker, whose records are gone when the command ends)",
+        metavar="HOST:PORT,...",
+        help="brokers to find the cluster by",
     )
     group.add_argument(
         "-X",

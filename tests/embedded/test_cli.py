@@ -1,7 +1,10 @@
 """The command line as its users run it: a process of its own, a broker, pipes, signals and terminals."""
 
+import bz2
 import contextlib
+import gzip
 import json
+import lzma
 import os
 import pty
 import re
@@ -196,7 +199,9 @@ def test_a_partition_that_does_not_exist(broker):
 def test_a_broker_that_is_not_there():
     done = run("produce", "lines", "-b", "127.0.0.1:1", "-X", "message.timeout.ms=1000", "--json", given=b"a\n", status=1)
     assert json.loads(done.stdout)["errors"] == {"MSG_TIMED_OUT": 1}
-    assert done.stderr.count(b"Connection refused") == 1
+    lines = [line for line in done.stderr.splitlines() if b"Connection refused" in line]
+    assert sum(b"TRANSPORT" in line for line in lines) == 1
+    assert sum(b"MSG_TIMED_OUT" in line for line in lines) == 1
 
 
 def test_errors_of_the_broker_are_reported(broker):
@@ -217,8 +222,8 @@ def test_an_input_that_fails_on_the_way(broker, tmp_path):
     assert b"2 records" in done.stdout
 
 
-@pytest.mark.parametrize("words", [["produce", "lines"], ["perf", "--num-records", "100"]])
-def test_without_a_cluster_they_start_one_and_say_so(words):
+@pytest.mark.parametrize("words", [["produce", "lines", "--embedded"], ["perf", "--num-records", "100"]])
+def test_asked_for_or_without_a_cluster_they_start_one_and_say_so(words):
     done = run(*words, given=b"x\n")
     assert b"embedded broker" in done.stderr
 
@@ -243,7 +248,7 @@ def test_nobody_reads_the_errors():
     read_end, write_end = os.pipe()
     os.close(read_end)
     done = subprocess.run(
-        [*COMMAND, "produce", "lines"], input=b"x\n", stdout=subprocess.PIPE, stderr=write_end, timeout=PATIENCE, check=False
+        [*COMMAND, "produce", "lines", "--embedded"], input=b"x\n", stdout=subprocess.PIPE, stderr=write_end, timeout=PATIENCE, check=False
     )
     os.close(write_end)
     assert done.returncode == 0
@@ -274,7 +279,7 @@ def test_memory_does_not_grow_with_the_input():
     )
     for length, number in ((100, 2_000_000), (10_000, 40_000)):
         process = subprocess.Popen(
-            [sys.executable, "-c", script, "produce", "lines", "--json"],
+            [sys.executable, "-c", script, "produce", "lines", "--embedded", "--json"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -317,7 +322,7 @@ def endless():
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_reading_and_all_that_was_sent_is_delivered(signum, status):
     with endless() as source:
-        with started("produce", "lines", "--json", stdin=source.stdout) as process:
+        with started("produce", "lines", "--embedded", "--json", stdin=source.stdout) as process:
             assert b"embedded broker" in process.stderr.readline()
             time.sleep(0.5)
             process.send_signal(signum)
@@ -518,8 +523,64 @@ def test_the_plain_form_on_a_terminal(broker, reason, tmp_path):
 
 def test_ctrl_c_on_a_terminal_leaves_it_as_it_was():
     pytest.importorskip("rich")
-    status, shown = on_terminal("produce", "lines", given=slowly(20), press=("━".encode(), signal.SIGINT))
+    status, shown = on_terminal("produce", "lines", "--embedded", given=slowly(20), press=("━".encode(), signal.SIGINT))
     assert status == 130
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert "Traceback" not in shown
     assert "delivered to lines" in shown
+
+
+# ---------------------------------------------------------------------- what is not sent as it stands
+
+
+@pytest.mark.found(29)
+def test_produce_asks_for_a_cluster():
+    done = run("produce", "lines", given=b"x\n", status=2)
+    assert b"-b HOST:PORT" in done.stderr
+    assert b"--embedded" in done.stderr
+    done = run("produce", "lines", "--embedded", "-b", "127.0.0.1:1", given=b"x\n", status=2)
+    assert b"--embedded" in done.stderr
+
+
+@pytest.mark.found(29)
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize(
+    ("content", "how"),
+    [
+        (gzip.compress(b"a\n"), "gzip -dc"),
+        (bz2.compress(b"a\n"), "bzip2 -dc"),
+        (lzma.compress(b"a\n"), "xz -dc"),
+        (b"\x28\xb5\x2f\xfd rest", "zstd -dc"),
+        ("a\n".encode("utf-16"), "iconv -f UTF-16"),
+        (b"\xfe\xff\0a", "iconv -f UTF-16"),
+    ],
+)
+def test_files_that_are_no_lines_are_refused(broker, tmp_path, content, how, redirected):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        done = subprocess.run(
+            [*COMMAND, "produce", "lines", "-b", broker.bootstrap_servers, *([] if redirected else [path])],
+            stdin=file,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (done.returncode, how in done.stderr.decode()) == (2, True), done.stderr
+    assert not broker.messages("lines")
+
+
+@pytest.mark.found(29)
+def test_a_byte_order_mark_is_no_part_of_the_first_line(broker, tmp_path):
+    (tmp_path / "file").write_bytes(b"\xef\xbb\xbfa\nb\n")
+    produce(broker, tmp_path / "file")
+    assert [message.value for message in read(broker, 2)] == [b"a", b"b"]
+
+
+@pytest.mark.found(29)
+@pytest.mark.parametrize("words", [["--help"], ["produce", "--help"], ["perf", "--help"], ["broker", "--help"], ["info"]])
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_output_in_ascii(words, environment):
+    done = subprocess.run([*COMMAND, *words], capture_output=True, timeout=PATIENCE, check=False, env={**os.environ, **environment})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.isascii()
