@@ -326,3 +326,33 @@ def test_a_member_that_the_group_has_replaced_cannot_commit_its_offsets(single, 
     producer.abort_transaction(30)
     assert committed(consumer, source) == [-1001]
     assert values(single, topic) == []
+
+
+@pytest.mark.found(1)
+def test_the_transaction_after_a_timeout_without_a_leader_can_be_committed(trio, connect, new_topic):
+    """The record's sequence number is used, and no broker will ever get it."""
+    topic = new_topic(trio, replicas={0: [2]})
+    producer = connect(trio.config(**{"transactional.id": f"of-{topic}", "message.timeout.ms": 5000}))
+    producer.init_transactions(30)
+    reports = []
+
+    def transact(value):
+        producer.begin_transaction()
+        producer.send(ProducerRecord(topic, value, partition=0), lambda metadata, error: reports.append(error and error.code))
+        producer.commit_transaction(30)
+
+    transact(b"before")
+    producer.begin_transaction()
+    producer.send(ProducerRecord(topic, b"aborted", partition=0))
+    producer.flush(20)
+    trio.stop(2)
+    producer.send(ProducerRecord(topic, b"lost", partition=0), lambda metadata, error: reports.append(error and error.code))
+    with pytest.raises(KafkaException):
+        producer.commit_transaction(30)
+    assert reports == [None, ErrorCode.MSG_TIMED_OUT]
+    trio.start(2)
+    trio.wait_until_ready()
+    producer.abort_transaction(30)
+    transact(b"after")
+    assert reports[2:] == [None]
+    assert [message.value for message in trio.messages(topic)] == [b"before", b"after"]
