@@ -93,14 +93,14 @@ def nothing_to_end(broker):
 @pytest.mark.parametrize("delay", [0.0, 0.2], ids=["at once", "answer on its way"])
 @pytest.mark.parametrize("error", ["CONCURRENT_TRANSACTIONS", "COORDINATOR_LOAD_IN_PROGRESS", "UNKNOWN_TOPIC_OR_PART"])
 def test_an_abort_of_what_was_refused_ends_nothing(broker, producer, error, delay):
-    broker.fail_requests(ApiKey.ADD_PARTITIONS_TO_TXN, [ErrorCode[error]])
+    broker.fail_requests(ApiKey.ADD_PARTITIONS_TO_TXN, [ErrorCode[error]] * 100)  # tried again, too
     nothing_to_end(broker)
     producer.begin_transaction()
     broker.round_trip_time(delay)
     producer.send(ProducerRecord("orders", b"aborted", partition=0), lambda metadata, error: None)
-    wait_until(lambda: not unused(broker, ApiKey.ADD_PARTITIONS_TO_TXN))
+    wait_until(lambda: not any("100 of 100" in fault for fault in broker.unused_faults()))
     if not delay:
-        time.sleep(0.01)  # answered, and not yet tried again
+        time.sleep(0.01)  # answered
     producer.abort_transaction(SOON)
     assert unused(broker, ApiKey.END_TXN)
     broker.clear_faults()
@@ -133,4 +133,20 @@ def test_an_abort_after_offsets_that_were_refused_is_not_fatal(broker, producer,
     assert not raised.value.error.is_fatal
     producer.abort_transaction(SOON)
     broker.clear_faults()
+    transact(producer)
+
+
+def test_a_busy_coordinator_is_not_hammered(broker, make_producer):
+    """The end of the transaction before may take long, where a partition of it has no leader."""
+    many = 1000
+    broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode["CONCURRENT_TRANSACTIONS"]] * many)
+    config = broker.config(transactional_id="busy")
+    producer = make_producer(config | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+    with pytest.raises(KafkaException):
+        producer.init_transactions(2)
+    (left,) = [fault for fault in broker.unused_faults() if "INIT_PRODUCER_ID" in fault]
+    asked = many - int(left.split(": ")[1].split(" of ")[0])
+    assert 2 <= asked <= 20  # it was 100
+    broker.clear_faults()
+    producer.init_transactions(30)
     transact(producer)
