@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any, NamedTuple, TypeAlias
 
 from ._rdkafka import KafkaException, check_group
@@ -78,6 +79,13 @@ def _name(topic: object) -> str:
     return str.__str__(topic)
 
 
+def _number(name: str, value: Any) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"offsets: {name} must be an int, not {type(value).__name__}") from None
+
+
 # Places that are no offsets (RD_KAFKA_OFFSET_BEGINNING, END, STORED, INVALID; from TAIL_BASE down, so many from the end): as a consumer's
 # position has where it has read nothing. librdkafka passes over them.
 _NO_OFFSETS = (-1, -2, -1000, -1001)
@@ -92,12 +100,14 @@ def offset_rows(offsets: Any) -> list[tuple[str, int, int, int]]:
     rows: list[tuple[str, int, int, int]] = []
     if hasattr(offsets, "items"):
         for (topic, partition), offset in offsets.items():
-            rows.append((_name(topic), int(partition), int(getattr(offset, "offset", offset)), -1))
+            offset = getattr(offset, "offset", offset)
+            rows.append((_name(topic), _number("partition", partition), _number("offset", offset), -1))
     else:
         for item in offsets:
             epoch = getattr(item, "leader_epoch", None)
-            rows.append((_name(item.topic), int(item.partition), int(item.offset), -1 if epoch is None else int(epoch)))
+            epoch = -1 if epoch is None else _number("leader_epoch", epoch)
+            rows.append((_name(item.topic), _number("partition", item.partition), _number("offset", item.offset), epoch))
     for topic, partition, offset, _ in rows:
-        if partition < 0 or (_TAIL_BASE < offset < 0 and offset not in _NO_OFFSETS):
+        if not 0 <= partition < 1 << 31 or offset >= 1 << 63 or (_TAIL_BASE < offset < 0 and offset not in _NO_OFFSETS):
             raise ValueError(f"offsets: {(topic, partition, offset)} is not a topic, a partition and an offset of 0 or more")
     return [row for row in rows if row[2] >= 0]

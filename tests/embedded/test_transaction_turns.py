@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from faultlib import closed_port, interrupt_after, wait_until, within
@@ -383,6 +384,26 @@ def test_offsets_that_are_none_are_passed_over(producer):
         producer.send_offsets_to_transaction(unread | {("orders", 0): 5}, "group", 30)
         with pytest.raises(ValueError, match="orders"):
             producer.send_offsets_to_transaction({("orders", 0): -5}, "group")
+
+
+@pytest.mark.found(26)
+@pytest.mark.parametrize(
+    ("offsets", "kind", "text"),
+    [
+        ({("orders", 0): 5.7}, TypeError, "offset must be an int, not float"),
+        ({("orders", 0.0): 5}, TypeError, "partition must be an int, not float"),
+        ({("orders", "0"): 5}, TypeError, "partition must be an int, not str"),
+        ({("orders", 0): SimpleNamespace(offset=5.0)}, TypeError, "offset must be an int, not float"),
+        ([SimpleNamespace(topic="orders", partition=0, offset=5.7)], TypeError, "offset must be an int, not float"),
+        ([SimpleNamespace(topic="orders", partition=0, offset=5, leader_epoch=1.5)], TypeError, "leader_epoch must be an int"),
+        ({("orders", 0): 1 << 63}, ValueError, "offset of 0 or more"),
+        ({("orders", 1 << 31): 5}, ValueError, "a partition"),
+    ],
+)
+def test_offsets_that_are_no_whole_numbers_are_refused(offsets, kind, text):
+    producer = KafkaProducer(bootstrap_servers=closed_port(), error_cb=lambda error: None)
+    with producer, within(0), pytest.raises(kind, match=f"offsets: .*{text}"):
+        producer.send_offsets_to_transaction(offsets, "group")
 
 
 @pytest.mark.found(26)
