@@ -724,7 +724,7 @@ def init_transactions_slice(Handle handle, int milliseconds):
     cdef rd_kafka_error_t *error
     error = init_slice(handle, milliseconds)
     try:
-        check_error(error, "rd_kafka_init_transactions")
+        check_error(error, "rd_kafka_init_transactions", handle.cause)
     except KafkaException as exc:
         return exc.error
     return None

@@ -229,8 +229,11 @@ cdef object fatal_hint(object fatal):
     return KafkaError(fatal.code, fatal.message + _AFTER_FATAL, is_fatal=True)
 
 
-cdef int check_error(rd_kafka_error_t *error, str call) except -1:
-    """Raise for a rich error that librdkafka's function `call` returned, and free it (owned by the caller of that function)."""
+cdef int check_error(rd_kafka_error_t *error, str call, str cause="") except -1:
+    """Raise for a rich error that librdkafka's function `call` returned, and free it (owned by the caller of that function).
+
+    `cause` is what is known of the connections, to put behind what may succeed later.
+    """
     if error == NULL:
         return 0
     cdef str next_call = ""
@@ -238,6 +241,8 @@ cdef int check_error(rd_kafka_error_t *error, str call) except -1:
         next_call = _AFTER_FATAL
     elif rd_kafka_error_txn_requires_abort(error):
         next_call = "; call abort_transaction()"
+    elif rd_kafka_error_is_retriable(error):
+        next_call = cause
     try:
         value = KafkaError(
             rd_kafka_error_code(error),

@@ -101,7 +101,7 @@ def init_transactions(Handle handle, timeout):
         if error == NULL:
             return
         if not rd_kafka_error_is_retriable(error) or _expired(deadline):
-            check_error(error, "rd_kafka_init_transactions")
+            check_error(error, "rd_kafka_init_transactions", handle.cause)
         # Time is up for this slice; or the coordinator cannot do it yet: it is loading, has moved, or still aborts what a fenced
         # predecessor has left (CONCURRENT_TRANSACTIONS). librdkafka leaves the second to its caller; the Java client tries again.
         waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
@@ -218,7 +218,8 @@ cdef class _Ending:
         if self.outcome is None:
             what = "commit" if self.commits else "abort"
             raise KafkaTimeoutError(KafkaError(
-                RD_KAFKA_RESP_ERR__TIMED_OUT, f"the {what} is under way; call {what}_transaction again", is_retriable=True))
+                RD_KAFKA_RESP_ERR__TIMED_OUT,
+                f"the {what} is under way; call {what}_transaction again{self.handle.cause}", is_retriable=True))
         with cython.critical_section(self.handle):
             if self.handle.ending is self:
                 self.handle.ending = None
@@ -396,7 +397,7 @@ def _send_offsets(Handle handle, list offsets, group, int timeout_ms):
         c_group = _group(group)
         with nogil:
             error = rd_kafka_send_offsets_to_transaction(handle.rk, c_offsets, c_group, timeout_ms)
-        check_error(error, "rd_kafka_send_offsets_to_transaction")
+        check_error(error, "rd_kafka_send_offsets_to_transaction", handle.cause)
     finally:
         KX_ADD(handle.sending_offsets, -1)
         if c_offsets != NULL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import socket
@@ -158,6 +159,41 @@ def test_a_batch_and_a_full_queue_say_it_too() -> None:
         producer.purge()
         producer.flush(30)
         producer.close(0)
+
+
+def test_the_calls_of_transactions_say_it_too() -> None:
+    port = _unused_port()
+    with KafkaProducer(bootstrap_servers=f"127.0.0.1:{port}", error_cb=lambda error: None, transactional_id="one") as producer:
+        _wait_for_an_error(producer)
+        with pytest.raises(KafkaException, match=re.escape(_CAUSE.format(port=port))) as caught:
+            producer.init_transactions(0.1)
+        assert caught.value.error.is_retriable
+    with EmbeddedBroker() as broker, KafkaProducer(broker.config(transactional_id="one"), error_cb=lambda error: None) as producer:
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        broker.close()
+        _wait_for_an_error(producer)
+        with pytest.raises(KafkaException, match="last connection error: ") as caught:
+            producer.send_offsets_to_transaction({("orders", 0): 1}, "group", 0.1)
+        assert caught.value.error.is_retriable
+        producer.send(ProducerRecord("orders", b"value"), lambda metadata, error: None)
+        for _ in range(2):
+            with pytest.raises(KafkaTimeoutError, match="last connection error: "):
+                producer.commit_transaction(0.1)
+        producer.close(0)
+
+
+@pytest.mark.anyio
+async def test_the_calls_of_asyncios_transactions_say_it_too() -> None:
+    port = _unused_port()
+    failed = asyncio.Event()
+    producer = AsyncKafkaProducer(bootstrap_servers=f"127.0.0.1:{port}", error_cb=lambda error: failed.set(), transactional_id="one")
+    try:
+        await asyncio.wait_for(failed.wait(), 20)
+        with pytest.raises(KafkaException, match=re.escape(_CAUSE.format(port=port))):
+            await producer.init_transactions(0.1)
+    finally:
+        await producer.aclose(0)
 
 
 def test_a_slow_broker_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
