@@ -41,7 +41,7 @@ from ._rdkafka import (
 )
 from .known import Known, checked_metadata, metadata_failure
 from .metadata import BrokerMetadata
-from .properties import CALLBACKS, MANUAL_POLL, OWN_NAMES, Properties, invalid, resolve
+from .properties import MANUAL_POLL, OWN_NAMES, Properties, invalid, resolve
 from .transactions import group_of, offset_rows
 
 __all__ = ["AsyncKafkaProducer"]
@@ -97,11 +97,11 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         self._turnstile = asyncio.Lock()  # of those who wait for room, the first goes to the gate
         self._closer: asyncio.Task[None] | None = None
         self._closes: asyncio.Future[None] = loop.create_future()  # done once a close has begun
-        callbacks: dict[str, Callable[..., Any]] = {}
+        callbacks: dict[str, Callable[..., Any]] = dict(settings.callbacks)  # the handle asks librdkafka for what these need
         self._one_closes = _rdkafka.Monitor()  # where its loop is closed
         handle = Handle(settings.librdkafka, callbacks, True, OWN_NAMES)
-        for name in CALLBACKS & settings.callbacks.keys():
-            callbacks[name] = _OnLoop(loop, handle, name, settings.callbacks[name])
+        for name, callback in settings.callbacks.items():
+            callbacks[name] = _OnLoop(loop, handle, name, callback)
         try:
             events.start(handle)
             self._server = _Server(handle, loop)

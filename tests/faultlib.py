@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -91,6 +92,68 @@ def is_pinned(value):
         return True
     del value[-1]
     return False
+
+
+class Throttling:
+    """Stands between a client and the mock broker, which never throttles, and writes throttle times into its Produce answers."""
+
+    def __init__(self, port, milliseconds):
+        self.broker_port, self.milliseconds = port, milliseconds
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.sockets = [self.listener]
+        self.threads = []
+        self.start(self.accept)
+
+    def start(self, target, *args):
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            broker = socket.create_connection(("127.0.0.1", self.broker_port))
+            self.sockets += [client, broker]
+            requests = {}  # correlation id -> (api key, version)
+            self.start(self.forward, client, broker, lambda frame, seen=requests: self.request(frame, seen))
+            self.start(self.forward, broker, client, lambda frame, seen=requests: self.response(frame, seen))
+
+    def forward(self, source, target, change):
+        try:
+            with source.makefile("rb") as stream:
+                while len(size := stream.read(4)) == 4:
+                    target.sendall(size + change(stream.read(*struct.unpack(">i", size))))
+        except OSError:
+            pass
+
+    def request(self, frame, requests):
+        key, version, correlation = struct.unpack_from(">hhi", frame)
+        requests[correlation] = (key, version)
+        return frame
+
+    def response(self, frame, requests):
+        key, version = requests.pop(struct.unpack_from(">i", frame)[0])
+        if key == 3:  # Metadata: the broker is here
+            return frame.replace(struct.pack(">i", self.broker_port), struct.pack(">i", self.port))
+        if key == 0:  # Produce: the throttle time is last, but for the tags from version 9 on
+            tags = b"\0" if version >= 9 else b""
+            assert frame.endswith(bytes(4) + tags)
+            return frame[: len(frame) - 4 - len(tags)] + struct.pack(">i", self.milliseconds) + tags
+        return frame
+
+    def close(self):
+        for each in self.sockets:
+            try:
+                each.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            each.close()
+        for thread in self.threads:
+            thread.join(10)
 
 
 class Outcomes:

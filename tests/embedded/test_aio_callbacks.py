@@ -1,8 +1,9 @@
-"""A future of the asyncio producer that is not kept still calls who was added to it."""
+"""Callbacks of the asyncio producer: those in its properties, and those of futures that nobody keeps."""
 
 import asyncio
 
 import pytest
+from faultlib import Throttling
 
 from kafka_ext import ErrorCode, ProducerRecord
 from kafka_ext.aio import AsyncKafkaProducer
@@ -36,3 +37,19 @@ def test_done_callbacks_of_futures_that_nobody_keeps_are_called_once_each(fails)
         asyncio.run(main(broker))
         broker.clear_faults()
     assert seen == [1] * COUNT
+
+
+@pytest.mark.found(13)
+def test_throttle_cb():
+    async def main(address):
+        told = asyncio.Queue()
+        async with AsyncKafkaProducer(bootstrap_servers=address, throttle_cb=lambda *event: told.put_nowait(event)) as producer:
+            await producer.send_and_wait(ProducerRecord("orders", b"x"))
+            assert await asyncio.wait_for(told.get(), 20) == (address, 1, 0.25)
+
+    with EmbeddedBroker(topics={"orders": 1}) as broker:
+        throttling = Throttling(int(broker.bootstrap_servers.rpartition(":")[2]), 250)
+        try:
+            asyncio.run(main(f"127.0.0.1:{throttling.port}"))
+        finally:
+            throttling.close()
