@@ -12,6 +12,7 @@ import traceback
 import warnings
 
 import pytest
+from faultlib import shown
 
 from kafka_ext import InvalidConfigError, KafkaException, KafkaProducer, KafkaSink, OAuthBearerToken, ProducerRecord, Properties
 from kafka_ext._rdkafka import redact, secrets_of
@@ -146,7 +147,7 @@ def test_text_that_is_none_is_refused_without_saying_it(name, value):
         {"ssl.key.password": {SECRET: 1}},
         {"partitioner": f"ssl://me:{SECRET}@host"},
     ],
-    ids=str,
+    ids=shown,
 )
 def test_errors_of_a_configuration_do_not_repeat_them(wrong):
     with pytest.raises((InvalidConfigError, TypeError)) as caught:
