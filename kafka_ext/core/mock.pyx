@@ -87,8 +87,9 @@ cdef class MockCluster:
             raise ValueError(f"brokers must be from 1 to {MAX_MOCK_BROKERS}, not {brokers}")
         _check_descriptors(brokers)
         self.turn = Monitor()
-        # Its own handle, which is never used for anything else. Larger requests are refused by closing the connection: from 256 MiB
-        # on an assertion of librdkafka's would end the process (rd_slice_init_full). Errors it logs (a request it does not know) go to stderr.
+        # Its own handle, which is never used for anything else. Larger requests are refused by
+        # closing the connection: from 256 MiB on an assertion of librdkafka's would end the process
+        # (rd_slice_init_full). Errors it logs (a request it does not know) go to stderr.
         conf = make_conf({
             "client.id": "kafka_ext.testing", "log_level": "3", "receive.message.max.bytes": "268435456",
             "enable.metrics.push": "false"}, ())
