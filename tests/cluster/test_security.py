@@ -42,19 +42,19 @@ def delivers(connect, topic):
 
 @pytest.fixture
 def fails(connect, topic):
-    """Send a record that cannot arrive: its error, and those that the error callback got until one is of this code."""
+    """Send a record that cannot arrive: the message of the first error that is of this code and has these words."""
 
-    def check(config, code, **settings):
+    def check(config, code, words="", **settings):
         heard = []
         producer = connect(config, **{"error_cb": heard.append, "message.timeout.ms": 1500} | settings)
         outcomes = Outcomes()
         producer.send(ProducerRecord(topic, b"v"), outcomes.expect("it"))
-        wait_until(lambda: any(error == code for error in heard))
+        wait_until(lambda: any(error == code and words in error.message for error in heard))
         outcomes.wait(1)
         outcomes.check(["it"])
         assert outcomes.errors == [ErrorCode["MSG_TIMED_OUT"]]
         assert outcomes.reports["it"][0].persisted_status == PersistedStatus.NOT
-        return next(error for error in heard if error == code).message
+        return next(error.message for error in heard if error == code and words in error.message)
 
     return check
 
@@ -98,8 +98,9 @@ def test_fault_16_tls_client_certificate_of_an_unknown_authority(single, fails, 
 
 
 def test_fault_16_tls_to_a_listener_without(single, fails):
-    message = fails(single.config(listener="TLS", bootstrap_servers=single.servers("PLAIN")), ErrorCode["TRANSPORT"])
-    assert "connecting to a PLAINTEXT broker listener?" in message
+    """librdkafka does not ask where the broker hangs up between the client's first write and read; another try does."""
+    config = single.config(listener="TLS", bootstrap_servers=single.servers("PLAIN"))
+    fails(config, ErrorCode["TRANSPORT"], "connecting to a PLAINTEXT broker listener?")
 
 
 def test_fault_16_no_tls_to_a_listener_with(single, fails):
