@@ -809,7 +809,6 @@ cdef class _Told:
         try:
             while not self.done.wait(SLICE_MS / 1000.0):
                 handle.check_usable()
-                PyErr_CheckSignals()
         finally:
             self.given_up = True
         failed, result = self.outcome

@@ -12,19 +12,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF
 
 cdef extern from "pythread.h" nogil:
-    ctypedef void *PyThread_type_lock
-    ctypedef long long PY_TIMEOUT_T
-    cdef enum PyLockStatus:
-        PY_LOCK_FAILURE
-        PY_LOCK_ACQUIRED
-        PY_LOCK_INTR
     unsigned long PYTHREAD_INVALID_THREAD_ID
     unsigned long PyThread_start_new_thread(void (*function)(void *) noexcept, void *argument) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
-    PyThread_type_lock PyThread_allocate_lock() noexcept
-    void PyThread_free_lock(PyThread_type_lock lock) noexcept
-    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock lock, PY_TIMEOUT_T microseconds, int interruptible) noexcept
-    void PyThread_release_lock(PyThread_type_lock lock) noexcept
 
 cdef extern from *:
     """
@@ -41,7 +31,6 @@ cdef extern from *:
 cdef double GREEN_PAUSE = 0.002
 cdef enum:
     GREEN_SLICE_MS = 2
-    LONGEST_WAIT_MS = 3600 * 1000
 
 cdef object _BUILTIN = type(len)
 
@@ -72,59 +61,72 @@ cdef int _slice_ms(int milliseconds):
     return GREEN_SLICE_MS if _green() else milliseconds
 
 
-cdef PyLockStatus _acquire(PyThread_type_lock lock, int64_t deadline) except *:
-    """Wait for `lock` until `deadline`, or until something interrupts: the caller looks again what it waits for."""
-    cdef PyLockStatus status
-    cdef PY_TIMEOUT_T microseconds
-    if _green():
-        status = PyThread_acquire_lock_timed(lock, 0, 0)
-        if status != PY_LOCK_ACQUIRED:
-            _pause()
-        return status
-    microseconds = <PY_TIMEOUT_T>_remaining_ms(deadline, LONGEST_WAIT_MS) * 1000
-    with nogil:
-        status = PyThread_acquire_lock_timed(lock, microseconds, 1)
-    if status == PY_LOCK_INTR:
-        PyErr_CheckSignals()
-    return status
+cdef int _wait_at(kx_gate *gate, unsigned long seen, int64_t deadline) except -1:
+    """Wait until `gate` has been opened since `seen` was read, until `deadline`, or for a slice; then signal handlers get their turn.
+
+    In slices, for a signal may interrupt another thread than the main one, and its handler runs only once that one looks.
+    """
+    cdef int milliseconds
+    if not _green():
+        milliseconds = _remaining_ms(deadline, SLICE_MS)
+        with nogil:
+            kx_gate_wait(gate, seen, milliseconds)
+    return _pause()
+
+
+cdef int _own_gate(kx_gate *gate, int *generation) except -1:
+    """Make `gate` anew in a forked child: a thread that is not there may have been at it."""
+    if generation[0] != kx_fork_generation:
+        generation[0] = kx_fork_generation
+        if kx_gate_init(gate) != 0:
+            raise MemoryError()
+    return 0
 
 
 @cython.final
 cdef class Event:
-    """As threading.Event, but never cleared. `set` takes and ignores arguments, so that it may be a callback; it needs no memory."""
+    """As threading.Event, but never cleared. `set` takes and ignores arguments, so that it may be a callback; it needs no memory.
 
-    cdef PyThread_type_lock lock        # owned; held by nobody in particular until `set`
+    Its waits go by CLOCK_MONOTONIC, which PyThread's do from Python 3.11 on.
+    """
+
+    cdef kx_gate gate
+    cdef bint gate_made
+    cdef int generation                 # kx_fork_generation of the process that made the gate
     cdef int told                       # KX_FLAG
 
     def __cinit__(self):
-        self.told = 0
-        self.lock = PyThread_allocate_lock()
-        if self.lock == NULL:
+        self.generation = kx_fork_generation
+        if kx_gate_init(&self.gate) != 0:
             raise MemoryError()
-        PyThread_acquire_lock_timed(self.lock, 0, 0)
+        self.gate_made = True
 
     def __dealloc__(self):
-        if self.lock != NULL:
-            PyThread_free_lock(self.lock)
+        if self.gate_made and self.generation == kx_fork_generation:
+            kx_gate_destroy(&self.gate)
 
     def set(self, *ignored):
-        if KX_TRY(self.told):
-            PyThread_release_lock(self.lock)
+        _own_gate(&self.gate, &self.generation)
+        KX_SET(self.told, 1)
+        kx_gate_open(&self.gate)
 
     def is_set(self):
         return bool(KX_FLAG(self.told))
 
     def wait(self, timeout=None):
-        """Wait up to `timeout` seconds (None: no limit); whether it is set."""
+        """Wait up to `timeout` seconds (None: no limit); whether it is set. Signal handlers run meanwhile, and what they raise is raised."""
         cdef int64_t deadline = _deadline(timeout)
+        cdef unsigned long seen
         if KX_FREE_THREADED:
             _some_bytecode()
-        while not KX_FLAG(self.told):
-            if _acquire(self.lock, deadline) == PY_LOCK_ACQUIRED:
-                PyThread_release_lock(self.lock)        # the next one waits at it too
-            elif _expired(deadline):
-                break
-        return bool(KX_FLAG(self.told))
+        while True:
+            _own_gate(&self.gate, &self.generation)
+            seen = kx_gate_seen(&self.gate)
+            if KX_FLAG(self.told):
+                return True
+            if _expired(deadline):
+                return False
+            _wait_at(&self.gate, seen, deadline)
 
 
 cdef int64_t _owner() except 0:
@@ -138,37 +140,43 @@ cdef class Monitor:
     It belongs to a thread, or where `threading` is patched to a green thread.
     """
 
-    cdef PyThread_type_lock lock        # owned
+    cdef kx_gate gate                   # opened by who lets go of it
+    cdef bint gate_made
+    cdef int generation                 # kx_fork_generation of the process that made the gate
+    cdef int taken                      # KX_TRY
     cdef int64_t owner                  # 0: nobody
     cdef int64_t depth
     cdef list waiting                   # an Event for each
 
     def __cinit__(self):
-        self.owner = 0
-        self.depth = 0
         self.waiting = []
-        self.lock = PyThread_allocate_lock()
-        if self.lock == NULL:
+        self.generation = kx_fork_generation
+        if kx_gate_init(&self.gate) != 0:
             raise MemoryError()
+        self.gate_made = True
 
     def __dealloc__(self):
-        if self.lock != NULL:
-            PyThread_free_lock(self.lock)
+        if self.gate_made and self.generation == kx_fork_generation:
+            kx_gate_destroy(&self.gate)
 
     def acquire(self, bint blocking=True, timeout=-1):
         cdef int64_t me = _owner()
         cdef int64_t deadline = 0
+        cdef unsigned long seen
         if KX_LOAD(self.owner) == me:
             self.depth += 1
             return True
-        if PyThread_acquire_lock_timed(self.lock, 0, 0) != PY_LOCK_ACQUIRED:
+        if not KX_TRY(self.taken):
             if blocking:
                 deadline = _deadline(None if timeout == -1 else timeout)
             while True:
+                _own_gate(&self.gate, &self.generation)
+                seen = kx_gate_seen(&self.gate)
+                if KX_TRY(self.taken):
+                    break
                 if _expired(deadline):
                     return False
-                if _acquire(self.lock, deadline) == PY_LOCK_ACQUIRED:
-                    break
+                _wait_at(&self.gate, seen, deadline)
         KX_STORE(self.owner, me)
         self.depth = 1
         return True
@@ -179,8 +187,10 @@ cdef class Monitor:
             raise RuntimeError("cannot release a Monitor that this thread does not hold")
         self.depth -= 1
         if not self.depth:
+            _own_gate(&self.gate, &self.generation)
             KX_STORE(self.owner, 0)
-            PyThread_release_lock(self.lock)
+            KX_LET(self.taken)
+            kx_gate_open(&self.gate)
 
     def __enter__(self):
         return self.acquire()
@@ -198,19 +208,22 @@ cdef class Monitor:
         try:
             return told.wait(timeout)
         finally:
-            while not self.take_again():
-                pass
+            interrupted = self.take_again()
             self.depth = depth
             if not told.is_set():
                 self.waiting.remove(told)
+            if interrupted is not None:
+                raise interrupted
 
-    cdef bint take_again(self) except -1:
-        """As `acquire`, in any case: what a signal handler raises meanwhile is raised once it is held (by the handler's next turn)."""
-        try:
-            return self.acquire()
-        except BaseException as exc:
-            unraisable(exc, None)
-            return False
+    cdef object take_again(self):
+        """As `acquire`, in any case; what a signal handler raised meanwhile, or None."""
+        interrupted = None
+        while True:
+            try:
+                self.acquire()
+                return interrupted
+            except BaseException as exc:
+                interrupted = exc
 
     def wait_for(self, predicate, timeout=None):
         """Wait until `predicate()` is true, up to `timeout` seconds; what it returned last."""

@@ -11,6 +11,7 @@ import pytest
 from faultlib import Outcomes, closed_port, interrupt_after, run_program, within
 
 from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord
+from kafka_ext._rdkafka import Event, Monitor
 
 
 def unreachable(**settings):
@@ -316,6 +317,72 @@ def test_fault_31_ctrl_c_with_manual_polling(name, call):
     with within(0.1):
         producer.close(0.1)
     outcomes.check(range(5))
+
+
+def held_by_another_thread():
+    monitor = Monitor()
+    thread = threading.Thread(target=monitor.acquire, daemon=True)
+    thread.start()
+    thread.join()
+    return monitor
+
+
+@pytest.mark.found(13)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda producer: producer.send_batch("t", [b"x"]).wait(30),
+        lambda producer: producer.sync_send(ProducerRecord("t", b"x"), 30),
+        lambda producer: (producer.send(ProducerRecord("t", b"x")), producer.flush(30)),
+        lambda producer: producer.fetch_broker_metadata("t", timeout=30),
+        lambda producer: Event().wait(30),
+        lambda producer: held_by_another_thread().acquire(timeout=30),
+        lambda producer: wait_for_nobody(Monitor(), 30),
+    ],
+    ids=["batch", "sync_send", "flush", "fetch_broker_metadata", "event", "monitor", "condition"],
+)
+def test_a_signal_that_interrupts_another_thread_is_seen(call):
+    """The kernel gives a signal to whichever thread it likes: its handler is due in the main thread, which nothing wakes."""
+    producer = unreachable()
+    timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+    timer.start()
+    try:
+        with within(0.3), pytest.raises(KeyboardInterrupt):
+            call(producer)
+    finally:
+        timer.join()
+        producer.close(0)
+
+
+def wait_for_nobody(monitor, timeout):
+    with monitor:
+        try:
+            monitor.wait(timeout)
+        finally:
+            monitor.release()  # held again, as after every wait
+            monitor.acquire()
+
+
+def test_what_a_signal_handler_raises_while_a_monitor_is_taken_again_is_raised():
+    monitor = Monitor()
+    waits = Event()
+
+    def keep():
+        waits.wait()
+        with monitor:
+            monitor.notify_all()
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    with monitor:
+        waits.set()
+        with pytest.raises(KeyboardInterrupt):
+            monitor.wait(30)
+        monitor.release()
+        monitor.acquire()
+    thread.join()
 
 
 def test_fault_31_a_signal_handler_may_close_the_producer():
