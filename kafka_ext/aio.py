@@ -20,8 +20,8 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -163,7 +163,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
             if time.monotonic() > end:
                 message = f"topic {record.topic}: its partitions are not known, so the partitioner cannot be asked"
                 raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC"], message))
-            await asyncio.sleep(0.005)
+            await self._sleep(0.005)
 
     async def send_batch(
         self,
@@ -265,7 +265,11 @@ class AsyncKafkaProducer(AsyncProducer, Known):
             ProducerClosedError: the producer is closed, or being closed.
         """
         self._usable()
-        if not await self._server.drained(_rdkafka.deadline(timeout)):
+        deadline = _rdkafka.deadline(timeout)
+        with _alarm(self._loop_, _rdkafka.seconds_until(deadline)) as over:
+            over.add_done_callback(lambda _: self._server.wake())
+            delivered = await self._server.drained(deadline)
+        if not delivered:
             outstanding = self.handle.outstanding
             text = f"{outstanding} records are still outstanding after {timeout} s{self.handle.cause}"
             raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
@@ -379,7 +383,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
             # What it says of a coordinator that is not there yet is what it would say at the end of a longer timeout.
             if not error.is_retriable or error.is_fatal or _rdkafka.seconds_until(deadline) == 0.0:
                 raise _rdkafka.exception_for(error)
-            await asyncio.sleep(pause)
+            await self._sleep(pause)
             pause = min(pause * 2, 0.05)
 
     async def begin_transaction(self) -> None:
@@ -424,7 +428,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         ending = _rdkafka.start_ending(self.handle, commits, outcome)
         try:
             if ending.outcome is None:
-                await self._wait(outcome.future, _rdkafka.seconds_until(deadline))
+                await self._wait(outcome.future, deadline)
         finally:
             ending.leave(outcome)
         ending.take()
@@ -441,18 +445,23 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         while _rdkafka.offsets_on_their_way(self.handle):  # those of a task that was cancelled
             if _rdkafka.seconds_until(deadline) == 0.0:
                 raise _rdkafka.offsets_under_way()
-            await asyncio.sleep(0.05)
+            await self._sleep(0.05)
         self._usable()
         outcome = _Outcome(self._loop_)
         _rdkafka.start_send_offsets(self.handle, outcome, rows, group, deadline)
         await self._wait(outcome.future)
         outcome.future.result()
 
-    async def _wait(self, future: asyncio.Future[Any], timeout: float | None = None) -> None:
-        """Wait for a future, at most so long, but no longer than the producer is open."""
-        await asyncio.wait({future, self._closes}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    async def _wait(self, future: asyncio.Future[Any], deadline: int = -1) -> None:
+        """Wait for a future, until `deadline`, but no longer than the producer is open."""
+        with _alarm(self._loop_, _rdkafka.seconds_until(deadline)) as over:
+            await asyncio.wait({future, self._closes, over}, return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
             self._usable()
+
+    async def _sleep(self, seconds: float) -> None:
+        with _alarm(self._loop_, seconds) as over:
+            await over
 
     @asynccontextmanager
     async def transaction(self, timeout: float | None = None) -> AsyncIterator[AsyncKafkaProducer]:
@@ -692,3 +701,17 @@ class _Outcome:
             self.future.set_exception(result)
         else:
             self.future.set_result(result)
+
+
+@contextmanager
+def _alarm(loop: asyncio.AbstractEventLoop, seconds: float | None) -> Iterator[asyncio.Future[Any]]:
+    """A future that is done after `seconds`, by no clock of the loop, which tests like to stop. Its thread ends with the block."""
+    outcome = _Outcome(loop)
+    ended = _rdkafka.Event()
+    if seconds is not None:
+        _rdkafka.new_thread("kafka_ext call", _call, outcome, lambda: ended.wait(seconds)).start()
+    try:
+        yield outcome.future
+    finally:
+        ended.set()
+        outcome.future.cancel()

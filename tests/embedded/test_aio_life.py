@@ -9,8 +9,9 @@ import threading
 import pytest
 from faultlib import within
 
-from kafka_ext import KafkaException, ProducerRecord, _rdkafka
+from kafka_ext import ErrorCode, KafkaException, ProducerRecord, _rdkafka
 from kafka_ext.aio import AsyncKafkaProducer
+from kafka_ext.testing import EmbeddedBroker
 
 pytestmark = [pytest.mark.found(18), pytest.mark.timeout(30)]
 
@@ -100,5 +101,29 @@ def test_aclose_keeps_its_timeout_under_a_frozen_clock(monkeypatch):
         with within(1):
             await producer.aclose(timeout=0.3)
         assert future.exception() is not None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("call", ["flush", "init_transactions", "commit_transaction", "abort_transaction"])
+def test_calls_keep_their_timeout_under_a_frozen_clock(monkeypatch, call):
+    async def run():
+        loop = asyncio.get_running_loop()
+        with EmbeddedBroker() as broker:
+            settings = UNREACHABLE | {"enable.idempotence": True, "transactional.id": "one"}
+            producer = AsyncKafkaProducer(settings | broker.config())
+            if call != "init_transactions":
+                await producer.init_transactions(20)
+                await producer.begin_transaction()
+                await (await producer.send(ProducerRecord("t", b"v")))
+            broker.round_trip_time(2.0)
+            if call != "init_transactions":
+                await producer.send(ProducerRecord("t", b"v"))
+            now = loop.time()
+            monkeypatch.setattr(loop, "time", lambda: now, raising=False)
+            with within(1), pytest.raises(KafkaException) as caught:
+                await getattr(producer, call)(timeout=0.3)
+            assert caught.value.error.code == ErrorCode.TIMED_OUT
+            await producer.aclose(timeout=0)
 
     asyncio.run(run())
