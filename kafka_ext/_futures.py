@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._rdkafka import RecordMetadata, prepared_future
 
@@ -22,10 +22,21 @@ class DeliveryFuture(_Future):
     """
 
     def __init__(self, check: Callable[[str], object]) -> None:
+        self._check = check
         super().__init__()
         prepared_future(self)
         self.set_running_or_notify_cancel()
-        self._check = check
+
+    @property
+    def _waiters(self) -> list[Any]:
+        """Where wait() and as_completed() of concurrent.futures put what shall wake them, before they wait; they know no timeout here."""
+        if not self.done():
+            self._check("wait")
+        return self._waiting
+
+    @_waiters.setter
+    def _waiters(self, waiters: list[Any]) -> None:
+        self._waiting = waiters
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
         """As concurrent.futures.Future; KafkaException inside a callback of the producer, unless it is done."""

@@ -140,8 +140,9 @@ class KafkaProducer(Producer, Known):
 
         It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do: in the events thread,
         or with manual polling in the thread that serves, without which the future is never done. In a callback of this producer
-        `result()` and `exception()` of one that is not done raise a KafkaException: they would wait for themselves. The value is let go
-        just after the future's callbacks: a moment after `result()` may have returned.
+        `result()` and `exception()` of one that is not done raise a KafkaException: they would wait for themselves. So do `wait()` and
+        `as_completed()` of concurrent.futures, with any timeout. The value is let go just after the future's callbacks: a moment after
+        `result()` may have returned.
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import gc
 import threading
 import time
@@ -11,6 +13,8 @@ import pytest
 from faultlib import closed_port, run_program, within
 
 from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord
+from kafka_ext.aio import AsyncKafkaProducer
+from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
 
 UNREACHABLE = {"log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False, "topic.metadata.refresh.interval.ms": -1}
@@ -288,6 +292,38 @@ def test_a_future_waited_for_in_a_callback(make_producer, manual, wait):
     assert outcome == [ErrorCode.STATE, True]
 
 
+@pytest.mark.found(17)
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["threaded", "manual", "recoverable"])
+@pytest.mark.parametrize(
+    "wait", [concurrent.futures.wait, lambda futures: next(concurrent.futures.as_completed(futures))], ids=["wait", "as_completed"]
+)
+def test_futures_waited_for_together_in_a_callback(kafka_broker, kind, wait):
+    settings = kafka_broker.config(**{"enable.manual.events.poll": True} if kind == "manual" else {})
+    outcome = []
+
+    def on_delivery(metadata, error):
+        futures = [producer.send_future(ProducerRecord("t", b"w")) for _ in range(2)]
+        try:
+            wait(futures)
+        except KafkaException as exc:
+            outcome.append(exc.error.code)
+        futures[0].add_done_callback(lambda future: outcome.append(future.result().offset is not None))
+        other.extend(futures)
+
+    other = []
+    with (RecoverableProducer if kind == "recoverable" else KafkaProducer)(settings) as producer:
+        producer.send(ProducerRecord("t", b"v"), on_delivery)
+        with within(2):
+            producer.flush(10)
+        assert outcome == [ErrorCode.STATE, True]
+        assert concurrent.futures.wait(other, 10).done == set(other)
+        assert set(concurrent.futures.as_completed(other, 10)) == set(other)
+        if kind != "manual":
+            other = [producer.send_future(ProducerRecord("t", b"w")) for _ in range(2)]
+            assert concurrent.futures.wait(other, 10).done == set(other)
+
+
 @pytest.mark.found(14)
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("call", ["send", "send_batch", "send_future", "sync_send"])
@@ -344,3 +380,20 @@ def test_batches_that_fail_together_are_told_in_their_order(manual):
         producer.send_batch("t", [b"v"] * 2, ids=[number] * 2, on_delivery=lambda batch: told.append(batch.ids[0]))
     producer.close(0)
     assert told == list(range(50))
+
+
+@pytest.mark.found(22)
+@pytest.mark.parametrize("fails", [False, True], ids=["delivered", "failed"])
+def test_batches_of_asyncio_that_end_together_are_told_in_their_order(kafka_broker, fails):
+    told = []
+    kafka_broker.create_topic("t", 1)
+    settings = {"bootstrap.servers": closed_port()} | UNREACHABLE if fails else kafka_broker.config(**{"linger.ms": 100})
+
+    async def main():
+        async with AsyncKafkaProducer(settings) as producer:
+            for number in range(200):
+                await producer.send_batch("t", [b"v"] * 3, ids=[number] * 3, on_delivery=lambda batch: told.append(batch.ids[0]))
+            await producer.aclose(0 if fails else None)
+
+    asyncio.run(main())
+    assert told == list(range(200))
