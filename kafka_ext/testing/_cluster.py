@@ -5,6 +5,7 @@ Arguments have been checked and are plain ints and strs, so that they go through
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import socket
@@ -348,17 +349,18 @@ class Cluster:
         self._mock.set_round_trip_time(broker_id, self._delays[broker_id])
 
 
-def _sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
+def _sockets(port: int) -> Iterator[tuple[int, _socket.socket]]:
     """This process's IPv4 sockets whose own port is `port`: their descriptors, and a socket object of each that does not own it.
 
-    Nothing is duplicated: closing a duplicate of a file's descriptor would drop the POSIX locks that the process has on that file.
+    Nothing is duplicated: closing a duplicate of a file's descriptor would drop the POSIX locks that the process has on that file. The
+    type of socket is the one that gevent leaves alone: its own makes a hub, which crashes at the end of a thread that gevent has not made.
     """
     for name in os.listdir("/dev/fd"):
         descriptor = int(name)
         try:
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue
-            probe = socket.socket(fileno=descriptor)
+            probe = _socket.socket(fileno=descriptor)
         except OSError:
             continue  # closed meanwhile, as the listing itself is
         try:
@@ -370,7 +372,7 @@ def _sockets(port: int) -> Iterator[tuple[int, socket.socket]]:
             probe.detach()
 
 
-def _listens(probe: socket.socket) -> bool:
+def _listens(probe: _socket.socket) -> bool:
     return bool(probe.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
