@@ -72,7 +72,8 @@ class EmbeddedBroker:
 
     It answers what producers and consumers ask, transactions included, and keeps what they send in memory, 5 MiB or 100,000 batches a
     partition. It has no TLS, no SASL, no admin requests (make topics with `create_topic`), no replication, and it does not
-    de-duplicate what an idempotent producer sends again. Any client in any process on this machine can use it.
+    de-duplicate what an idempotent producer sends again; its answers have no timestamps (`RecordMetadata.timestamp` is None), its
+    records do. Any client in any process on this machine can use it.
 
     Args:
         brokers (int): how many, 1 to 100. Their ids start at 1.

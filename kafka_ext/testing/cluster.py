@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsIndex
 
 from kafka_ext._annotations import Self
 from kafka_ext._rdkafka import ConsumedMessage, KafkaException, TopicReader
@@ -184,6 +184,9 @@ class KafkaCluster(ClusterRequests):
         if getattr(self, "_guard", None) is not None and self._owner == os.getpid():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        raise TypeError("a KafkaCluster cannot be copied or pickled: pass on its bootstrap_servers, or config()")
 
     def __repr__(self) -> str:
         if self._closed:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faultlib import run_program
 
-from kafka_ext import KafkaException, KafkaProducer, ProducerRecord
-from kafka_ext.testing import EmbeddedBroker
+from kafka_ext import KafkaException, KafkaProducer, ProducerRecord, _rdkafka
+from kafka_ext.testing import EmbeddedBroker, KafkaCluster
 
 _TRY_LOCK = """
 import fcntl, sys
@@ -48,6 +49,51 @@ def test_a_broker_is_not_copied(take: Callable[[Any], Any], isolation: Any) -> N
             take(broker)
         with KafkaProducer(broker.config()) as producer:
             producer.sync_send(ProducerRecord("orders", b"value"), 60)
+
+
+@pytest.mark.found(20)
+@pytest.mark.parametrize("take", [copy.copy, copy.deepcopy, pickle.dumps])
+@pytest.mark.parametrize(
+    "make", [lambda: KafkaCluster.__new__(KafkaCluster), lambda: _rdkafka.MockCluster(1)], ids=["KafkaCluster", "MockCluster"]
+)
+def test_nor_is_what_else_owns_brokers(take: Callable[[Any], Any], make: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match="cannot"):
+        take(make())
+
+
+@pytest.mark.found(20)
+@pytest.mark.skipif("mock-descriptors" not in _rdkafka.build_info()["patches"], reason="this librdkafka ends the process")
+def test_no_descriptors_left_do_not_end_the_process() -> None:
+    """In a process of its own: with a limit of three there is none for what is opened from then on."""
+    run_program(
+        """
+        import resource, socket
+        from kafka_ext.testing import EmbeddedBroker
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with EmbeddedBroker(topics={"orders": 1}) as broker, KafkaProducer(broker.config(), error_cb=lambda error: None) as producer:
+            producer.sync_send(ProducerRecord("orders", b"before"), 30)
+            client = socket.socket()
+            host, port = broker.bootstrap_servers.split(":")
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            client.connect((host, int(port)))       # nobody accepts it
+            producer.sync_send(ProducerRecord("orders", b"there already"), 30)
+            broker.stop_broker(1)
+            try:
+                broker.start_broker(1)
+            except KafkaException as exc:
+                assert "rd_kafka_mock_broker_set_up" in str(exc), exc
+            else:
+                raise AssertionError("it has started without a descriptor")
+
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            client.close()
+            broker.start_broker(1)
+            producer.sync_send(ProducerRecord("orders", b"after"), 30)
+            assert [message.value for message in broker.messages("orders", 3)] == [b"before", b"there already", b"after"]
+        """
+    )
 
 
 @pytest.mark.slow
