@@ -196,12 +196,11 @@ cdef class ClusterClient:
         """`(broker ids, {topic: (error, partition count)})` of one topic (bytes) or of all (None) (rd_kafka_metadata)."""
         while True:
             outcome = []
-            thread = new_thread(
-                "kafka_ext metadata", self._ask_metadata, topic, max(_remaining_ms(deadline, ADMIN_REQUEST_MS), 1), outcome)
+            milliseconds = max(_remaining_ms(deadline, ADMIN_REQUEST_MS), 1)
             with self.leaving:
                 self.asking += 1
             try:
-                thread.start()
+                thread = start_thread("kafka_ext metadata", self._ask_metadata, (topic, milliseconds, outcome))
             except BaseException:
                 with self.leaving:
                     self.asking -= 1

@@ -399,31 +399,56 @@ cdef class Handle:
 
     cdef int miss(self, object record, int code) noexcept:
         """`record` (None: of a batch) was to be sent and was not enqueued: the transaction cannot be committed, unless it is sent again."""
+        cdef Py_ssize_t i, place
         if self.transactions != IN_TRANSACTION or self.ending is not None:
             return 0
         try:
             with cython.critical_section(self):
                 if self.owed is None:
                     self.owed = []
-                if record is not None and len(self.owed) < MOST_OWED:
-                    for other in self.owed:
-                        if other is record:
+                if record is not None:
+                    place = len(self.owed)
+                    for i in range(len(self.owed)):
+                        if self.owed[i] is record:
                             return 0
-                    self.owed.append(record)
-                    if self.parts.missed_code == 0:
-                        self.parts.missed_code = code
-                    return 0
+                        if self.owed[i] is None:
+                            place = i
+                    if place < MOST_OWED:
+                        if place < len(self.owed):
+                            self.owed[place] = record
+                        else:
+                            self.owed.append(record)
+                        if self.parts.missed_code == 0:
+                            self.parts.missed_code = code
+                        return 0
         except MemoryError:
             pass
         kx_missed(&self.parts, code)
         return 0
 
-    cdef int catch_up(self, object record) except -1:
-        """`record` has been enqueued."""
+    cdef int catch_up(self, object record) noexcept:
+        """`record` has been enqueued, so this must not raise: it needs no memory, and leaves None in the record's place."""
+        cdef Py_ssize_t i
+        cdef bint others = False
         with cython.critical_section(self):
             if self.owed is not None:
-                self.owed = [other for other in self.owed if other is not record] or None
+                for i in range(len(self.owed)):
+                    if self.owed[i] is record:
+                        self.owed[i] = None
+                    elif self.owed[i] is not None:
+                        others = True
+                if not others:
+                    self.owed = None
         return 0
+
+    cdef int64_t missed(self) except -1:
+        """How many records the open transaction lacks."""
+        cdef int64_t missed = KX_LOAD(self.parts.missed)
+        with cython.critical_section(self):
+            if self.owed is not None:
+                for other in self.owed:
+                    missed += other is not None
+        return missed
 
     # ------------------------------------------------------------------ topics
 
@@ -826,12 +851,10 @@ def start_aside(Handle handle, tell, function, *arguments):
     """
     handle.keep_open()
     try:
-        thread = new_thread("kafka_ext call", _aside, handle, tell, function, arguments)
-        thread.start()
+        start_thread("kafka_ext call", _aside, (handle, tell, function, arguments))
     except BaseException:
         handle.let_go()
         raise
-    return thread
 
 
 def _aside(Handle handle, tell, function, arguments):

@@ -93,7 +93,11 @@ cdef int partition_count_of(Handle handle, Topic topic, bint may_wait=True, int6
     if not may_wait:
         if not topic.asking:
             topic.asking = True
-            new_thread("kafka_ext call", _ask_partition_count, handle, topic).start()
+            try:
+                start_thread("kafka_ext call", _ask_partition_count, (handle, topic))
+            except BaseException:
+                topic.asking = False
+                raise
         if topic.partition_count:
             return topic.partition_count        # a little old; librdkafka's own partitioners go by no newer one
         raise KafkaException(KafkaError(

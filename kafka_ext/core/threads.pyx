@@ -21,7 +21,9 @@ cdef extern from *:
     /* This thread is one of ours: it waits for real, and knows nothing of green threads. */
     static __thread int kx_own_thread = 0;
     static inline void kx_set_own_thread(int own) { kx_own_thread = own; }
+    static int64_t kx_own_threads = 0;
     """
+    int64_t kx_own_threads
     int kx_own_thread
     void KX_STORE(int64_t counter, int64_t value) noexcept
     void kx_set_own_thread(int own) noexcept
@@ -243,7 +245,7 @@ cdef class Monitor:
 
 @cython.final
 cdef class Thread:
-    """A daemon thread of the operating system, where threading.Thread makes none. Has what this package uses of that one."""
+    """A daemon thread of the operating system that `threading` does not know. Has what this package uses of threading.Thread."""
 
     cdef readonly str name
     cdef object function
@@ -259,8 +261,14 @@ cdef class Thread:
         self.started = False
 
     def start(self):
+        """Either this returns and the thread runs, or it raises and no thread does: signal handlers get no turn in between.
+
+        threading.Thread's waits for the thread to be there, and a KeyboardInterrupt out of that wait leaves the thread running.
+        """
         Py_INCREF(self)         # the thread's, which gives it back
+        KX_ADD(kx_own_threads, 1)
         if PyThread_start_new_thread(_run_thread, <void *>self) == PYTHREAD_INVALID_THREAD_ID:
+            KX_ADD(kx_own_threads, -1)
             Py_DECREF(self)
             raise RuntimeError("can't start new thread")
         self.started = True
@@ -284,11 +292,24 @@ cdef void _run_thread(void *started) noexcept with gil:
         unraisable(exc, function)
     function = arguments = None
     thread.ended.set()
+    KX_ADD(kx_own_threads, -1)
 
 
 def _own(function, arguments):
     kx_set_own_thread(1)
     function(*arguments)
+
+
+def own_threads():
+    """How many threads there are that `start_thread` has begun."""
+    return KX_LOAD(kx_own_threads)
+
+
+cdef Thread start_thread(str name, function, tuple arguments):
+    """For calls of librdkafka's that wait: what such a thread owns is its own once this has returned, and not if it raises."""
+    cdef Thread thread = Thread(name, function, arguments)
+    thread.start()
+    return thread
 
 
 def new_thread(str name, function, *arguments):

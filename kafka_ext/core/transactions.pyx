@@ -62,7 +62,7 @@ cdef object refused_outside(Handle handle):
 
 cdef int check_complete(Handle handle) except -1:
     """Raise where a record that was to be in the transaction is not. What was enqueued and not delivered, librdkafka counts."""
-    cdef int64_t missed = KX_LOAD(handle.parts.missed) + (0 if handle.owed is None else len(handle.owed))
+    cdef int64_t missed = handle.missed()
     if not missed:
         return 0
     why = f", the first with {KafkaError(handle.parts.missed_code).name}" if handle.parts.missed_code else ""

@@ -19,6 +19,7 @@ from kafka_ext import (
     ProducerRecord,
     TopicPartition,
 )
+from kafka_ext._rdkafka import own_threads
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
@@ -36,10 +37,6 @@ def producer(request, broker):
     """A producer of transactions, not initialised."""
     with KafkaProducer(broker.config(transactional_id="one", **{"enable.manual.events.poll": request.param})) as producer:
         yield producer
-
-
-def call_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "kafka_ext call"]
 
 
 def refusal(call, *arguments):
@@ -64,7 +61,7 @@ def test_nothing_ends_before_there_is_a_transaction(broker, producer, end, timeo
     assert error == ErrorCode.STATE
     assert not error.is_retriable
     assert "init_transactions() has not finished; call it again" in error.message
-    assert call_threads() == []
+    assert own_threads() == 0
     broker.round_trip_time(0)
     producer.init_transactions(30)
     for other in ("abort_transaction", "commit_transaction"):
@@ -95,7 +92,7 @@ def test_what_was_given_up_ends_no_later_transaction(broker, producer, end):
     producer.begin_transaction()
     for number in range(10):
         producer.sync_send(R("orders", b"%d" % number))
-    wait_until(lambda: call_threads() == [])
+    wait_until(lambda: own_threads() == 0)
     producer.commit_transaction(30)
 
 
@@ -108,7 +105,7 @@ def test_a_commit_that_was_given_up_has_to_be_seen_to_its_end(broker, producer):
     broker.round_trip_time(0.3)
     with pytest.raises(KafkaTimeoutError):
         producer.commit_transaction(0.05)
-    wait_until(lambda: call_threads() == [])
+    wait_until(lambda: own_threads() == 0)
     assert refusal(producer.begin_transaction) == ErrorCode.CONFLICT
     producer.commit_transaction(0)
     assert refusal(producer.commit_transaction, None) == ErrorCode.STATE
@@ -124,7 +121,7 @@ def test_an_abort_that_has_ended_since_needs_no_second_call(broker, producer):
     broker.round_trip_time(0.3)
     with pytest.raises(KafkaTimeoutError):
         producer.abort_transaction(0.05)
-    wait_until(lambda: call_threads() == [])
+    wait_until(lambda: own_threads() == 0)
     producer.begin_transaction()
     broker.round_trip_time(0)
     producer.sync_send(R("orders", b"second"))
@@ -142,7 +139,7 @@ def test_the_thread_of_what_nobody_waits_for_ends(broker, end):
         broker.fail_requests(ApiKey.END_TXN, [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 10_000)
         with within(0.1), pytest.raises(KafkaTimeoutError):
             getattr(producer, end)(0.1)
-        wait_until(lambda: call_threads() == [])
+        wait_until(lambda: own_threads() == 0)
         with within(0.1), pytest.raises(KafkaTimeoutError):
             getattr(producer, end)(0.1)
         broker.clear_faults()
@@ -211,7 +208,7 @@ def test_offsets_given_up_by_a_signal_are_waited_for(broker, producer):
         producer.commit_transaction(0.05)
     broker.round_trip_time(0)
     producer.commit_transaction(30)
-    wait_until(lambda: call_threads() == [])
+    wait_until(lambda: own_threads() == 0)
 
 
 # ---------------------------------------------------------------------- a commit that is under way
@@ -318,7 +315,7 @@ def test_a_transactions_calls_end_with_a_close_by_another_thread(broker, call):
         exc = closed_meanwhile(lambda: getattr(producer, call)(*arguments, timeout=None), producer)
     assert isinstance(exc, ProducerClosedError)
     broker.clear_faults()
-    wait_until(lambda: call_threads() == [])
+    wait_until(lambda: own_threads() == 0)
 
 
 @pytest.mark.found(21)
@@ -347,7 +344,7 @@ def test_asyncio_calls_end_with_a_close_by_another_task(broker):
             arguments = ({("orders", 0): 1}, "group") if name == "send_offsets_to_transaction" else ()
             await closed_during(getattr(producer, name)(*arguments), producer)
             broker.clear_faults()
-            await asyncio.to_thread(wait_until, lambda: call_threads() == [])
+            await asyncio.to_thread(wait_until, lambda: own_threads() == 0)
         producer = AsyncKafkaProducer(bootstrap_servers=closed_port(), log_level=0, error_cb=lambda error: None)
         await closed_during(producer.fetch_broker_metadata(timeout=None), producer)
 

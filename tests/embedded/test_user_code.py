@@ -13,6 +13,7 @@ import pytest
 from faultlib import closed_port, run_program, within
 
 from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord
+from kafka_ext._rdkafka import own_threads
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
@@ -227,7 +228,7 @@ def test_close_beside_a_partitioner_that_waits_for_a_broker(call):
 
     sender = threading.Thread(target=send)
     sender.start()
-    while not any(thread.name == "kafka_ext call" for thread in threading.enumerate()):
+    while not own_threads():
         time.sleep(0.01)
     with within(0.25):
         producer.close(0)

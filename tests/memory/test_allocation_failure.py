@@ -435,6 +435,84 @@ def test_flush_and_close(manual):
     )
 
 
+TRANSACTIONS = """
+import logging
+logging.getLogger("kafka_ext").setLevel(logging.CRITICAL)
+producer = make(**{"transactional.id": "t", "enable.idempotence": True, "message.max.bytes": 1000})
+producer.init_transactions(30)
+
+def end(calls):
+    "Without failures: the transaction ends by one of these, or has ended already."
+    for call in calls:
+        try:
+            return call(30)
+        except KafkaException as exc:
+            assert exc.error in (ErrorCode.INCONSISTENT, ErrorCode.STATE, ErrorCode.CONFLICT), exc
+"""
+
+
+@pytest.mark.parametrize("send", SENDS)
+def test_while_sending_again_what_a_transaction_lacks(send):
+    """As test_while_sending: what is enqueued has not failed for want of memory to note that it is."""
+    run(
+        TRANSACTIONS,
+        f"""
+        with producer:
+            other = ProducerRecord("t", bytes(2000))
+            def attempt(n, times):
+                told, record = Counted(), ProducerRecord("t", bytes(2000), key="key", headers=[("name", b"x")])
+                producer.begin_transaction()
+                for large in (other, record):
+                    try:
+                        producer.send(large)
+                        raise AssertionError("not refused")
+                    except KafkaException:
+                        pass
+                record.value = "small"
+                before = producer.metrics().sent
+                attempt = Attempt(lambda: {SENDS[send]}, n, times)
+                accepted = producer.metrics().sent - before
+                assert accepted == (attempt.error is None), (n, attempt.error)
+                try:
+                    producer.commit_transaction(30)
+                    raise AssertionError("a record is missing, and yet it is committed")
+                except KafkaException as exc:
+                    assert exc.error == ErrorCode.INCONSISTENT, exc
+                    assert f" {{1 + (not accepted)}} records" in exc.error.message or attempt.failed, exc
+                producer.abort_transaction(30)
+                settle(producer)
+                assert told.calls[0] == accepted * {int(send != "no callback")}
+                return attempt.failed
+            every_allocation(attempt)
+        """,
+    )
+
+
+@pytest.mark.parametrize("call", ["send_offsets", "commit", "abort"])
+def test_calls_of_a_transaction(call):
+    """Whichever allocation fails, the transaction can be ended and the next one begun."""
+    run(
+        TRANSACTIONS,
+        f"""
+        group = ConsumerGroupMetadata("group")
+        def call():
+            if {call!r} == "send_offsets":
+                producer.send_offsets_to_transaction({{("t", 0): 5}}, group, 30)
+            else:
+                producer.{call}_transaction(30)
+        with producer:
+            def attempt(n, times):
+                producer.begin_transaction()
+                producer.send(ProducerRecord("t", b"x"))
+                attempt = Attempt(call, n, times)
+                end([producer.abort_transaction] if {call!r} == "abort" else [producer.commit_transaction, producer.abort_transaction])
+                settle(producer)
+                return attempt.failed
+            every_allocation(attempt)
+        """,
+    )
+
+
 @pytest.mark.parametrize("what", ["send", "batch"])
 def test_in_every_thread_while_the_events_thread_serves(what):
     """The allocation that fails may be the events thread's, in the midst of its work: it goes on."""
