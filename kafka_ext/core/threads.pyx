@@ -116,7 +116,7 @@ cdef class Event:
         return bool(KX_FLAG(self.told))
 
     def wait(self, timeout=None):
-        """Wait up to `timeout` seconds (None: no limit); whether it is set. Signal handlers run meanwhile, and what they raise is raised."""
+        """Wait up to `timeout` seconds (None: no limit); whether it is set. Signal handlers run meanwhile; what they raise is raised."""
         cdef int64_t deadline = _deadline(timeout)
         cdef unsigned long seen
         if KX_FREE_THREADED:

@@ -420,10 +420,10 @@ def settings_for(name, hook, address):
 class Cluster:
     """What the hook's producer connects to: nobody, or for the hooks that need one a broker that is gone before the calls begin."""
 
-    def __init__(self, name):
+    def __init__(self, name, needed=False):
         self.address = closed_port()
         self.broker = self.proxy = None
-        if name in ("partitioner", "throttle_cb"):
+        if needed or name in ("partitioner", "throttle_cb"):
             self.broker = EmbeddedBroker(topics={"t": 1})
             self.address = self.broker.bootstrap_servers
         if name == "throttle_cb":
@@ -437,24 +437,34 @@ class Cluster:
             self.broker.close()
 
 
-@IN_A_SIGNAL_HANDLER
-@pytest.mark.parametrize("kind", ["threaded", "manual", "recoverable"])
+KINDS = [(kind, in_handler) for kind in ("threaded", "manual", "recoverable") for in_handler in (False, True)] + [("transactional", False)]
+
+
+@pytest.mark.parametrize(("kind", "in_signal_handler"), KINDS)
 @pytest.mark.parametrize("name", HOOKS)
 def test_every_call_in_every_hook(name, kind, in_signal_handler, signals, recwarn):
     hook = Hook(in_signal_handler)
     signals.append(hook)
-    cluster = Cluster(name)
+    in_transaction = kind == "transactional" and name != "token refresh"  # EmbeddedBroker has no SASL
+    cluster = Cluster(name, in_transaction)
     given = settings_for(name, hook, cluster.address)
     if kind == "manual":
         given["enable.manual.events.poll"] = True
+    if kind == "transactional":
+        given |= {"enable.idempotence": True, "transactional.id": "one"}
     if kind == "recoverable":
         producer = RecoverableProducer(given, on_fatal="report" if name in REPORTING else "resend")
     else:
         producer = KafkaProducer(given)
+    if in_transaction:
+        producer.init_transactions(20)
+        producer.begin_transaction()
     if name == "partitioner":
         producer.sync_send(RECORD, timeout=10)
+    if name != "throttle_cb":
         cluster.close()
-    producer.send(RECORD, hook if name == "on_delivery" else None)
+    if kind != "transactional" or in_transaction:
+        producer.send(RECORD, hook if name == "on_delivery" else None)
     hook.arm(producer)
     try:
         HOOKS[name][1](Target(producer), hook)
