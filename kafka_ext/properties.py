@@ -20,6 +20,7 @@ _REFUSED = {
     "opaque": "it carries what the producer keeps of each record",
     "default_topic_conf": "give topic properties by their names, beside the others",
     "enabled_events": "the producer needs all the events it enables",
+    "sasl.jaas.config": "the names here are 'sasl.username' and 'sasl.password'",
 }
 
 CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"})
@@ -227,7 +228,7 @@ def _check_meaning(values: dict[str, str]) -> None:
     for name in ("acks", "request.required.acks"):
         if name in values and values[name].strip().lower() not in _ACKS:
             raise invalid(name, f"property {name!r}: a broker takes 0, 1 and all (or -1), not {values[name]!r}")
-    if values.get("transactional.id") == "":
+    if values.get("transactional.id", "-").strip() == "":
         raise invalid("transactional.id", "property 'transactional.id' is empty: leave it out for a producer without transactions")
 
 

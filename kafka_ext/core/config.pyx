@@ -76,6 +76,9 @@ cdef str checked_text(str name, str value):
     text = value.strip()
     if kind == "enum value" and not text:
         raise invalid_property(name, f"property {name!r} is empty; it takes {what_it_takes(name)}")
+    if kind == "string" and value[:1].isspace() and not name.endswith(".pem") and (is_secret(name) or name.endswith((".id", ".username"))):
+        # librdkafka drops white space at the beginning, though not at the end. Of a password it is a part.
+        raise invalid_property(name, f"property {name!r} begins with white space, which librdkafka would leave out")
     if kind != "integer" and kind != "float":
         return value
     form = _INTEGER if kind == "integer" else _NUMBER
@@ -213,7 +216,7 @@ cdef rd_kafka_conf_t *make_conf(dict settings, object extra_names) except NULL:
 cdef object get_conf(const rd_kafka_conf_t *conf, str name):
     """The value of property `name` in force, as str, or None where it has none. Topic-level names included (rd_kafka_conf_get)."""
     cdef size_t size = 0
-    cdef bytes c_name = name.encode()
+    cdef bytes c_name = property_bytes(name, name)
     cdef rd_kafka_conf_res_t result = rd_kafka_conf_get(conf, c_name, NULL, &size)
     if result != RD_KAFKA_CONF_OK:
         if name in known_properties():

@@ -17,6 +17,39 @@ BROKER = {"bootstrap.servers": "localhost:1"}
 pytestmark = pytest.mark.found(23)
 
 
+@pytest.mark.parametrize("name", ["sasl.password", "ssl.key.password", "sasl.username", "client.id", "transactional.id"])
+def test_white_space_at_the_beginning_is_not_left_out(name):
+    """librdkafka drops it, so that a password was another one."""
+    with pytest.raises(InvalidConfigError, match="white space") as caught:
+        KafkaProducer(BROKER, **{name.replace(".", "_"): " \tsecret"})
+    assert caught.value.property == name
+    assert "secret" not in str(caught.value)
+    with KafkaProducer(BROKER | {name: "within it and behind it "}, log_level=0, log_cb=lambda *line: None) as producer:
+        assert producer.get_property(name) == "within it and behind it "
+
+
+def test_white_space_is_no_transactional_id():
+    with pytest.raises(InvalidConfigError, match="empty: leave it out"):
+        KafkaProducer(BROKER, transactional_id=" \t")
+
+
+def test_white_space_around_servers_and_before_pem_means_nothing():
+    with KafkaProducer({"bootstrap.servers": "\n localhost:1"}, ssl_ca_pem="\n  text", log_cb=lambda *line: None) as producer:
+        assert producer.get_property("ssl.ca.pem") == "text"
+
+
+def test_javas_login_is_answered_with_the_names_here():
+    with pytest.raises(InvalidConfigError, match=r"'sasl\.username' and 'sasl\.password'"):
+        KafkaProducer(BROKER, sasl_jaas_config="PlainLoginModule required;")
+
+
+@pytest.mark.parametrize("name", ["linger.ms\0x", "linger.ms\udc00"])
+def test_a_name_is_not_cut(name):
+    with KafkaProducer(BROKER, log_cb=lambda *line: None) as producer, pytest.raises(InvalidConfigError) as caught:
+        producer.get_property(name)
+    assert caught.value.property == name
+
+
 @pytest.mark.parametrize(
     ("name", "value", "takes"),
     [
