@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any, NamedTuple, TypeAlias
 
-from ._rdkafka import KafkaException, check_group
+from ._rdkafka import KafkaException, check_group, check_topic_name
 
 
 class TopicPartition(NamedTuple):
@@ -24,7 +24,8 @@ class ConsumerGroupMetadata:
 
     Raises:
         TypeError: an argument is of the wrong type.
-        ValueError: an empty group id, or a generation without the member it was given to: such a member the group does not know.
+        ValueError: an empty group id, text that would be cut at a NUL, a generation out of range, or one without the member it was
+            given to: such a member the group does not know.
     """
 
     group_id: str
@@ -37,8 +38,12 @@ class ConsumerGroupMetadata:
             value = getattr(self, name)
             if not isinstance(value, kinds):
                 raise TypeError(f"{name} must be {'an int' if kinds is int else 'a str'}, not {type(value).__name__}")
+            if isinstance(value, str) and ("\0" in value or not _is_utf8(value)):
+                raise ValueError(f"{name} {value!r} holds a NUL character or a lone surrogate")
         if not self.group_id:
             raise ValueError("group_id must not be empty")
+        if not -1 <= self.generation_id <= _MOST_32:
+            raise ValueError(f"generation_id must be from 0 to {_MOST_32}, or -1 where it is not known, not {self.generation_id}")
         if self.generation_id >= 0 and not self.member_id:
             raise ValueError(f"generation_id {self.generation_id} needs the member_id that the group gave with it; without, leave both out")
 
@@ -73,12 +78,6 @@ def group_of(group: Any) -> Group:
     return group.group_id, group.generation_id, group.member_id, group.group_instance_id
 
 
-def _name(topic: object) -> str:
-    if not isinstance(topic, str):
-        raise TypeError(f"offsets: a topic must be a str, not {type(topic).__name__}")
-    return str.__str__(topic)
-
-
 def _number(name: str, value: Any) -> int:
     try:
         return index(value)
@@ -90,24 +89,49 @@ def _number(name: str, value: Any) -> int:
 # position has where it has read nothing. librdkafka passes over them.
 _NO_OFFSETS = (-1, -2, -1000, -1001)
 _TAIL_BASE = -2000
+_MOST_32 = 2**31 - 1
+_MOST_64 = 2**63 - 1
+_LEAST_64 = -(2**63)
 
 
 def offset_rows(offsets: Any) -> list[tuple[str, int, int, int]]:
     """Offsets as `(topic, partition, offset, leader_epoch)`, without those that are none.
 
     Takes a mapping of (topic, partition) to the next offset to read, or objects with `topic`, `partition` and `offset`.
+
+    Raises:
+        TypeError: it is nothing of the kind, or one of them is not.
+        ValueError: a number that is out of range, or no topic's name.
     """
-    rows: list[tuple[str, int, int, int]] = []
-    if hasattr(offsets, "items"):
-        for (topic, partition), offset in offsets.items():
-            offset = getattr(offset, "offset", offset)
-            rows.append((_name(topic), _number("partition", partition), _number("offset", offset), -1))
-    else:
-        for item in offsets:
-            epoch = getattr(item, "leader_epoch", None)
-            epoch = -1 if epoch is None else _number("leader_epoch", epoch)
-            rows.append((_name(item.topic), _number("partition", item.partition), _number("offset", item.offset), epoch))
-    for topic, partition, offset, _ in rows:
-        if not 0 <= partition < 1 << 31 or offset >= 1 << 63 or (_TAIL_BASE < offset < 0 and offset not in _NO_OFFSETS):
-            raise ValueError(f"offsets: {(topic, partition, offset)} is not a topic, a partition and an offset of 0 or more")
+    try:
+        pairs = list(offsets.items() if hasattr(offsets, "items") else ((item, item) for item in offsets))
+    except TypeError:
+        raise TypeError(f"offsets must be {_OFFSETS}, not {type(offsets).__name__}") from None
+    rows = [_row(place, offset) for place, offset in pairs]
     return [row for row in rows if row[2] >= 0]
+
+
+_OFFSETS = "a mapping of (topic, partition) to the next offset, or objects with topic, partition and offset"
+
+
+def _row(place: Any, offset: Any) -> tuple[str, int, int, int]:
+    try:
+        topic, partition = (place.topic, place.partition) if place is offset else place
+        offset = offset.offset if place is offset else getattr(offset, "offset", offset)
+    except (AttributeError, TypeError, ValueError):
+        one = repr(place) if place is offset else f"{place!r}: {offset!r}"
+        raise TypeError(f"offsets must be {_OFFSETS}; one of them is {one}") from None
+    if not isinstance(topic, str):
+        raise TypeError(f"offsets: a topic must be a str, not {type(topic).__name__}")
+    name = check_topic_name(topic)
+    partition, number = _number("partition", partition), _number("offset", offset)
+    epoch = getattr(place, "leader_epoch", None)
+    epoch = -1 if epoch is None else _number("leader_epoch", epoch)
+    in_range = 0 <= partition <= _MOST_32 and _LEAST_64 <= number <= _MOST_64 and epoch <= _MOST_32
+    if not in_range or (_TAIL_BASE < number < 0 and number not in _NO_OFFSETS):
+        raise ValueError(f"offsets: {(name, partition, number)} is not a topic, a partition and an offset of 0 or more")
+    return name, partition, number, epoch
+
+
+def _is_utf8(text: str) -> bool:
+    return text.encode("utf-8", "replace").decode() == text

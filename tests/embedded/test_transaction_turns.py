@@ -414,11 +414,41 @@ def test_offsets_that_are_no_whole_numbers_are_refused(offsets, kind, text):
         (("g", "2"), TypeError, "generation_id must be an int, not str"),
         (("g", 2, None), TypeError, "member_id must be a str, not NoneType"),
         (("g", 2, "m", 5), TypeError, "group_instance_id must be a str, not int"),
+        (("g", 2**31, "m"), ValueError, "generation_id must be from 0 to 2147483647"),
+        (("g", -2, "m"), ValueError, "generation_id must be from 0"),
+        (("g\0h",), ValueError, "group_id .* NUL"),
+        (("g\udc00",), ValueError, "group_id .* surrogate"),
+        (("g", 2, "m\0"), ValueError, "member_id .* NUL"),
+        (("g", 2, "m", "i\0"), ValueError, "group_instance_id .* NUL"),
     ],
 )
 def test_group_metadata_that_no_group_knows_is_refused(arguments, kind, text):
     with pytest.raises(kind, match=text):
         ConsumerGroupMetadata(*arguments)
+
+
+@pytest.mark.found(26)
+@pytest.mark.parametrize(
+    ("offsets", "kind", "text"),
+    [
+        ({("orders\0", 0): 1}, ValueError, "topic 'orders"),  # the group's offsets of "orders" were set
+        ({("", 0): 1}, ValueError, "topic ''"),
+        ({("\udc00", 0): 1}, ValueError, "topic"),
+        ({(b"orders", 0): 1}, TypeError, "a topic must be a str, not bytes"),
+        ({"orders": 1}, TypeError, r"one of them is 'orders': 1"),
+        ({("orders", 0): None}, TypeError, "offset must be an int, not NoneType"),
+        ({("orders", 0, 5): 1}, TypeError, r"one of them is \('orders', 0, 5\): 1"),
+        ({("orders", 2**31): 1}, ValueError, "2147483648"),
+        ({("orders", 0): 2**63}, ValueError, "9223372036854775808"),
+        ([("orders", 0, 1)], TypeError, r"a mapping .* one of them is \('orders', 0, 1\)"),
+        (None, TypeError, "offsets must be a mapping .*, not NoneType"),
+        (5, TypeError, "offsets must be a mapping .*, not int"),
+    ],
+)
+def test_offsets_of_nothing_are_refused(producer, offsets, kind, text):
+    producer.init_transactions(30)
+    with producer.transaction(30), within(0), pytest.raises(kind, match=text):
+        producer.send_offsets_to_transaction(offsets, "group", 30)
 
 
 @pytest.mark.found(26)
