@@ -11,6 +11,8 @@ cdef object _NO_SECRET_NAME = _re.compile(
     r"location$|file$|keytab$|url$|algorithm$|seconds$|include$|keepalive|serializer$", _re.IGNORECASE)
 # What a URL may hold besides an address: user and password, and a query.
 cdef object _URL = _re.compile(r"(?P<scheme>\w+://)(?:(?P<user>[^/?#\s]*)@)?(?P<address>[^?#\s]*)(?:\?(?P<query>[^#\s]*))?")
+# The same without a scheme, as in user:password@host:9092.
+cdef object _USER = _re.compile(r"(?<![^\s,;\"'])(?P<user>[^\s,;/@:?#]*:[^\s,;/@]*)@")
 # librdkafka's errors that repeat a part of sasl.oauthbearer.config, or of a SASL extension, at their end.
 cdef object _QUOTED = _re.compile(
     r"(Unrecognized sasl\.oauthbearer\.config beginning at: "
@@ -34,13 +36,15 @@ def is_secret(str name):
 
 
 def shown_url(str text):
-    """`text` with the user, password and query of each URL in it masked."""
+    """`text` with the user, password and query of each URL in it masked, one without a scheme too."""
     def masked(found):
         user = "***@" if found["user"] else ""
         query = "?***" if found["query"] else ""
         return f"{found['scheme']}{user}{found['address']}{query}"
 
-    return _URL.sub(masked, text) if "://" in text else text
+    if "@" not in text and "://" not in text:
+        return text
+    return _USER.sub("***@", _URL.sub(masked, text))
 
 
 def shown(str name, value):
@@ -60,10 +64,12 @@ def secrets_of(settings):
             found.add(value.strip())
             if _LIST_NAME.search(name):
                 found.update(_SEPARATORS.split(value))
-        elif "://" in value:
+        elif "@" in value or "://" in value:
             for url in _URL.finditer(value):
+                found.add(url["query"] or "")
+            for url in (*_URL.finditer(value), *_USER.finditer(value)):
                 user = url["user"] or ""
-                found.update((user, user.partition(":")[2], url["query"] or ""))
+                found.update((user, user.partition(":")[2]))
     return tuple(sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=len, reverse=True))
 
 
