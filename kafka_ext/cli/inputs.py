@@ -33,21 +33,42 @@ class Input:
     def read(self, size: int) -> None:
         self.done += size
 
+    def begin(self, name: str, chunk: bytes) -> bytes:
+        """The first bytes of a file of text, or of a pipe, without a byte order mark.
+
+        Raises:
+            OSError: they are no text. Of regular files that is known before anything is sent.
+        """
+        try:
+            _check_beginning(name, chunk)
+        except UsageError as exc:
+            raise OSError(str(exc)) from None
+        return chunk.removeprefix(codecs.BOM_UTF8)
+
     def opened(self) -> Iterator[tuple[str, int]]:
         """Each file's name and its descriptor, which is closed when the next one is asked for."""
         for name in self.files:
             descriptor = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if self._text and _beginning(descriptor).startswith(codecs.BOM_UTF8):
-                    os.lseek(descriptor, len(codecs.BOM_UTF8), os.SEEK_CUR)
                 yield name, descriptor
             finally:
                 if descriptor:
                     os.close(descriptor)
 
 
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# How content begins that is no lines of text, what it is, and what makes lines of it.
+_NO_TEXT = (
+    (b"\x1f\x8b", "compressed (gzip)", "gzip -dc {}"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", "zstd -dc {}"),
+    (b"BZh", "compressed (bzip2)", "bzip2 -dc {}"),
+    (b"\xfd7zXZ\x00", "compressed (xz)", "xz -dc {}"),
+    (b"\x04\x22\x4d\x18", "compressed (lz4)", "lz4 -dc {}"),
+    (b"PK\x03\x04", "compressed (zip)", "unzip -p {}"),
+    (codecs.BOM_UTF32_LE, "in UTF-32", "iconv -f UTF-32 -t UTF-8 {}"),
+    (codecs.BOM_UTF32_BE, "in UTF-32", "iconv -f UTF-32 -t UTF-8 {}"),
+    (codecs.BOM_UTF16_LE, "in UTF-16", "iconv -f UTF-16 -t UTF-8 {}"),
+    (codecs.BOM_UTF16_BE, "in UTF-16", "iconv -f UTF-16 -t UTF-8 {}"),
+)
 
 
 def _beginning(descriptor: int) -> bytes:
@@ -68,11 +89,13 @@ def _check_text(name: str) -> None:
     finally:
         if descriptor:
             os.close(descriptor)
-    for magic, how in _COMPRESSED.items():
+    _check_beginning(name, beginning)
+
+
+def _check_beginning(name: str, beginning: bytes) -> None:
+    for magic, what, command in _NO_TEXT:
         if beginning.startswith(magic):
-            raise UsageError(f"{name}: compressed ({how}): {how} -dc {name} | kafka-ext produce ...")
-    if beginning.startswith(_UTF_16):
-        raise UsageError(f"{name}: in UTF-16: iconv -f UTF-16 -t UTF-8 {name} | kafka-ext produce ...")
+            raise UsageError(f"{name}: {what}: {command.format(name)} | kafka-ext produce ...")
 
 
 def _size(name: str) -> int | None:

@@ -53,13 +53,21 @@ def split(read: Callable[[], bytes], delimiter: bytes, limit: int) -> Iterator[L
         yield Lines(bytes(pending), delimiter, True)
 
 
-def reader(descriptor: int, on_read: Callable[[int], None]) -> Callable[[], bytes]:
-    """`read` for `split`: what there is, up to a chunk, without waiting for a full one; `on_read` is told how much."""
+def reader(descriptor: int, on_read: Callable[[int], None], begin: Callable[[bytes], bytes]) -> Callable[[], bytes]:
+    """`read` for `split`: what there is, up to a chunk, without waiting for a full one.
+
+    `on_read` is told how much; `begin` is given the first bytes, and what it makes of them is read.
+    """
+    begun = False
 
     def read() -> bytes:
+        nonlocal begun
         chunk = os.read(descriptor, CHUNK)
         on_read(len(chunk))
-        return chunk
+        if begun or not chunk:
+            return chunk
+        begun = True
+        return begin(chunk) or read()
 
     return read
 

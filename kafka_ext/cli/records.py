@@ -52,7 +52,9 @@ class Delimited:
         number = 1
         for name, descriptor in self.source.opened():
             self.begin(name, number, note)
-            for some in lines.split(lines.reader(descriptor, self.source.read), self.delimiter, limit):
+            for some in lines.split(
+                lines.reader(descriptor, self.source.read, functools.partial(self.source.begin, name)), self.delimiter, limit
+            ):
                 if isinstance(some, list):
                     self.tally.failures.add(too_long, number)
                 else:

@@ -553,6 +553,9 @@ def test_produce_asks_for_a_cluster():
         (b"\x28\xb5\x2f\xfd rest", "zstd -dc"),
         ("a\n".encode("utf-16"), "iconv -f UTF-16"),
         (b"\xfe\xff\0a", "iconv -f UTF-16"),
+        ("a\n".encode("utf-32"), "iconv -f UTF-32"),
+        (b"\x04\x22\x4d\x18 rest", "lz4 -dc"),
+        (b"PK\x03\x04 rest", "unzip -p"),
     ],
 )
 def test_files_that_are_no_lines_are_refused(broker, tmp_path, content, how, redirected):
@@ -568,6 +571,25 @@ def test_files_that_are_no_lines_are_refused(broker, tmp_path, content, how, red
         )
     assert (done.returncode, how in done.stderr.decode()) == (2, True), done.stderr
     assert not broker.messages("lines")
+
+
+@pytest.mark.found(29)
+@pytest.mark.parametrize(
+    ("content", "how"),
+    [(gzip.compress(b"a\n"), "gzip -dc"), ("a\n".encode("utf-16"), "iconv -f UTF-16"), ("a\n".encode("utf-32"), "iconv -f UTF-32")],
+)
+def test_a_pipe_of_no_lines_is_refused(broker, content, how):
+    done = produce(broker, given=content, status=1)
+    assert how in done.stderr.decode()
+    assert not broker.messages("lines")
+
+
+@pytest.mark.found(29)
+def test_a_byte_order_mark_in_a_pipe_is_no_part_of_the_first_line(broker):
+    produce(broker, given=b"\xef\xbb\xbfa\nb\n")
+    assert [message.value for message in read(broker, 2)] == [b"a", b"b"]
+    produce(broker, given=b"\xef\xbb\xbf")
+    assert len(read(broker, 2)) == 2
 
 
 @pytest.mark.found(29)
