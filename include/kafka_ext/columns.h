@@ -487,7 +487,7 @@ static const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const k
         default: return "an unknown timestamp unit";
         }
     } else {
-        snprintf(text, size, "Arrow type %.60s", format);
+        snprintf(text, size, "Arrow type %.60s", schema->dictionary ? "dictionary" : format);
         return text;
     }
     wrong = kx_arrow_check(schema, array, 2);

@@ -938,7 +938,7 @@ cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, 
     cdef char[128] text
     cdef const char *problem = kx_integers_from_arrow(
         stream.schema.children[child], array.children[child], least > 0, &integers.c, text, sizeof(text))
-    _arrow_problem(problem, text, what, "int32 or int64" if least == 0 else "int64 or a timestamp")
+    _arrow_problem(problem, text, what, _integers_wanted(least))
     if array.length > integers.c.length - array.offset:
         raise ValueError(f"{what}: malformed Arrow array: a column shorter than its table")
     integers.c.offset += array.offset

@@ -784,6 +784,11 @@ cdef tuple _numbers_of(object sequence, str what, int64_t least, int64_t most):
     return numbers, True
 
 
+cdef str _integers_wanted(int64_t least):
+    """What a column of partitions, or of timestamps, which are from 1, can be cast to."""
+    return "int32 or int64" if least == 0 else "int64 or a timestamp"
+
+
 cdef Integers _arrow_integers(Integers integers, object source, str what, int64_t least, int64_t most):
     cdef _Stream stream = _Stream()
     cdef char[128] text
@@ -795,7 +800,7 @@ cdef Integers _arrow_integers(Integers integers, object source, str what, int64_
     second = stream.next() if first is not None else None
     if first is not None and second is None:
         problem = kx_integers_from_arrow(stream.schema, _array_of(first), least > 0, &integers.c, text, sizeof(text))
-        _arrow_problem(problem, text, what, "int32 or int64")
+        _arrow_problem(problem, text, what, _integers_wanted(least))
         integers.pins = (stream, first)
         integers.length = integers.c.length
         _check_integers(integers, what, least, most)
@@ -806,7 +811,7 @@ cdef Integers _arrow_integers(Integers integers, object source, str what, int64_
     while holders:
         for holder in holders:
             problem = kx_integers_from_arrow(stream.schema, _array_of(holder), least > 0, &chunk, text, sizeof(text))
-            _arrow_problem(problem, text, what, "int32 or int64")
+            _arrow_problem(problem, text, what, _integers_wanted(least))
             for i in range(chunk.length):
                 numbers.append(kx_integer_at(&chunk, i, INT64_MIN))
         holder = stream.next()

@@ -165,6 +165,17 @@ def test_tables(producer, arguments, error, says):
         producer.send_table(**{"table": TABLE, "topic": "t", "value": "v", "on_delivery": never} | arguments)
 
 
+@pytest.mark.found(24)
+def test_what_a_column_of_numbers_can_be_cast_to(producer):
+    days, words = pa.array([1, 2], pa.date32()), pa.array([1, 2]).dictionary_encode()
+    for argument, wanted in (("timestamps", "int64 or a timestamp"), ("partitions", "int32 or int64")):
+        for column, kind in ((days, "date32"), (words, "dictionary"), (pa.chunked_array([days, days]), "date32")):
+            with pytest.raises(
+                TypeError, match=f"{argument}: an Arrow column of {kind} cannot be sent as it is; cast it to {wanted} first"
+            ):
+                producer.send_batch("t", [b"v"] * len(column), **{argument: column})
+
+
 def test_rows_that_are_null_as_a_whole(producer):
     rows = pa.array([{"v": "a"}, None, {"v": "c"}, {"v": "d"}])
     for part in (rows, rows.slice(1), rows.slice(1, 1)):
