@@ -385,6 +385,44 @@ def test_what_a_signal_handler_raises_while_a_monitor_is_taken_again_is_raised()
     thread.join()
 
 
+def test_events_and_monitors_work_in_a_forked_child():
+    """Also where threads that are not there waited at them."""
+    run_program(
+        """
+        event, monitor, waiting = _rdkafka.Event(), _rdkafka.Monitor(), []
+
+        def wait_at_monitor():
+            with monitor:
+                waiting.append(1)
+                monitor.wait(30)
+
+        threads = [threading.Thread(target=target, daemon=True) for target in (event.wait, wait_at_monitor) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        with monitor:
+            while len(waiting) < 4:         # whoever waits there has let go of it
+                monitor.wait(0.01)
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                event.set()
+                assert event.wait(5)
+                with monitor:
+                    monitor.notify_all()
+                    assert not monitor.wait(0.01)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        event.set()
+        with monitor:
+            monitor.notify_all()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        """,
+        flags=("-W", "ignore"),
+    )
+
+
 def test_fault_31_a_signal_handler_may_close_the_producer():
     """Whatever waits in the main thread then is interrupted, and raises: the handler would otherwise wait for it for ever."""
     calls = {
