@@ -79,7 +79,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
     `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was
     given, by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up
     again (`fetch_broker_metadata`, `commit_transaction`, `abort_transaction`, `send_offsets_to_transaction`, the end of a closed producer)
-    run in a thread that lives as long as the call.
+    run in a thread that lives as long as the call. So are timeouts counted: no clock of the loop's has a say in them.
     """
 
     _unpicklable = "an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties"
