@@ -13,7 +13,7 @@ import tempfile
 
 import numpy as np
 
-from kafka_ext import KafkaProducer, ProducerRecord, SendOption
+from kafka_ext import InvalidRecordError, KafkaProducer, ProducerRecord, SendOption
 from kafka_ext.testing import EmbeddedBroker
 
 
@@ -27,7 +27,7 @@ def send_array(producer: KafkaProducer) -> None:
 
     try:
         producer.send(ProducerRecord("samples", samples[:, 0]))
-    except BufferError as exc:
+    except InvalidRecordError as exc:
         print("a column is strided memory:", "refused" if "contiguous" in str(exc) else exc)
     producer.send(ProducerRecord("samples", np.ascontiguousarray(samples[:, 0])))
 
