@@ -8,10 +8,16 @@ each row, and fails when a row has none or a test fails or is skipped.
 from __future__ import annotations
 
 import collections
+import json
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+
+HERE = Path(__file__).resolve().parent
 
 ROWS = {
     1: "records sent after purge() are lost",
@@ -56,46 +62,47 @@ ROWS = {
 }
 
 
-class Counter:
-    """A pytest plugin that keeps the marked tests and counts their outcomes by row."""
+OUTCOMES = "KAFKA_EXT_FOUND_OUTCOMES"  # the file in which a run of pytest leaves them, a line of JSON for each test
 
-    def __init__(self) -> None:
-        self.rows: dict[str, list[int]] = {}
-        self.outcomes: dict[int, collections.Counter[str]] = {row: collections.Counter() for row in ROWS}
 
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        marked = []
-        for item in items:
-            rows = [row for marker in item.iter_markers("found") for row in marker.args]
-            if rows:
-                self.rows[item.nodeid] = rows
-                marked.append(item)
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(marked)])
-        items[:] = marked
+# What follows is a pytest plugin, of xdist's workers too: they know the marks, and reports bring the rows to whoever counts.
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" or report.outcome != "passed":
-            for row in self.rows[report.nodeid]:
-                self.outcomes[row][report.outcome] += 1
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    rows = [row for marker in item.iter_markers("found") for row in marker.args]
+    item.user_properties.append(("found", rows))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ and (report.when == "call" or report.outcome != "passed"):
+        with open(os.environ[OUTCOMES], "a", encoding="utf-8") as file:
+            print(json.dumps([dict(report.user_properties)["found"], report.outcome]), file=file)
+
+
+def run(folder: Path, arguments: list[str], outcomes: dict[int, collections.Counter[str]]) -> int:
+    """Run a folder's marked tests in a process of their own, for files in several folders have the same names."""
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
+        command = [sys.executable, "-m", "pytest", str(folder), "-m", "found", "-p", "tests.found", *arguments]
+        status = subprocess.run(command, cwd=HERE.parent, env={**os.environ, OUTCOMES: file.name}, check=False).returncode
+        for rows, outcome in map(json.loads, file):
+            for row in rows:
+                outcomes[row][outcome] += 1
+    return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED else status
 
 
 def main(arguments: list[str]) -> int:
-    here = Path(__file__).parent
-    folders = [here / name for name in ("unit", "embedded", "memory", "cluster")]
-    folders.append(here.parent / "wheels" / "test_sources.py")
-    counter = Counter()
-    status = pytest.main([*(str(path) for path in folders if path.exists()), *arguments], plugins=[counter])
+    outcomes: dict[int, collections.Counter[str]] = {row: collections.Counter() for row in ROWS}
+    status = max([run(HERE / name, arguments, outcomes) for name in ("unit", "embedded", "memory", "cluster")])
     missing = []
     print("\nrow  tests  what was found")
     for row, what in ROWS.items():
-        outcomes = counter.outcomes[row]
-        note = ", ".join(f"{count} {name}" for name, count in outcomes.items() if name != "passed")
-        if not outcomes["passed"] or note:
+        note = ", ".join(f"{count} {name}" for name, count in outcomes[row].items() if name != "passed")
+        if not outcomes[row]["passed"] or note:
             missing.append(row)
-        print(f"{row:3}  {outcomes['passed']:5}  {what}{f' ({note})' if note else ''}")
+        print(f"{row:3}  {outcomes[row]['passed']:5}  {what}{f' ({note})' if note else ''}")
     if missing:
         print(f"not shown: {', '.join(map(str, missing))}")
-    return int(status) or bool(missing)
+    return status or bool(missing)
 
 
 if __name__ == "__main__":
