@@ -662,17 +662,12 @@ def _weakly(owner: RecoverableProducer, error_cb: Callable[[KafkaError], object]
 
 def _frozen(record: ProducerRecord, copy_value: bool) -> ProducerRecord:
     """The record as it is now, to be sent again as it was, whatever its owner does with it and with its key and headers."""
-    headers: Any = record.headers
-    if headers is not None:
-        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-        if all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
-            headers = [(name, _copied("a header's value", value)) for name, value in pairs]
     return ProducerRecord(
         record.topic,
         _copied("value", record.value) if copy_value else record.value,
         key=_copied("key", record.key),
         partition=record.partition,
-        headers=headers,
+        headers=None if record.headers is None else list(_rdkafka.header_pairs(record.headers)),
         timestamp=int(time.time() * 1000) if record.timestamp is None else record.timestamp,
         id=record.id,
     )

@@ -171,6 +171,11 @@ cdef tuple _header_pairs(object headers):
     return tuple(kept)
 
 
+def header_pairs(headers):
+    """`headers` as `send` takes them, as a tuple of pairs whose contents stay what they are. Raises as `send`."""
+    return _header_pairs(headers)
+
+
 cdef object _unchanging(object value):
     """A header's value as the report will show it: what was sent, whatever becomes of the caller's buffer."""
     return value if value is None or isinstance(value, (bytes, str)) else content_of(value, "headers: a value")

@@ -24,6 +24,7 @@ from kafka_ext import (
     InvalidConfigError,
     InvalidRecordError,
     KafkaException,
+    KafkaProducer,
     KafkaTimeoutError,
     PersistedStatus,
     ProducerClosedError,
@@ -715,3 +716,13 @@ def test_wrong_types_are_named_and_pin_nothing(recoverable):
     assert producer.properties["linger.ms"] == "60000"
     assert producer.get_property("linger.ms") == "60000"
     assert producer.get_property("error_cb") is not None
+
+
+@pytest.mark.parametrize("headers", [5, "", b"", "ab", ["ab"], [("a", 5)], {"a": 5}])
+def test_what_are_no_headers_is_refused_as_by_a_kafka_producer(broker, recoverable, headers):
+    producer = recoverable()
+    with KafkaProducer(broker.config()) as other, pytest.raises(TypeError, match="headers") as expected:
+        other.send(ProducerRecord("orders", b"v", headers=headers))
+    with pytest.raises(TypeError) as refused:
+        producer.send(ProducerRecord("orders", b"v", headers=headers))
+    assert str(refused.value) == str(expected.value)
