@@ -83,7 +83,7 @@ chaos: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## the fault campaign on 
 	$(py) -m tests.chaos $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.extra-test build  ## random calls with random arguments, read back and compared; ten minutes (ARGS="--minutes 60")
+fuzz: $(VENV)/.extra-test build  ## random calls with random arguments, read back and compared; ten minutes (ARGS="--minutes 60 --kafka")
 	$(py) -m tests.fuzz $(ARGS)
 
 .PHONY: soak

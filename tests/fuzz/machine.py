@@ -2,64 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
+import gc
 import itertools
 import re
+import sys
 import time
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import HealthCheck, note, seed, settings
+from hypothesis import HealthCheck, Phase, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerRecord, QueueFullError, SendOption
-from kafka_ext._rdkafka import content_of
-from kafka_ext.aio import AsyncKafkaProducer
-from kafka_ext.recoverable import RecoverableProducer
-from kafka_ext.testing import EmbeddedBroker
+from kafka_ext import ErrorCode, KafkaException, ProducerClosedError, ProducerRecord, QueueFullError, SendOption, _rdkafka
+from kafka_ext.testing import ApiKey, EmbeddedBroker, KafkaCluster
 
 from . import strategies as some
-from .model import OUT, Expected, Given, Refused, difference
+from .model import PURGED, Expected, Given, Outcome, Period, Refused, check_arrived, check_reports, difference
+from .producers import FACES, KINDS, SENDS, Driver
 
 COPY = SendOption.TO_COPY_RECORD_VALUE
 NO_COPY = SendOption.NO_COPY_RECORD_VALUE
-KINDS = ("threaded", "threaded", "manual", "asyncio", "recoverable", "interceptors", "serializers", "partitioner")
+PARTS = ("topic", "value", "key", "partition", "headers", "timestamp")
 EXAMPLES_A_BROKER = 50
 PATIENCE = 30.0
+RETRIED = ("TRANSPORT", "NOT_LEADER_FOR_PARTITION", "REQUEST_TIMED_OUT")
 _numbers = itertools.count()
 
 
-class Looks:
-    """An interceptor that reads all there is to read, and changes nothing."""
-
-    def on_send(self, record: ProducerRecord) -> ProducerRecord:
-        if isinstance(record.headers, (list, tuple)):
-            for pair in record.headers:
-                repr(pair)
-        return record
-
-    def on_acknowledgement(self, metadata: Any, error: Any) -> None:
-        pass
-
-
-def _unchanged(content: Any) -> Any:
-    return content
-
-
 class _Cluster:
-    """A broker for some examples: each makes topics, which stay."""
+    """A broker for some examples: each makes topics, which stay. With `real`, one of Apache Kafka."""
 
     def __init__(self) -> None:
-        self.broker: EmbeddedBroker | None = None
-        self.used = 0
+        self.broker: EmbeddedBroker | KafkaCluster | None = None
+        self.used = self.examples = 0
+        self.real = False
 
-    def get(self) -> EmbeddedBroker:
+    def get(self) -> Any:
         self.used += 1
-        if self.broker is None or self.used > EXAMPLES_A_BROKER:
+        self.examples += 1
+        if self.broker is None or (self.used > EXAMPLES_A_BROKER and not self.real):
             self.close()
-            self.broker, self.used = EmbeddedBroker(topics={}), 1
+            self.broker = KafkaCluster() if self.real else EmbeddedBroker(topics={})
+            self.used = 1
         return self.broker
 
     def close(self) -> None:
@@ -69,6 +56,19 @@ class _Cluster:
 
 
 cluster = _Cluster()
+unraisable: list[str] = []
+
+
+def _alive() -> Counter[str]:
+    return Counter({name: count for name, count in _rdkafka.live_objects().items() if name in ("handles", "topics", "messages")})
+
+
+def _is_pinned(content: bytearray) -> bool:
+    try:
+        content.append(0)
+    except BufferError:
+        return True
+    return False
 
 
 class Record:
@@ -76,25 +76,25 @@ class Record:
 
     def __init__(self, parts: dict[str, Given]) -> None:
         self.parts = parts
-        self.record: ProducerRecord | None = None
+        self.record: Any = None
+
+    def __repr__(self) -> str:
+        return f"Record({self.parts})"
 
     def refusals(self) -> dict[str, Refused]:
         return {name: part.means for name, part in self.parts.items() if isinstance(part.means, Refused)}
 
     def expected(self) -> Expected:
-        means = {name: part.means for name, part in self.parts.items()}
-        return Expected(means["topic"], means["value"], means["key"], means["partition"], means["headers"], means["timestamp"])
+        means = {name: self.parts[name].means for name in ("topic", "value", "key", "partition", "headers", "timestamp")}
+        return Expected(**means, bare=self.parts["headers"].given is None)
 
-    def make(self) -> ProducerRecord:
+    def make(self) -> None:
         given = {name: part.given for name, part in self.parts.items()}
-        return ProducerRecord(given.pop("topic"), given.pop("value"), **given)
-
-
-SENDS = ("send", "try_send", "sync_send", "send_future")
+        self.record = ProducerRecord(given.pop("topic"), given.pop("value"), **given)
 
 
 class Boundary(RuleBasedStateMachine):
-    """One producer, two topics, and what must be in them."""
+    """Producers one after the other, two topics, and what must be in them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,12 +103,15 @@ class Boundary(RuleBasedStateMachine):
         self.topics = [f"fuzz-{next(_numbers)}" for _ in range(2)]
         for topic in self.topics:
             self.broker.create_topic(topic, some.PARTITIONS)
+        self.alive = _alive()
+        some.made.clear()
+        unraisable.clear()
         self.records: list[Record] = []
-        self.expected: dict[int, Expected] = {}  # by the record's id
-        self.places: dict[int, tuple[int | None, int | None, Any]] = {}  # partition, offset, error
-        self.batches: list[tuple[Any, list[Expected]]] = []
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.producer: Any = None
+        self.outcomes: list[Outcome] = []
+        self.batches: list[tuple[Any, list[Outcome]]] = []
+        self.period = Period()
+        self.driver: Any = None
+        self.log: deque[Any] = deque(maxlen=50)  # of librdkafka and of what was done, since some findings need their moment
 
     @initialize(
         kind=st.sampled_from(KINDS),
@@ -116,55 +119,73 @@ class Boundary(RuleBasedStateMachine):
         idempotent=st.booleans(),
         room=st.sampled_from([100_000, 100_000, 100_000, 3]),
     )
-    def open(self, kind: str, linger: int, idempotent: bool, room: int) -> None:
-        config = self.broker.config(
-            linger_ms=linger, enable_idempotence=idempotent, queue_buffering_max_messages=room, topic_metadata_refresh_interval_ms=-1
-        )
-        self.kind, self.room = kind, room
-        if kind == "asyncio":
-            self.loop = asyncio.new_event_loop()
-            self.producer = self.loop.run_until_complete(self._open_async(config))
-            return
-        if kind == "interceptors":
-            config["interceptors"] = [Looks()]
-        elif kind == "serializers":
-            config.update(key_serializer=_unchanged, value_serializer=_unchanged)
-        elif kind == "partitioner":
-            config["partitioner"] = lambda topic, key, count: len(content_of(key, "key") or b"") % count
-        elif kind == "manual":
-            config["enable.manual.events.poll"] = True
-        self.producer = (RecoverableProducer if kind == "recoverable" else KafkaProducer)(config)
+    def open(self, kind: tuple[str, str], linger: int, idempotent: bool, room: int) -> None:
+        self.kind = kind
+        self.config = {
+            "linger.ms": linger,
+            "queue.buffering.max.messages": room,
+            "enable.idempotence": idempotent or kind[1] == "transactional",
+        }
+        self._open()
 
-    async def _open_async(self, config: dict[str, Any]) -> AsyncKafkaProducer:
-        return AsyncKafkaProducer(config)
+    def _open(self) -> None:
+        config = self.broker.config(**self.config)
+        config |= {"topic.metadata.refresh.interval.ms": "-1", "retry.backoff.ms": "1", "retry.backoff.max.ms": "10"}
+        config |= {"reconnect.backoff.ms": "1", "reconnect.backoff.max.ms": "10", "log_cb": self._log}
+        if self.kind[1] == "transactional":
+            config["transactional.id"] = f"fuzz-{next(_numbers)}"
+        self._log("open", *self.kind, self.config)
+        self.driver = Driver(*self.kind, config)
+        self.begun = False
+        self.transaction: list[Outcome] = []
+        self.missed: list[Any] = []  # the records that it lacks
+        self.is_incomplete = False  # and that cannot be mended
+        if self.kind[1] == "transactional":
+            self.driver.transaction("init_transactions", PATIENCE)
+            self._begin()
+
+    def _log(self, *line: object) -> None:
+        self.log.append((f"{time.monotonic():.3f}", *line))
 
     # ------------------------------------------------------------------ records
 
-    @rule(data=st.data(), refused=st.sampled_from([False, False, True]), way=st.sampled_from(SENDS), copy=st.booleans())
-    def send(self, data: st.DataObject, refused: bool, way: str, copy: bool) -> None:
+    def _draw_record(self, data: st.DataObject, bad: str | None) -> Record:
+        draw = data.draw
+        return Record(
+            {
+                "topic": draw(some.topics(self.topics, bad == "topic")),
+                "value": draw(some.contents(bad == "value", ("value",))),
+                "key": draw(some.contents(bad == "key", ("key",))),
+                "partition": draw(some.partitions(bad == "partition")),
+                "headers": draw(some.headers(bad == "headers")),
+                "timestamp": draw(some.timestamps(bad == "timestamp")),
+            }
+        )
+
+    @rule(data=st.data(), bad=st.sampled_from([None] * 3 + [*PARTS]), way=st.sampled_from(SENDS), copy=st.booleans())
+    def send(self, data: st.DataObject, bad: str | None, way: str, copy: bool) -> None:
         """Send a new record, in one of the ways there are."""
-        parts = {
-            "topic": data.draw(some.topics(self.topics, refused)),
-            "value": data.draw(some.contents(refused, ("value",))),
-            "key": data.draw(some.contents(refused, ("key",))),
-            "partition": data.draw(some.partitions(refused)),
-            "headers": data.draw(some.headers(refused)),
-            "timestamp": data.draw(some.timestamps(refused)),
-        }
-        record = Record(parts)
+        record = self._draw_record(data, bad)
         self._send(record, way, copy)
         if not record.refusals():  # whether it found room, which is a matter of time: hypothesis must see the same again
+            self.records.append(record)
+
+    @rule(data=st.data(), ways=st.lists(st.sampled_from(["send", "try_send", "send_future"]), min_size=2, max_size=4))
+    def send_some(self, data: st.DataObject, ways: list[str]) -> None:
+        """Send several that are right, one behind the other."""
+        for way in ways:
+            record = self._draw_record(data, None)
+            self._send(record, way, False)
             self.records.append(record)
 
     @precondition(lambda self: self.records)
     @rule(data=st.data(), way=st.sampled_from(SENDS), copy=st.booleans())
     def send_again(self, data: st.DataObject, way: str, copy: bool) -> None:
         """The same object once more: it means what it meant, headers from an iterator included."""
-        record = data.draw(st.sampled_from(self.records))
-        self._send(record, way, copy)
+        self._send(data.draw(st.sampled_from(self.records)), way, copy)
 
     @precondition(lambda self: self.records)
-    @rule(data=st.data(), refused=st.booleans(), name=st.sampled_from(["topic", "value", "key", "partition", "headers", "timestamp"]))
+    @rule(data=st.data(), refused=st.booleans(), name=st.sampled_from(PARTS))
     def change(self, data: st.DataObject, refused: bool, name: str) -> None:
         """Set an attribute of a record. What is refused at once leaves the record as it was."""
         record = data.draw(st.sampled_from(self.records))
@@ -190,119 +211,72 @@ class Boundary(RuleBasedStateMachine):
         self._send(Record({"topic": Given("str", self.topics[0], self.topics[0]), "value": value, **parts}), way, True)
         buffer[:] = b"!" * len(buffer)
 
-    def _send(self, record: Record, way: str, copy: bool) -> bool:
-        """Whether the record could be sent. What could not must be what the model says."""
+    def _send(self, record: Record, way: str, copy: bool) -> None:
+        """Send, and see to it that what could not be sent is what the model says."""
         refusals = record.refusals()
-        refusal = None
         if record.record is None:
-            refusal = self._refusal(lambda: setattr(record, "record", record.make()))
-        if refusal is None:
-            assert record.record is not None
-            number = len(self.expected) + 1_000_000 * len(self.batches)
-            record.record.id = number
-            self.expected[number] = record.expected() if not refusals else Expected("", None)
-            refusal = self._refusal(lambda: self._call(record.record, number, way, COPY if copy else NO_COPY))
+            refusal = self._refusal(record.make)
             if refusal is not None:
-                del self.expected[number]
+                self._must_be_named(refusal, refusals)
+                return
+        expected = Expected("", None) if refusals else self.driver.meant(record.expected(), some.PARTITIONS)
+        outcome = Outcome(expected, self.period)
+        record.record.id = len(self.outcomes)
+        refusal = self._refusal(lambda: self.driver.send(record.record, way, COPY if copy else NO_COPY, PATIENCE, outcome))
         if refusal is None:
             assert not refusals, f"sent: {record.parts}"
-            return True
-        if isinstance(refusal, KafkaException) and refusal.error == ErrorCode.QUEUE_FULL and self._may_be_full():
-            self._serve()
-            return False
-        if self.kind == "partitioner" and isinstance(refusal, KafkaException) and refusal.error == ErrorCode.WAIT_CACHE:
-            return False  # try_send does not wait for the number of partitions
-        if not refusals and isinstance(refusal, KafkaException) and refusal.error == ErrorCode.UNKNOWN_PARTITION:
-            assert record.parts["partition"].means is OUT, f"{refusal!r}: {record.parts}"
-            return False
-        self._must_be_named(refusal, refusals)
-        return False
-
-    def _call(self, record: Any, number: int, way: str, option: SendOption) -> None:
-        """One send by its way; raises what it raises, or what it returns."""
-
-        def told(metadata: Any, error: Any) -> None:
-            assert number not in self.places, "reported twice"
-            assert metadata.record_id == number
-            self.places[number] = metadata.partition, metadata.offset, error
-
-        if self.loop is not None:
-            self.loop.run_until_complete(self._call_async(record, told, number, way, option))
-        elif way == "send":
-            self.producer.send(record, told, option=option)
-        elif way == "try_send" and self.kind != "recoverable":
-            error = self.producer.try_send(record, told, option=option)
-            if error is not None:
-                raise QueueFullError(error) if error == ErrorCode.QUEUE_FULL else KafkaException(error)
-        elif way == "sync_send" and self.kind != "recoverable":
-            try:
-                metadata = self.producer.sync_send(record, PATIENCE)
-            except KafkaException as exc:
-                # Enqueued and then reported, or refused: for an unknown partition either is right.
-                if exc.error != ErrorCode.UNKNOWN_PARTITION:
-                    raise
-                self.places[number] = None, None, exc.error
+            assert not self._is_outside(), f"sent outside of a transaction: {record.parts}"
+            self.outcomes.append(outcome)
+            self.transaction.append(outcome)
+            if outcome.in_doubt:
+                self.is_incomplete = True
+            self.missed = [other for other in self.missed if other is not record.record]
+            return
+        self.missed.append(record.record)
+        if isinstance(refusal, KafkaException) and not refusals:
+            if self._is_outside() and refusal.error == ErrorCode.STATE:
                 return
-            self.places[number] = metadata.partition, metadata.offset, None
-        elif way == "send_future" and self.kind not in ("recoverable",):
-            future = self.producer.send_future(record, option=option)
-            future.add_done_callback(lambda done: self._told_by(done, number))
-        else:
-            self.producer.send(record, told, option=option)
+            if refusal.error == ErrorCode.QUEUE_FULL and self._may_be_full():
+                if self.driver.face == "manual":
+                    self._settle()
+                return
+            if refusal.error == ErrorCode.WAIT_CACHE and self.driver.extra == "partitioner":
+                return  # try_send does not wait for the number of partitions
+            if refusal.error == ErrorCode.UNKNOWN_PARTITION and outcome.must_fail:
+                return
+            if refusal.error.transaction_requires_abort and self._may_have_failed():
+                return
+        if refusals and self._is_outside() and isinstance(refusal, KafkaException) and refusal.error == ErrorCode.STATE:
+            return
+        self._must_be_named(refusal, refusals)
 
-    def _told_by(self, future: Any, number: int) -> None:
-        if future.exception() is not None:
-            self.places[number] = None, None, future.exception().error
-        else:
-            self.places[number] = future.result().partition, future.result().offset, None
+    def _is_outside(self) -> bool:
+        return self.driver.extra == "transactional" and not self.begun
 
-    async def _call_async(self, record: Any, told: Callable[[Any, Any], None], number: int, way: str, option: SendOption) -> None:
-        if way == "sync_send":
-            future = asyncio.get_running_loop().create_future()
-            try:
-                future.set_result(await self.producer.send_and_wait(record, option=option))
-            except KafkaException as exc:
-                if exc.error != ErrorCode.UNKNOWN_PARTITION:
-                    raise
-                future.set_exception(exc)
-            self._told_by(future, number)
-        else:
-            future = await self.producer.send(record, option=option)
-            future.add_done_callback(lambda done: self._told_by(done, number))
+    def _may_have_failed(self) -> bool:
+        """librdkafka refuses what is sent in a transaction of which a record was not delivered."""
+        return self.begun and any(outcome.error is not None or outcome.must_fail or outcome.period.errors for outcome in self.transaction)
 
     # ------------------------------------------------------------------ columns
 
-    @precondition(lambda self: self.kind in ("threaded", "manual", "asyncio"))
-    @rule(data=st.data(), n=st.integers(1, 5), refused=st.sampled_from([False, False, True]), copy=st.booleans())
-    def send_batch(self, data: st.DataObject, n: int, refused: bool, copy: bool) -> None:
+    @precondition(lambda self: self.driver.takes_batches)
+    @rule(data=st.data(), n=st.integers(1, 5), bad=st.sampled_from([None] * 5 + ["topic", *some.COLUMNS]), copy=st.booleans())
+    def send_batch(self, data: st.DataObject, n: int, bad: str | None, copy: bool) -> None:
         """Send columns in all their forms."""
         draw = data.draw
-        topic = draw(some.topics(self.topics, refused))
-        values = draw(some.columns(n, "values", refused))
-        keys = draw(some.columns(n, "keys", refused, key=True))
-        partitions = draw(some.partition_columns(n, refused))
-        timestamps = draw(some.timestamp_columns(n, refused))
-        form = draw(st.sampled_from(["None", "same", "each"]))
-        each: Any = None
-        if form == "each":
-            each = [draw(some.headers(refused)) for _ in range(n)]
-            bad = any(isinstance(one.means, Refused) for one in each)
-            headers = Given("each", [one.given for one in each], Refused(("header",)) if bad else [one.means for one in each])
-        elif form == "same":
-            # A sequence of lists is one for each message: only what cannot be taken for that.
-            one = draw(some.headers(False).filter(lambda one: one.what in ("tuple", "generator", "dict", "mapping", "list")))
-            headers = Given(f"same {one.what}", one.given, [one.means] * n)
-        else:
-            headers = Given("None", None, [[]] * n)
-        parts = {"topic": topic, "values": values, "keys": keys, "partitions": partitions, "timestamps": timestamps, "headers": headers}
-        self._batch(parts, n, lambda: self._send_columns(parts, COPY if copy else NO_COPY))
-
-    def _send_columns(self, parts: dict[str, Given], option: SendOption) -> Any:
+        parts = {
+            "topic": draw(some.topics(self.topics, bad == "topic")),
+            "values": draw(some.columns(n, "values", bad == "values")),
+            "keys": draw(some.columns(n, "keys", bad == "keys", key=True)),
+            "partitions": draw(some.partition_columns(n, bad == "partitions")),
+            "timestamps": draw(some.timestamp_columns(n, bad == "timestamps")),
+            "headers": draw(some.header_columns(n, bad == "headers")),
+        }
         given = {name: part.given for name, part in parts.items()}
-        call = self.producer.send_batch(given.pop("topic"), given.pop("values"), option=option, **given)
-        return call if self.loop is None else self.loop.run_until_complete(call)
+        topic, values = given.pop("topic"), given.pop("values")
+        self._batch(parts, n, lambda: self.driver.send_batch(topic, values, option=COPY if copy else NO_COPY, **given))
 
-    @precondition(lambda self: self.kind in ("threaded", "manual", "asyncio"))
+    @precondition(lambda self: self.driver.takes_batches)
     @rule(data=st.data(), n=st.integers(1, 5), copy=st.booleans())
     def send_table(self, data: st.DataObject, n: int, copy: bool) -> None:
         """Send a table, whole or in chunks."""
@@ -336,28 +310,28 @@ class Boundary(RuleBasedStateMachine):
             "headers": Given("column", None, [[("h", row)] for row in header.means]),
         }
 
-        def call() -> Any:
-            sent = self.producer.send_table(table, topic=topic.given, option=COPY if copy else NO_COPY, **names)
-            return sent if self.loop is None else self.loop.run_until_complete(sent)
-
-        self._batch(parts, n, call)
+        self._batch(parts, n, lambda: self.driver.send_table(table, topic=topic.given, option=COPY if copy else NO_COPY, **names))
 
     def _batch(self, parts: dict[str, Given], n: int, call: Callable[[], Any]) -> None:
         refusals = {name: part.means for name, part in parts.items() if isinstance(part.means, Refused)}
         sent: list[Any] = []
         refusal = self._refusal(lambda: sent.append(call()))
         if refusal is not None:
-            self._must_be_named(refusal, refusals)
+            self.is_incomplete = True
+            if not (self._is_outside() and isinstance(refusal, KafkaException) and refusal.error == ErrorCode.STATE):
+                self._must_be_named(refusal, refusals)
             return
         assert not refusals, f"sent: {parts}"
         assert len(sent[0]) == n, (len(sent[0]), parts)
-        means = {name: part.means for name, part in parts.items()}
-        rows = [
-            Expected(
-                means["topic"], means["values"][i], means["keys"][i], means["partitions"][i], means["headers"][i], means["timestamps"][i]
-            )
-            for i in range(n)
-        ]
+        columns = [parts[name].means for name in ("values", "keys", "partitions", "headers", "timestamps")]
+        errors = ["QUEUE_FULL"] * self._may_be_full() + ["STATE"] * (self._is_outside() or self._may_have_failed())
+        rows = []
+        for row in zip(*columns, strict=True):
+            rows.append(Outcome(self.driver.meant(Expected(parts["topic"].means, *row), some.PARTITIONS), self.period, errors))
+            rows[-1].must_fail |= self._is_outside()
+        self.outcomes += rows
+        self.transaction += rows
+        self.is_incomplete |= sent[0].failed > 0
         self.batches.append((sent[0], rows))
 
     # ------------------------------------------------------------------ refusals
@@ -380,92 +354,217 @@ class Boundary(RuleBasedStateMachine):
         assert re.search("|".join(names), str(refusal)), f"names none of {names}: {refusal!r}"
 
     def _may_be_full(self) -> bool:
-        return self.room < 100
+        return self.config["queue.buffering.max.messages"] < 100
+
+    # ------------------------------------------------------------------ transactions
+
+    @precondition(lambda self: self._is_outside())
+    @rule()
+    def begin(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.driver.transaction("begin_transaction")
+        self.begun, self.transaction, self.missed, self.is_incomplete = True, [], [], False
+
+    @precondition(lambda self: self.begun)
+    @rule(commits=st.sampled_from([True, True, False]), begins=st.sampled_from([True, True, False]))
+    def end(self, commits: bool, begins: bool) -> None:
+        if not (commits and self._commit()):
+            self._abort()
+        if begins:
+            self._begin()
+
+    def _commit(self) -> bool:
+        """It succeeds when all was sent and delivered, and only then; else it says that it has to be aborted."""
+        refusal = self._refusal(lambda: self.driver.transaction("commit_transaction", PATIENCE))
+        lacks = self.is_incomplete or bool(self.missed)
+        if refusal is None or not lacks:  # else it may have raised at once
+            self._wait_for_reports()
+        wrong = lacks or any(outcome.error is not None for outcome in self.transaction)
+        if refusal is None:
+            # What a call raised that waits for its report may have been a refusal, and the record sent again.
+            assert not wrong or any(outcome.in_doubt for outcome in self.transaction), f"committed without {self.missed or 'some'}"
+            self.begun = False
+            return True
+        assert wrong, f"not committed: {refusal!r}"
+        assert isinstance(refusal, KafkaException)
+        assert refusal.error.transaction_requires_abort, refusal
+        return False
+
+    def _abort(self) -> None:
+        self.period.errors |= PURGED
+        self.driver.transaction("abort_transaction", PATIENCE)
+        self._wait_for_reports()
+        self._forget_transaction()
+        self._end_period()
+
+    def _forget_transaction(self) -> None:
+        for outcome in self.transaction:
+            outcome.aborted = True
+        self.begun = False
+
+    # ------------------------------------------------------------------ faults
+
+    @precondition(lambda self: not cluster.real)
+    @rule(fault=st.sampled_from(["slow", "INVALID_MSG", "lost answer", *RETRIED]), seconds=st.sampled_from([0.01, 0.03]))
+    def fail(self, fault: str, seconds: float) -> None:
+        """Until the next flush: answers are late, one is lost, or the next request is refused.
+
+        An idempotent producer then relies on a broker that looks at sequence numbers, as the mock cluster does not: tests/chaos.
+        """
+        self._log("fail", fault)
+        if fault == "slow":
+            self.broker.round_trip_time(seconds)
+        elif not self.config["enable.idempotence"]:
+            if fault == "lost answer":
+                self.broker.lose_acks(1)
+            else:
+                self.broker.fail_requests(ApiKey.PRODUCE, [ErrorCode[fault]])
+            self.period.errors |= {fault} - {"lost answer", *RETRIED}
+            self.period.ordered = False
+            self.period.duplicates |= fault in ("lost answer", "TRANSPORT")
 
     # ------------------------------------------------------------------ reports, and what arrived
 
-    @rule()
-    def flush(self) -> None:
-        """Have all reported."""
-        if self.loop is not None:
-            self.loop.run_until_complete(self.producer.flush())
-            self.loop.run_until_complete(asyncio.sleep(0))
+    @rule(
+        how=st.sampled_from(["flush", "flush", "purge", "close", "close at once"]),
+        which=st.sampled_from([1, 2, 3]),
+        face=st.sampled_from(FACES),
+    )
+    def settle(self, how: str, which: int, face: str) -> None:
+        """Have all reported: flush, purge, or close and go on with another producer."""
+        if how == "flush":
+            self._flush()
+        elif how == "purge":
+            self.period.errors |= PURGED
+            self.driver.purge(in_queue=bool(which & 1), in_flight=bool(which & 2))
         else:
-            self.producer.flush(PATIENCE)
-        # A future's callbacks run just after flush may have returned.
-        until = time.monotonic() + PATIENCE
-        while self.expected.keys() - self.places.keys() and time.monotonic() < until:
-            time.sleep(0.001)
-        assert not self.expected.keys() - self.places.keys(), "sent, and not reported"
+            self._close(0.0 if how == "close at once" else None)
+            if (face, self.kind[1]) in KINDS:
+                self.kind = face, self.kind[1]
+            self._open()
 
-    def _serve(self) -> None:
-        if self.kind == "manual":
-            self.flush()
+    def _flush(self) -> None:
+        self._settle()
+        self._end_period()
+
+    def _end_period(self) -> None:
+        if not cluster.real:
+            self.broker.clear_faults()
+            self.broker.round_trip_time(0)
+        self.period = Period()
+
+    def _settle(self) -> None:
+        self.driver.flush(PATIENCE)
+        self._wait_for_reports()
+
+    def _wait_for_reports(self) -> None:
+        """A future's callbacks, and a batch's, run just after flush may have returned."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            for batch, rows in self.batches:
+                if batch.pending == 0:
+                    self._take_reports(batch, rows)
+            self.batches = [(batch, rows) for batch, rows in self.batches if batch.pending]
+            if all(outcome.reports for outcome in self.outcomes) or time.monotonic() > until:
+                break
+            self.driver.turn()
+            time.sleep(0.001)
+        check_reports(self.outcomes)
+
+    def _take_reports(self, batch: Any, rows: list[Outcome]) -> None:
+        errors = dict(batch.errors())
+        for i, outcome in enumerate(rows):
+            outcome.reports += 1
+            outcome.error = errors.get(i)
+            outcome.place = outcome.expected.topic, batch.partitions[i], batch.offsets[i]
+
+    def _close(self, timeout: float | None) -> None:
+        self._log("close", timeout)
+        if timeout is not None:
+            self.period.errors |= PURGED
+        driver, self.driver = self.driver, None
+        try:
+            driver.close(timeout)
+            self.driver = driver
+            self._wait_for_reports()
+            self._forget_transaction()
+            late = Outcome(Expected("", None), self.period)
+            closed = self._refusal(lambda: driver.send(ProducerRecord(self.topics[0]), "send", COPY, PATIENCE, late))
+            assert isinstance(closed, ProducerClosedError), closed
+            assert driver.interceptor.unacknowledged == 0, f"{driver.interceptor.unacknowledged} records not acknowledged"
+        finally:
+            driver.end()
+        self._end_period()
 
     def teardown(self) -> None:
-        if self.producer is None:
+        if self.driver is None:
+            return
+        if sys.exc_info()[0] is not None:  # a rule has failed: what comes now would hide it
+            self.driver.close(0.0)
+            self.driver.end()
             return
         try:
-            self.flush()
+            self._flush()
+            if self.begun:
+                self._abort()
             self._verify()
-        finally:
-            if self.loop is not None:
-                self.loop.run_until_complete(self.producer.close())
-                self.loop.close()
-            else:
-                self.producer.close(PATIENCE)
+        except BaseException:
+            print(*self.log, sep="\n", file=sys.stderr)
+            self.driver.close(0.0)
+            self.driver.end()
+            raise
+        self._close(PATIENCE)
+        self._check_released()
+        assert not unraisable, unraisable
 
     def _verify(self) -> None:
-        wanted: dict[tuple[str, int, int], Expected] = {}
-
-        def place(expected: Expected, partition: int | None, offset: int | None, error: Any) -> None:
-            if error is not None and expected.partition is OUT and error == ErrorCode.UNKNOWN_PARTITION:
-                return
-            if error is not None and error == ErrorCode.QUEUE_FULL and self._may_be_full():
-                return
-            assert error is None, f"{error!r}: {expected}"
-            assert expected.partition is not OUT, f"a partition that does not exist: {expected}"
-            assert partition is not None
-            assert offset is not None
-            assert (expected.topic, partition, offset) not in wanted, "two records in one place"
-            wanted[expected.topic, partition, offset] = expected
-
-        for number, expected in self.expected.items():
-            place(expected, *self.places[number])
-        for batch, rows in self.batches:
-            assert batch.pending == 0
-            errors = dict(batch.errors())
-            for i, expected in enumerate(rows):
-                place(expected, batch.partitions[i], batch.offsets[i], errors.get(i))
         arrived = {}
         for topic in self.topics:
-            count = sum(1 for at in wanted if at[0] == topic)
+            count = sum(
+                outcome.error is None and outcome.place is not None and outcome.place[0] == topic
+                for outcome in self.outcomes
+                if not (outcome.aborted and cluster.real)
+            )
             arrived.update({(topic, message.partition, message.offset): message for message in self.broker.messages(topic, count)})
-        assert arrived.keys() == wanted.keys(), (sorted(arrived.keys() - wanted.keys()), sorted(wanted.keys() - arrived.keys()))
-        for at, expected in wanted.items():
-            if self.kind == "partitioner":
-                expected = self._by_own_partitioner(expected)
-            wrong = difference(expected, arrived[at], some.PARTITIONS, self.started)
-            assert wrong is None, f"{at}: {wrong}"
 
-    def _by_own_partitioner(self, expected: Expected) -> Expected:
-        if expected.partition is None:
-            expected.partition = len(expected.key or b"") % some.PARTITIONS
-        return expected
+        def differ(expected: Expected, message: Any) -> str | None:
+            return difference(expected, message, some.PARTITIONS, self.started)
+
+        check_arrived(self.outcomes, arrived, differ, cluster.real)
+
+    def _check_released(self) -> None:
+        """Nothing is pinned any more, and nothing lives that belonged to a producer."""
+        assert not [content for content in some.made if _is_pinned(content)], "a value is still pinned"
+        until = time.monotonic() + PATIENCE
+        while (left := _alive() - self.alive) and time.monotonic() < until:
+            gc.collect()
+        assert not left, f"left behind: {left}"
 
 
-def run(number: int, examples: int, steps: int = 12) -> None:
-    """Run `examples` random sequences that follow from the seed `number`; raises what it found, shrunk, with how to do it again."""
+def run(number: int, examples: int, shrink: bool = False, steps: int = 30) -> int:
+    """Run `examples` random sequences that follow from the seed `number`, and return how many there were.
+
+    Raises what it found; with `shrink`, by the shortest sequence that hypothesis comes upon in its time.
+    """
     factory = seed(number)(type("Boundary", (Boundary,), {"TestCase": None}))
     options = settings(
         max_examples=examples,
         stateful_step_count=steps,
+        phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
         deadline=None,
         database=None,
         print_blob=False,
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
+    before = cluster.examples
+    hook, sys.unraisablehook = sys.unraisablehook, lambda args: unraisable.append(f"{args.exc_value!r} in {args.object!r}")
     try:
         run_state_machine_as_test(factory, settings=options)
     finally:
-        cluster.close()
+        sys.unraisablehook = hook
+        if not cluster.real:
+            cluster.close()
+    return cluster.examples - before

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from kafka_ext import KafkaException, PersistedStatus
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,124 @@ class Expected:
     partition: int | Out | None = None
     headers: list[tuple[str, bytes | None]] = field(default_factory=list)
     timestamp: int | None = None
+    bare: bool = False  # no headers were given, not even none
+
+
+@dataclass
+class Period:
+    """What can happen to the records that are sent between one flush and the next."""
+
+    errors: set[str] = field(default_factory=set)  # names of what may be reported
+    duplicates: bool = False
+    ordered: bool = True
+
+
+PURGED = {"PURGE_QUEUE", "PURGE_INFLIGHT"}
+
+
+class Outcome:
+    """A record that was accepted: what must arrive, and what was reported of it."""
+
+    def __init__(self, expected: Expected, period: Period, errors: Iterable[str] = ()) -> None:
+        self.expected, self.period = expected, period
+        self.errors = {"UNKNOWN_PARTITION"} if expected.partition is OUT else set(errors)  # beside the period's
+        self.must_fail = expected.partition is OUT
+        self.reports = 0
+        self.error: Any = None
+        self.place: tuple[str, int | None, int | None] | None = None
+        self.status: Any = None
+        self.aborted = False
+        self.in_doubt = False  # the call raised what may have been a refusal or a report
+        self.record_id: Any = None
+
+    def __repr__(self) -> str:
+        return f"<{self.place} {self.error} {self.status} after {self.reports} reports{' (aborted)' * self.aborted}>"
+
+    def reported(self, metadata: Any, error: Any) -> None:
+        """A delivery callback. Asserts nothing, for its exceptions go where nobody looks."""
+        self.reports += 1
+        self.error = error
+        self.place = metadata.topic, metadata.partition, metadata.offset
+        self.status = metadata.persisted_status
+        self.record_id = metadata.record_id
+
+    def delivered(self, metadata: Any) -> None:
+        self.reported(metadata, None)
+
+    def failed(self, exc: KafkaException) -> None:
+        self.reports += 1
+        self.error = exc.error
+
+    def of_future(self, future: Any) -> None:
+        exc = future.exception()
+        if exc is None:
+            self.delivered(future.result())
+        else:
+            self.failed(exc)
+
+    def of_call(self, call: Callable[[], Any]) -> None:
+        try:
+            self.delivered(call())
+        except KafkaException as exc:
+            self.raised(exc)
+
+    def raised(self, exc: KafkaException) -> None:
+        """By a call that waits for the report: it may be that."""
+        if exc.error.name not in self.errors | self.period.errors:
+            raise exc
+        self.in_doubt = True
+        self.failed(exc)
+
+    @property
+    def may_be_there(self) -> bool:
+        """It failed, and can have been stored all the same."""
+        return self.error is not None and self.error.name in PURGED and self.status is not PersistedStatus.NOT
+
+
+def check_reports(outcomes: list[Outcome]) -> None:
+    """One report each, of what can have happened."""
+    for outcome in outcomes:
+        assert outcome.reports == 1, f"{outcome.reports} reports: {outcome.expected}"
+        if outcome.error is None:
+            assert not outcome.must_fail, f"delivered: {outcome.expected}"
+            assert outcome.place is not None
+            assert None not in outcome.place, outcome.place
+            assert outcome.status in (None, PersistedStatus.DONE), outcome.status
+        else:
+            assert outcome.error.name in outcome.errors | outcome.period.errors, f"{outcome.error!r}: {outcome.expected}"
+
+
+def check_arrived(outcomes: list[Outcome], arrived: dict[Any, Any], differ: Callable[[Expected, Any], str | None], committed: bool) -> None:
+    """All that was delivered is where its report says, as it was meant, in order; and nothing else is there.
+
+    With `committed`, `arrived` has no records of transactions that were aborted.
+    """
+    wanted: dict[Any, Outcome] = {}
+    hidden = set()
+    last: dict[Any, int] = {}
+    for outcome in outcomes:
+        place: Any = outcome.place
+        if outcome.error is not None:
+            continue
+        assert place not in wanted, f"two records at {place}"
+        assert place not in hidden, f"two records at {place}"
+        if outcome.period.ordered:
+            assert place[2] > last.get(place[:2], -1), f"{place} is before one that was sent earlier"
+        last[place[:2]] = place[2]
+        if outcome.aborted and committed:
+            hidden.add(place)
+        else:
+            wanted[place] = outcome
+    lost = wanted.keys() - arrived.keys()
+    assert not lost, f"reported, and not there: {sorted(lost)}"
+    assert not hidden & arrived.keys(), f"aborted, and there: {sorted(hidden & arrived.keys())}"
+    for place, outcome in wanted.items():
+        wrong = differ(outcome.expected, arrived[place])
+        assert wrong is None, f"{place}: {wrong}"
+    for place in arrived.keys() - wanted.keys():
+        alike = [o for o in outcomes if o.expected.topic == place[0] and differ(o.expected, arrived[place]) is None]
+        possible = [o for o in alike if (o.may_be_there or o.period.duplicates) and not (o.aborted and committed)]
+        assert possible, f"{place} should not be there: {arrived[place]}, reported as {alike}"
 
 
 def murmur2(data: bytes) -> int:

@@ -91,6 +91,14 @@ def _released(content: bytes) -> memoryview:
     return view
 
 
+made: list[bytearray] = []  # must be free again once their producer is closed
+
+
+def _bytearray(content: bytes) -> bytearray:
+    made.append(bytearray(content))
+    return made[-1]
+
+
 binary = st.binary(max_size=24)
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 STRS = {"str": str, "Enum": as_enum, "Loud": Loud, "np.str_": lambda text: np.str_(text)}
@@ -99,7 +107,7 @@ STRS = {"str": str, "Enum": as_enum, "Loud": Loud, "np.str_": lambda text: np.st
 EXPORTERS: dict[str, Any] = {
     "bytes": bytes,
     "LoudBytes": LoudBytes,
-    "bytearray": bytearray,
+    "bytearray": _bytearray,
     "memoryview": lambda content: memoryview(b"<" + content + b">")[1:-1],
     "memoryview of signed bytes": lambda content: memoryview(content).cast("b"),
     "array": lambda content: array.array("B", content),
@@ -165,7 +173,7 @@ NO_BYTES: dict[str, Any] = {
 @st.composite
 def contents(draw: Any, refused: bool = True, names: tuple[str, ...] = ()) -> Given:
     """A value, a key or a header's value."""
-    kind = draw(st.sampled_from(["None", "str", "buffer", "buffer", "numbers"] + ["no bytes"] * refused))
+    kind = draw(st.sampled_from(["None", "str", "buffer", "buffer", "numbers"] + ["no bytes"] * (5 * refused)))
     if kind == "None":
         return Given("None", None, None)
     if kind == "str":
@@ -216,7 +224,9 @@ NO_HEADERS: dict[str, Any] = {
 
 @st.composite
 def headers(draw: Any, refused: bool = True) -> Given:
-    kind = draw(st.sampled_from(["None", "list", "tuple", "generator", "zip", "items", "dict", "mapping", "lists"] + ["bad"] * refused))
+    kind = draw(
+        st.sampled_from(["None", "list", "tuple", "generator", "zip", "items", "dict", "mapping", "lists"] + ["bad"] * (5 * refused))
+    )
     if kind == "None":
         return Given("None", None, [])
     if kind == "bad":
@@ -280,7 +290,7 @@ NO_TIMES: dict[str, Any] = {
 
 @st.composite
 def timestamps(draw: Any, refused: bool = True, name: str = "timestamp") -> Given:
-    kind = draw(st.sampled_from(["None", "None", "int", "np", "datetime", "Timestamp"] + ["bad"] * refused))
+    kind = draw(st.sampled_from(["None", "None", "int", "np", "datetime", "Timestamp"] + ["bad"] * (5 * refused)))
     if kind == "None":
         return Given("None", None, None)
     if kind in ("int", "np"):
@@ -308,7 +318,7 @@ NO_PARTITIONS: dict[str, Any] = {
 
 @st.composite
 def partitions(draw: Any, refused: bool = True, name: str = "partition") -> Given:
-    kind = draw(st.sampled_from(["None", "None", "int", "np", "IntEnum", "0-d"] + ["bad", "out"] * refused))
+    kind = draw(st.sampled_from(["None", "None", "int", "np", "IntEnum", "0-d"] + ["bad", "out"] * (2 * refused)))
     if kind == "None":
         return Given("None", None, None)
     if kind == "out":
@@ -326,7 +336,7 @@ NO_TOPICS = ["", ".", "..", "a" * 250, "a b", "a\0b", "ü", "a\n", b"bytes", 5, 
 
 @st.composite
 def topics(draw: Any, names: list[str], refused: bool = True) -> Given:
-    if refused and draw(st.integers(0, 19)) == 0:
+    if refused and draw(st.booleans()):
         return Given("no topic", draw(st.sampled_from(NO_TOPICS)), Refused(("topic",)))
     form = draw(st.sampled_from(sorted(STRS)))
     name = draw(st.sampled_from(names))
@@ -397,7 +407,7 @@ NO_COLUMNS: dict[str, Any] = {
 def columns(draw: Any, n: int, name: str, refused: bool = True, key: bool = False) -> Given:
     """`n` values, or keys. `means` is a list, or with `key` one for all: a list of the same."""
     kinds = ["list", "tuple", "arrow", "arrow", "fixed", "dictionary", "nulls", "polars", "rows", "S", "records"]
-    kind = draw(st.sampled_from(kinds + ["bad"] * refused + (["None", "one", "one-byte S"] + ["one-byte numbers"] * refused) * key))
+    kind = draw(st.sampled_from(kinds + ["bad"] * (6 * refused) + (["None", "one", "one-byte S"] + ["one-byte numbers"] * refused) * key))
     if kind == "None":
         return Given("None", None, [None] * n)
     if kind == "one":
@@ -441,14 +451,28 @@ def columns(draw: Any, n: int, name: str, refused: bool = True, key: bool = Fals
     return Given(form, NO_COLUMNS[form](n), Refused((name,)))
 
 
+COLUMNS = ("values", "keys", "partitions", "timestamps", "headers")
+
+
+@st.composite
+def header_columns(draw: Any, n: int, refused: bool = True) -> Given:
+    form = draw(st.sampled_from(["None", "same", "each"]))
+    if form == "None":
+        return Given("None", None, [[]] * n)
+    if form == "each":
+        each = [draw(headers(refused)) for _ in range(n)]
+        bad = any(isinstance(one.means, Refused) for one in each)
+        return Given("each", [one.given for one in each], Refused(("header",)) if bad else [one.means for one in each])
+    # A sequence of lists is one for each message: only what cannot be taken for that.
+    one = draw(headers(False).filter(lambda one: one.what in ("tuple", "generator", "dict", "mapping", "list")))
+    return Given(f"same {one.what}", one.given, [one.means] * n)
+
+
 @st.composite
 def partition_columns(draw: Any, n: int, refused: bool = True, arrow_only: bool = False) -> Given:
     name = "partition"
-    kind = draw(
-        st.sampled_from(
-            ["None", "nulls", "arrow"] if arrow_only else ["None", "one", "list", "np", "array", "arrow", "nulls"] + ["bad"] * refused
-        )
-    )
+    kinds = ["None", "nulls", "arrow"] if arrow_only else ["None", "one", "list", "np", "array", "arrow", "nulls"]
+    kind = draw(st.sampled_from(kinds + ["bad"] * (4 * refused)))
     if kind == "None":
         return Given(kind, None, [None] * n)
     if kind == "nulls":
@@ -477,9 +501,8 @@ def partition_columns(draw: Any, n: int, refused: bool = True, arrow_only: bool 
 @st.composite
 def timestamp_columns(draw: Any, n: int, refused: bool = True, arrow_only: bool = False) -> Given:
     name = "timestamp"
-    kind = draw(
-        st.sampled_from(["None", "nulls", "arrow"] if arrow_only else ["None", "one", "list", "np", "arrow", "nulls"] + ["bad"] * refused)
-    )
+    kinds = ["None", "nulls", "arrow"] if arrow_only else ["None", "one", "list", "np", "arrow", "nulls"]
+    kind = draw(st.sampled_from(kinds + ["bad"] * (4 * refused)))
     if kind == "None":
         return Given(kind, None, [None] * n)
     if kind == "nulls":
