@@ -6,14 +6,20 @@ import atexit
 import time
 import warnings
 import weakref
+from _thread import get_ident
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from ._rdkafka import Handle, Thread, end_handovers, new_thread, sleep
+from ._rdkafka import ErrorCode, Handle, KafkaError, KafkaException, Thread, end_handovers, new_thread, sleep
 
 # How long the interpreter's exit waits for what was never closed. Past it the rest fails with PURGE_QUEUE or PURGE_INFLIGHT.
 EXIT_TIMEOUT = 30.0
 
 _open: weakref.WeakSet[Handle] = weakref.WeakSet()
 _threads: weakref.WeakKeyDictionary[Handle, Thread] = weakref.WeakKeyDictionary()
+# Whose events thread a thread is, and the producers that callbacks there are closing.
+_served: dict[int, Handle] = {}
+_closed_by: dict[Handle, list[Handle]] = {}
 
 
 def start(handle: Handle) -> None:
@@ -26,9 +32,44 @@ def start(handle: Handle) -> None:
 
 def _start_thread(handle: Handle) -> None:
     # A daemon: what it must do before the interpreter ends is seen to by `_close_all`, which can be bounded; joining it could not.
-    thread = new_thread("kafka_ext events", handle.run)
+    thread = new_thread("kafka_ext events", _serve, handle)
     _threads[handle] = thread
     thread.start()
+
+
+def _serve(handle: Handle) -> None:
+    _served[get_ident()] = handle
+    try:
+        handle.run()
+    finally:
+        del _served[get_ident()]
+
+
+@contextmanager
+def closing(handle: Handle) -> Iterator[None]:
+    """While this thread closes `handle`, which waits for its callbacks to end: those may be closing others, and so on.
+
+    Raises:
+        KafkaException: this is a callback of a producer that one of them waits for.
+    """
+    caller = _served.get(get_ident())
+    if caller is None:
+        yield
+        return
+    waits_for = _closed_by.setdefault(caller, [])
+    waits_for.append(handle)
+    try:
+        seen = [handle]
+        for other in seen:
+            if other is caller:
+                message = "close() would wait for a callback that is closing the producer of this callback; call it outside"
+                raise KafkaException(KafkaError(ErrorCode["STATE"], message))
+            seen += [another for another in _closed_by.get(other, ()) if another not in seen]
+        yield
+    finally:
+        waits_for.pop()
+        if not waits_for:
+            del _closed_by[caller]
 
 
 def close(handle: Handle, timeout: float | None) -> bool:

@@ -332,14 +332,15 @@ class KafkaProducer(Producer, Known):
             return
         handle.check_not_in_callback("close")
         deadline = _Deadline(timeout)
-        while not self._closing.acquire(timeout=min(deadline.remaining(), 0.1)):
-            if deadline.expired():
-                handle.hurry = True  # another thread closes, and may have more time than this one
-        try:
-            if not handle.closed:
-                events.close(handle, deadline.left())
-        finally:
-            self._closing.release()
+        with events.closing(handle):
+            while not self._closing.acquire(timeout=min(deadline.remaining(), 0.1)):
+                if deadline.expired():
+                    handle.hurry = True  # another thread closes, and may have more time than this one
+            try:
+                if not handle.closed:
+                    events.close(handle, deadline.left())
+            finally:
+                self._closing.release()
         _raise_all(handle.take_raised())
 
     def __enter__(self) -> Self:

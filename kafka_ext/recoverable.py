@@ -559,14 +559,15 @@ class RecoverableProducer:
             return
         self._check_may_wait("close")
         until = _rdkafka.deadline(timeout)
-        while not self._one_closes.acquire(timeout=_SLICE):
-            if _rdkafka.seconds_until(until) == 0.0:
-                self._hurry = True  # the thread that closes may have more time than this one
-        try:
-            if not self._closed:
-                self._end(until)
-        finally:
-            self._one_closes.release()
+        with events.closing(self._newest.handle):
+            while not self._one_closes.acquire(timeout=_SLICE):
+                if _rdkafka.seconds_until(until) == 0.0:
+                    self._hurry = True  # the thread that closes may have more time than this one
+            try:
+                if not self._closed:
+                    self._end(until)
+            finally:
+                self._one_closes.release()
 
     def _end(self, until: int) -> None:
         with self._changed:
