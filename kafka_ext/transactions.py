@@ -38,7 +38,7 @@ class ConsumerGroupMetadata:
             value = getattr(self, name)
             if not isinstance(value, kinds):
                 raise TypeError(f"{name} must be {'an int' if kinds is int else 'a str'}, not {type(value).__name__}")
-            if isinstance(value, str) and ("\0" in value or not _is_utf8(value)):
+            if isinstance(value, str) and (str.__contains__(value, "\0") or not _is_utf8(value)):
                 raise ValueError(f"{name} {value!r} holds a NUL character or a lone surrogate")
         if not self.group_id:
             raise ValueError("group_id must not be empty")
@@ -134,4 +134,9 @@ def _row(place: Any, offset: Any) -> tuple[str, int, int, int]:
 
 
 def _is_utf8(text: str) -> bool:
-    return text.encode("utf-8", "replace").decode() == text
+    """Of its characters, whatever a subclass of str makes of them."""
+    try:
+        str.encode(text)
+    except UnicodeEncodeError:
+        return False
+    return True

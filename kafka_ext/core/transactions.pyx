@@ -411,7 +411,10 @@ cdef rd_kafka_consumer_group_metadata_t *_group(object group) except NULL:
     cdef rd_kafka_consumer_group_metadata_t *made = NULL
     cdef const char *c_instance = NULL
     if isinstance(group, bytes):
-        check_error(rd_kafka_consumer_group_metadata_read(&made, <const char *>group, len(group)), "rd_kafka_consumer_group_metadata_read")
+        # Of bytes that end too early it reads one at the end of each of three strings, and the flag before the third (2.15.1).
+        padded = <bytes>group + b"\0\0\0\0"
+        check_error(
+            rd_kafka_consumer_group_metadata_read(&made, <const char *>padded, len(group)), "rd_kafka_consumer_group_metadata_read")
         return made
     group_id, generation_id, member_id, group_instance_id = group
     group_id, member_id = exact_str(group_id).encode(), exact_str(member_id).encode()
