@@ -122,10 +122,11 @@ def words(draw: Any, name: str) -> Given:
 def texts(draw: Any) -> Given:
     text = draw(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12))
     forms: dict[str, Any] = {"str": str, "Loud": Loud, "bytes": str.encode, "Enum": as_enum}
-    form = draw(st.sampled_from([*sorted(forms), "surrogate", "NUL", "no UTF-8", "Path"]))
+    form = draw(st.sampled_from([*sorted(forms), "surrogate", "NUL", "no UTF-8", "space", "Path"]))
     if form == "Path":
         return Given(form, pathlib.PurePosixPath("a/b"), "a/b")
-    bad = {"surrogate": text + "\ud800", "NUL": text + "\0", "no UTF-8": text.encode() + b"\xff"}
+    text = text.lstrip() or "text"  # librdkafka leaves white space at the beginning out, so it is refused
+    bad = {"surrogate": text + "\ud800", "NUL": text + "\0", "no UTF-8": text.encode() + b"\xff", "space": " " + text}
     return Given(form, bad[form], Refused(("client.id",))) if form in bad else Given(form, forms[form](text), text)
 
 

@@ -434,6 +434,7 @@ class Boundary(RuleBasedStateMachine):
     )
     def settle(self, how: str, which: int, face: str) -> None:
         """Have all reported: flush, purge, or close and go on with another producer."""
+        self._log(how, which)
         if how == "flush":
             self._flush()
         elif how == "purge":
@@ -481,7 +482,6 @@ class Boundary(RuleBasedStateMachine):
             outcome.place = outcome.expected.topic, batch.partitions[i], batch.offsets[i]
 
     def _close(self, timeout: float | None) -> None:
-        self._log("close", timeout)
         if timeout is not None:
             self.period.errors |= PURGED
         driver, self.driver = self.driver, None
@@ -502,6 +502,7 @@ class Boundary(RuleBasedStateMachine):
         if self.driver is None:
             return
         if sys.exc_info()[0] is not None:  # a rule has failed: what comes now would hide it
+            print(*self.log, sep="\n", file=sys.stderr)
             self.driver.close(0.0)
             self.driver.end()
             return
