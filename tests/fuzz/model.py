@@ -68,7 +68,7 @@ class Outcome:
 
     def __init__(self, expected: Expected, period: Period, errors: Iterable[str] = ()) -> None:
         self.expected, self.period = expected, period
-        self.errors = {"UNKNOWN_PARTITION"} if expected.partition is OUT else set(errors)  # beside the period's
+        self.errors = {*errors, *["UNKNOWN_PARTITION"] * (expected.partition is OUT)}  # beside the period's
         self.must_fail = expected.partition is OUT
         self.reports = 0
         self.error: Any = None
