@@ -418,6 +418,7 @@ class Boundary(RuleBasedStateMachine):
         self._log("fail", fault)
         if fault == "slow":
             self.broker.round_trip_time(seconds)
+            self.period.offset_may_be_unknown = self.driver.extra == "transactional"
         elif not self.config["enable.idempotence"]:
             if fault == "lost answer":
                 self.broker.lose_acks(1)
@@ -531,7 +532,7 @@ class Boundary(RuleBasedStateMachine):
         arrived = {}
         for topic in self.topics:
             count = sum(
-                outcome.error is None and outcome.place is not None and outcome.place[0] == topic
+                outcome.error is None and outcome.has_offset and outcome.place is not None and outcome.place[0] == topic
                 for outcome in self.outcomes
                 if not (outcome.aborted and cluster.real)
             )
