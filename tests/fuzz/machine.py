@@ -235,6 +235,8 @@ class Boundary(RuleBasedStateMachine):
             self.missed = [other for other in self.missed if other is not record.record]
             return
         self.missed.append(record.record)
+        if isinstance(refusal, KafkaException) and refusal.error == ErrorCode.WAIT_CACHE and self.driver.extra == "partitioner":
+            return  # try_send does not wait for the number of partitions, which comes before all else
         if isinstance(refusal, KafkaException) and not refusals:
             if self._is_outside() and refusal.error == ErrorCode.STATE:
                 return
@@ -242,8 +244,6 @@ class Boundary(RuleBasedStateMachine):
                 if self.driver.face == "manual":
                     self._settle()
                 return
-            if refusal.error == ErrorCode.WAIT_CACHE and self.driver.extra == "partitioner":
-                return  # try_send does not wait for the number of partitions
             if refusal.error == ErrorCode.UNKNOWN_PARTITION and outcome.must_fail:
                 return
             if refusal.error.transaction_requires_abort and self._may_have_failed():
