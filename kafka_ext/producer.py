@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 from . import _annotations, _rdkafka, events
 from ._annotations import Self
@@ -131,7 +131,7 @@ class KafkaProducer(Producer, Known):
     def send_future(
         self,
         record: ProducerRecord,
-        *misplaced: NoReturn,
+        *,
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
@@ -146,8 +146,8 @@ class KafkaProducer(Producer, Known):
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
-        if misplaced or not isinstance(record, ProducerRecord):
-            raise _rdkafka.no_record("send_future", record, misplaced)
+        if not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("send_future", record)
         from ._futures import DeliveryFuture
 
         future = DeliveryFuture(self.handle.check_not_in_callback)

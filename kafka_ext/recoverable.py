@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import _rdkafka, events
 from ._annotations import Self
@@ -236,14 +236,14 @@ class RecoverableProducer:
     def send_future(
         self,
         record: ProducerRecord,
-        *misplaced: NoReturn,
+        *,
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
     ) -> Future[RecordMetadata]:
         """As `KafkaProducer.send_future`; the future has the final outcome."""
-        if misplaced or not isinstance(record, ProducerRecord):
-            raise _rdkafka.no_record("send_future", record, misplaced)
+        if not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("send_future", record)
         future = DeliveryFuture(self._check_may_wait)
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:

@@ -32,7 +32,10 @@ def producer(request: pytest.FixtureRequest, kafka_broker: EmbeddedBroker) -> It
 @pytest.mark.parametrize("arguments", [("topic", b"value"), ("topic",), (None,), ({"topic": "value"},)])
 @pytest.mark.parametrize("call", ["send", "try_send", "sync_send", "send_future"])
 def test_a_topic_and_a_value_in_place_of_a_record(producer: Producer, call: str, arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(TypeError, match=re.escape(f'{call}(ProducerRecord("topic", b"value"))')):
+    said = f'{call}(ProducerRecord("topic", b"value"))'
+    if call == "send_future" and len(arguments) > 1:
+        said = "send_future() takes 2 positional arguments"  # Python's own: it has no second one
+    with pytest.raises(TypeError, match=re.escape(said)):
         getattr(producer, call)(*arguments)
     assert producer.metrics().sent == 0
 
