@@ -7,8 +7,6 @@ import time
 import warnings
 import weakref
 from _thread import get_ident
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ._rdkafka import ErrorCode, Handle, KafkaError, KafkaException, Thread, end_handovers, new_thread, sleep
 
@@ -45,17 +43,19 @@ def _serve(handle: Handle) -> None:
         del _served[get_ident()]
 
 
-@contextmanager
-def closing(handle: Handle) -> Iterator[None]:
-    """While this thread closes `handle`, which waits for its callbacks to end: those may be closing others, and so on.
+def begin_closing(handle: Handle) -> Handle | None:
+    """Before this thread closes `handle`, which waits for its callbacks to end: those may be closing others, and so on.
+
+    Returns:
+        The handle whose callback this is, for `end_closing`; None: this is no callback. No context manager: closing must
+        end where there is no memory, and CPython loses the MemoryError of an `__exit__` whose frame cannot be made.
 
     Raises:
         KafkaException: this is a callback of a producer that one of them waits for.
     """
     caller = _served.get(get_ident())
     if caller is None:
-        yield
-        return
+        return None
     waits_for = _closed_by.setdefault(caller, [])
     waits_for.append(handle)
     try:
@@ -65,11 +65,17 @@ def closing(handle: Handle) -> Iterator[None]:
                 message = "close() would wait for a callback that is closing the producer of this callback; call it outside"
                 raise KafkaException(KafkaError(ErrorCode["STATE"], message))
             seen += [another for another in _closed_by.get(other, ()) if another not in seen]
-        yield
-    finally:
-        waits_for.pop()
-        if not waits_for:
-            del _closed_by[caller]
+    except BaseException:
+        end_closing(caller)
+        raise
+    return caller
+
+
+def end_closing(caller: Handle) -> None:
+    waits_for = _closed_by[caller]
+    waits_for.pop()
+    if not waits_for:
+        del _closed_by[caller]
 
 
 def close(handle: Handle, timeout: float | None) -> bool:

@@ -332,7 +332,8 @@ class KafkaProducer(Producer, Known):
             return
         handle.check_not_in_callback("close")
         deadline = _Deadline(timeout)
-        with events.closing(handle):
+        caller = events.begin_closing(handle)
+        try:
             while not self._closing.acquire(timeout=min(deadline.remaining(), 0.1)):
                 if deadline.expired():
                     handle.hurry = True  # another thread closes, and may have more time than this one
@@ -341,6 +342,9 @@ class KafkaProducer(Producer, Known):
                     events.close(handle, deadline.left())
             finally:
                 self._closing.release()
+        finally:
+            if caller is not None:
+                events.end_closing(caller)
         _raise_all(handle.take_raised())
 
     def __enter__(self) -> Self:

@@ -559,7 +559,8 @@ class RecoverableProducer:
             return
         self._check_may_wait("close")
         until = _rdkafka.deadline(timeout)
-        with events.closing(self._newest.handle):
+        caller = events.begin_closing(self._newest.handle)
+        try:
             while not self._one_closes.acquire(timeout=_SLICE):
                 if _rdkafka.seconds_until(until) == 0.0:
                     self._hurry = True  # the thread that closes may have more time than this one
@@ -568,6 +569,9 @@ class RecoverableProducer:
                     self._end(until)
             finally:
                 self._one_closes.release()
+        finally:
+            if caller is not None:
+                events.end_closing(caller)
 
     def _end(self, until: int) -> None:
         with self._changed:
