@@ -248,6 +248,38 @@ class TestFork:
         """)
         assert lines == ["child 0", "waited 0"]
 
+    @pytest.mark.skipif(_rdkafka.build_info()["linkage"] != "bundled static", reason="mended in the bundled librdkafka")
+    def test_a_producer_of_a_child_forked_while_names_are_resolved(self):
+        """glibc's getaddrinfo() leaves a lock behind in the child, where every other one with AI_ADDRCONFIG waits for it."""
+        lines = run(
+            """
+            import os, signal, socket, threading
+            from kafka_ext import KafkaProducer, ProducerRecord
+            from kafka_ext.testing import EmbeddedBroker
+            ended = False
+            def resolve():
+                while not ended:
+                    socket.getaddrinfo("127.0.0.1", 80, flags=socket.AI_ADDRCONFIG)
+            with EmbeddedBroker(isolation="process") as broker:
+                threads = [threading.Thread(target=resolve) for _ in range(2)]
+                for thread in threads:
+                    thread.start()
+                for n in range(10):
+                    child = os.fork()
+                    if child == 0:
+                        signal.alarm(20)            # ends a child that hangs
+                        with KafkaProducer(broker.config()) as own:
+                            own.sync_send(ProducerRecord("t", b"v"))
+                        os._exit(0)
+                    print(os.waitpid(child, 0)[1])
+                ended = True
+                for thread in threads:
+                    thread.join()
+        """,
+            timeout=250,
+        )
+        assert lines == ["0"] * 10
+
 
 class TestMetrics:
     def test_counts(self, make_producer):
