@@ -23,6 +23,18 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first (the seconds of their marker `slow`): one that begins last is waited for by all the other processes."""
+    markers = {item: item.get_closest_marker("slow") for item in items}
+    items.sort(key=lambda item: -markers[item].args[0] if markers[item] else 0)
+
+
+def pytest_collection_finish():
+    # What collecting has imported stays: 200,000 objects, which took gc.collect() 0.13 s for each of 4,000 tests.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def signals_as_they_were():
     """Whatever a test did with signals, the next one's Ctrl-C is a KeyboardInterrupt."""

@@ -96,7 +96,7 @@ def test_no_descriptors_left_do_not_end_the_process() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(9)
 @pytest.mark.found(20)
 def test_a_message_over_256_mib_does_not_end_the_process() -> None:
     config = {"message_max_bytes": 1_000_000_000, "message_timeout_ms": 8000, "error_cb": lambda error: None}

@@ -268,7 +268,7 @@ def test_lines_are_sent_as_they_come(broker):
         assert process.wait(PATIENCE) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.measures
 def test_memory_does_not_grow_with_the_input():

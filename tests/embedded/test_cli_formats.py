@@ -376,7 +376,7 @@ def test_ctrl_c_while_a_stream_goes_on(broker, topic, pa):
     assert summary["delivered"] == summary["records"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("form", ["stream", "file", "parquet"])
 @pytest.mark.measures

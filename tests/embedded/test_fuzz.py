@@ -20,7 +20,7 @@ MINUTES = 0.7
 EXAMPLES = 20
 
 
-@pytest.mark.slow
+@pytest.mark.slow(45)
 @pytest.mark.timeout(420)
 def test_what_arrives_is_what_was_meant():
     # In a process of its own: when a call hangs, it prints all stacks and the seed, and ends.

@@ -312,7 +312,7 @@ def application(environ, start_response):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("options", [[], ["--preload"]], ids=["", "preload"])
 @pytest.mark.parametrize("library", ["gevent"])
 def test_gunicorn(library: str, options: list[str], tmp_path: Path, slow_broker: EmbeddedBroker) -> None:
@@ -361,7 +361,7 @@ def produce(text):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 @pytest.mark.parametrize("library", list(_PATCH))
 def test_celery(library: str, tmp_path: Path, slow_broker: EmbeddedBroker) -> None:
     _needs("celery")

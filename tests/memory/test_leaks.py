@@ -6,7 +6,7 @@ import pytest
 from faultlib import SCALE, run_program
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(5),
     pytest.mark.measures,
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self"),
 ]
