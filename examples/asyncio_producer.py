@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from kafka_ext import KafkaException, ProducerRecord
-from kafka_ext.aio import AsyncKafkaProducer
+from kafka_ext import AsyncKafkaProducer, KafkaException, ProducerRecord
 from kafka_ext.testing import EmbeddedBroker
 
 

@@ -9,8 +9,7 @@ import asyncio
 
 import pytest
 
-from kafka_ext import ErrorCode, KafkaException, ProducerRecord
-from kafka_ext.aio import AsyncKafkaProducer
+from kafka_ext import AsyncKafkaProducer, ErrorCode, KafkaException, ProducerRecord
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 pytestmark = pytest.mark.asyncio

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         SendOption,
         TimestampType,
     )
+    from .aio import AsyncKafkaProducer
     from .interceptors import ProducerInterceptor
     from .metadata import BrokerMetadata, BrokerNode, PartitionMetadata, TopicMetadata
     from .metrics import ProducerMetrics
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActionWhileQueueIsFull",
+    "AsyncKafkaProducer",
     "BatchDelivery",
     "BrokerMetadata",
     "BrokerNode",
@@ -79,8 +81,8 @@ __all__ = [
 ]
 
 
-# Loaded when something of it is used: pytest imports this package for its plugin in every run of an environment that has it, and a
-# run that sends nothing should not pay for librdkafka.
+# Each name is loaded at its first use. pytest imports this package in every environment that has its plugin, and a run that sends
+# nothing should not pay for librdkafka, nor a program without an event loop for asyncio.
 _WHERE = {
     "ActionWhileQueueIsFull": "._rdkafka",
     "BatchDelivery": "._rdkafka",
@@ -98,6 +100,7 @@ _WHERE = {
     "RecordMetadata": "._rdkafka",
     "SendOption": "._rdkafka",
     "TimestampType": "._rdkafka",
+    "AsyncKafkaProducer": ".aio",
     "ProducerInterceptor": ".interceptors",
     "BrokerMetadata": ".metadata",
     "BrokerNode": ".metadata",
@@ -125,7 +128,8 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """What is for users. Helpers, and modules that happen to be loaded, are not."""
+    return sorted(__all__)
 
 
 def get_include() -> str:

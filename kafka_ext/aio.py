@@ -1,7 +1,6 @@
 """asyncio: a producer that an event loop serves, without a thread of its own.
 
-    from kafka_ext import ProducerRecord
-    from kafka_ext.aio import AsyncKafkaProducer
+    from kafka_ext import AsyncKafkaProducer, ProducerRecord
 
     async with AsyncKafkaProducer(bootstrap_servers="localhost:9092") as producer:
         future = await producer.send(ProducerRecord("orders", b"a value"))     # over when it is enqueued
@@ -25,8 +24,9 @@ from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from . import _rdkafka, events
+from . import _lifecycle, _rdkafka
 from ._annotations import Self
+from ._client import Client, checked_metadata, metadata_failure
 from ._rdkafka import (
     AsyncProducer,
     BatchDelivery,
@@ -39,7 +39,6 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
-from .known import Known, checked_metadata, metadata_failure
 from .metadata import BrokerMetadata
 from .properties import MANUAL_POLL, OWN_NAMES, Properties, invalid, resolve
 from .transactions import group_of, offset_rows
@@ -60,7 +59,7 @@ INIT_SLICE_MS = 2
 PARTITIONS_TIMEOUT = 10.0
 
 
-class AsyncKafkaProducer(AsyncProducer, Known):
+class AsyncKafkaProducer(AsyncProducer, Client):
     """Writes records to Kafka from an event loop. One is enough for a loop; any number of its tasks can use it.
 
     Args:
@@ -103,10 +102,10 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         for name, callback in settings.callbacks.items():
             callbacks[name] = _OnLoop(loop, handle, name, callback)
         try:
-            events.start(handle)
+            _lifecycle.start(handle)
             self._server = _Server(handle, loop)
         except BaseException:  # no descriptors left, a loop that cannot watch any
-            events.close(handle, 0.0)
+            _lifecycle.close(handle, 0.0)
             raise
         self._open(handle, settings.partitioner, settings.interceptors or None, loop, settings.serializers)
 
@@ -325,7 +324,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
         """On any thread: nobody's loop serves any more."""
         with self._one_closes:
             if not self.handle.closed:
-                events.close(self.handle, timeout)
+                _lifecycle.close(self.handle, timeout)
 
     async def _close(self) -> None:
         handle = self.handle
@@ -358,7 +357,7 @@ class AsyncKafkaProducer(AsyncProducer, Known):
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
             # Also where warnings are errors. The loop may never run again, so from here on it is a thread that serves.
-            events.abandon(handle)
+            _lifecycle.abandon(handle)
             self._server.stop()
 
     # ------------------------------------------------------------------ transactions

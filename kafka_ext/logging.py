@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
-from . import events  # imported first: at the interpreter's exit what is registered last runs first
+from . import _lifecycle  # imported first: at the interpreter's exit what is registered last runs first
 from ._rdkafka import KafkaError, KafkaException, Monitor, ProducerRecord, RecordMetadata, check_callback, check_topic_name
 from .producer import KafkaProducer
 from .properties import Properties
@@ -222,7 +222,7 @@ class KafkaHandler(logging.Handler):
             try:
                 self._producer.close(timeout)
             except KafkaException:
-                events.abandon(self._producer.handle)  # inside one of its callbacks: it ends by itself
+                _lifecycle.abandon(self._producer.handle)  # inside one of its callbacks: it ends by itself
         if self._dropped or self._failed:
             _log.warning("of the log records for %s, %d were dropped and %d not delivered", self._topic, self._dropped, self._failed)
 
@@ -346,7 +346,7 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    """Before events.py closes the producers and says that they were left open: that of a handler is nobody's to close."""
+    """Before _lifecycle.py closes the producers and says that they were left open: that of a handler is nobody's to close."""
     started = time.monotonic()
     for handler in list(_all):
         handler._close(max(0.0, handler._flush_timeout - (time.monotonic() - started)))

@@ -11,8 +11,9 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
-from . import _annotations, _rdkafka, events
+from . import _annotations, _lifecycle, _rdkafka
 from ._annotations import Self
+from ._client import Client, checked_metadata, metadata_failure
 from ._rdkafka import (
     ActionWhileQueueIsFull,
     BatchDelivery,
@@ -27,13 +28,12 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
-from .known import Known, checked_metadata, metadata_failure
 from .properties import OWN_NAMES, Properties, resolve
 
 DeliveryCallback = Callable[[RecordMetadata, "KafkaError | None"], object]
 
 
-class KafkaProducer(Producer, Known):
+class KafkaProducer(Producer, Client):
     """Writes records to Kafka. Thread-safe; one is enough for a process.
 
     Args:
@@ -66,9 +66,9 @@ class KafkaProducer(Producer, Known):
         settings = resolve(self._properties)
         handle = Handle(settings.librdkafka, settings.callbacks, settings.manual, OWN_NAMES)
         try:
-            events.start(handle)
+            _lifecycle.start(handle)
         except BaseException:  # "can't start new thread", for one
-            events.close(handle, 0.0)
+            _lifecycle.close(handle, 0.0)
             raise
         self._open(handle, settings.partitioner, settings.interceptors or None, settings.serializers)
 
@@ -332,19 +332,19 @@ class KafkaProducer(Producer, Known):
             return
         handle.check_not_in_callback("close")
         deadline = _Deadline(timeout)
-        caller = events.begin_closing(handle)
+        caller = _lifecycle.begin_closing(handle)
         try:
             while not self._closing.acquire(timeout=min(deadline.remaining(), 0.1)):
                 if deadline.expired():
                     handle.hurry = True  # another thread closes, and may have more time than this one
             try:
                 if not handle.closed:
-                    events.close(handle, deadline.left())
+                    _lifecycle.close(handle, deadline.left())
             finally:
                 self._closing.release()
         finally:
             if caller is not None:
-                events.end_closing(caller)
+                _lifecycle.end_closing(caller)
         _raise_all(handle.take_raised())
 
     def __enter__(self) -> Self:
@@ -364,7 +364,7 @@ class KafkaProducer(Producer, Known):
             message = f"{self!r} was not closed; what it was given is still being delivered"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
-            events.abandon(handle)  # also where warnings are errors
+            _lifecycle.abandon(handle)  # also where warnings are errors
 
     # ------------------------------------------------------------------ transactions
 

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import _rdkafka, events
+from . import _lifecycle, _rdkafka
 from ._annotations import Self
 from ._futures import DeliveryFuture
 from ._rdkafka import (
@@ -559,7 +559,7 @@ class RecoverableProducer:
             return
         self._check_may_wait("close")
         until = _rdkafka.deadline(timeout)
-        caller = events.begin_closing(self._newest.handle)
+        caller = _lifecycle.begin_closing(self._newest.handle)
         try:
             while not self._one_closes.acquire(timeout=_SLICE):
                 if _rdkafka.seconds_until(until) == 0.0:
@@ -571,7 +571,7 @@ class RecoverableProducer:
                 self._one_closes.release()
         finally:
             if caller is not None:
-                events.end_closing(caller)
+                _lifecycle.end_closing(caller)
 
     def _end(self, until: int) -> None:
         with self._changed:
@@ -704,8 +704,8 @@ _all: weakref.WeakSet[RecoverableProducer] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
-    """Before events.py closes the producers one by one: a recovery that is going on still sends what it has."""
-    end = time.monotonic() + events.EXIT_TIMEOUT
+    """Before _lifecycle.py closes the producers one by one: a recovery that is going on still sends what it has."""
+    end = time.monotonic() + _lifecycle.EXIT_TIMEOUT
     for producer in list(_all):
         if producer._closed or producer._newest.handle.forked:
             continue

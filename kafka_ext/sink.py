@@ -9,7 +9,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any
 
-from . import _rdkafka, shared
+from . import _rdkafka, _shared_producers
 from ._annotations import Self
 from ._rdkafka import BatchDelivery, ErrorCode, KafkaError, KafkaException, KafkaTimeoutError, ProducerRecord
 from .metrics import ProducerMetrics
@@ -75,7 +75,7 @@ class KafkaSink:
 
     def __init__(
         self,
-        properties: shared.PropertiesSource,
+        properties: _shared_producers.PropertiesSource,
         topic: str,
         *,
         value: str | None = None,
@@ -96,7 +96,7 @@ class KafkaSink:
             raise TypeError("headers must be a sequence of names of columns or fields")
         if value is None and not (key is None and partition is None and timestamp is None and not headers):
             raise TypeError("value must be named as well: without it a row as a whole is the value")
-        self._recipe = shared.Recipe(properties)
+        self._recipe = _shared_producers.Recipe(properties)
         self._topic = topic
         self._value, self._key, self._partition, self._timestamp = value, key, partition, timestamp
         self._headers = tuple(headers)
@@ -185,7 +185,7 @@ class KafkaSink:
     @contextmanager
     def _writing(self, timeout: float | None) -> Iterator[_Writing]:
         until = _rdkafka.deadline(timeout)
-        with shared.producer_for(self._recipe) as producer:
+        with _shared_producers.producer_for(self._recipe) as producer:
             writing = _Writing(producer, until)
             try:
                 yield writing
@@ -233,14 +233,14 @@ class KafkaSink:
 
         Over all producers there were in this process, where a fatal error has had one take another's place. After `close` they begin anew.
         """
-        return shared.metrics(self._recipe)
+        return _shared_producers.metrics(self._recipe)
 
     def close(self) -> None:
         """Close this process's producer, once the calls of other threads that write with it are through. Idempotent.
 
         Not needed at the end of a task, nor of the process. A later call makes a new producer.
         """
-        shared.close(self._recipe)
+        _shared_producers.close(self._recipe)
 
     def __enter__(self) -> Self:
         return self

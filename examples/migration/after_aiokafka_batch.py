@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from kafka_ext.aio import AsyncKafkaProducer
+from kafka_ext import AsyncKafkaProducer
 
 
 async def main(bootstrap_servers: str, topic: str) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from kafka_ext import ErrorCode, KafkaException, ProducerRecord
-from kafka_ext.aio import AsyncKafkaProducer
+from kafka_ext import AsyncKafkaProducer, ErrorCode, KafkaException, ProducerRecord
 
 
 async def main(bootstrap_servers: str, topic: str) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from kafka_ext import ProducerRecord
-from kafka_ext.aio import AsyncKafkaProducer
+from kafka_ext import AsyncKafkaProducer, ProducerRecord
 
 
 async def transfer(producer: AsyncKafkaProducer, topic: str, amounts: list[int]) -> None:

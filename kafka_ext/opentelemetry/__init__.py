@@ -25,8 +25,8 @@ except ImportError as _missing:
 from .. import __version__
 from .._rdkafka import BatchDelivery, KafkaError, ProducerRecord
 from ..producer import KafkaProducer
-from .observed import Observed
-from .spans import Spans
+from ._observed import Observed
+from ._spans import Spans
 
 if TYPE_CHECKING:
     from asyncio import Future

@@ -675,8 +675,8 @@ def test_fault_30_exit_is_bounded_when_no_broker_is_there():
     with within(10):
         done = run_program(
             """
-            from kafka_ext import events
-            events.EXIT_TIMEOUT = 0.5
+            from kafka_ext import _lifecycle
+            _lifecycle.EXIT_TIMEOUT = 0.5
             reports = []
             def on_delivery(metadata, error):
                 reports.append(error)
@@ -708,10 +708,10 @@ def test_fault_30_exit_with_daemon_threads_that_send():
             except ProducerClosedError:
                 pass
         import atexit
-        from kafka_ext import events
-        atexit.unregister(events._close_all)
+        from kafka_ext import _lifecycle
+        atexit.unregister(_lifecycle._close_all)
         atexit.register(lambda: print(sum(sent) == len(reports), set(reports), flush=True))
-        atexit.register(events._close_all)      # runs before the line above
+        atexit.register(_lifecycle._close_all)      # runs before the line above
         for i in range(4):
             threading.Thread(target=send_until_closed, args=(i,), daemon=True).start()
         time.sleep(0.3)

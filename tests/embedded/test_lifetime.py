@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord, QueueFullError, _rdkafka, events
+from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord, QueueFullError, _lifecycle, _rdkafka
 
 STUCK = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ...}
 BOTH_MODES = pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
@@ -397,4 +397,4 @@ def test_a_producer_whose_thread_cannot_be_started_leaves_nothing(monkeypatch):
             KafkaProducer({"test.mock.num.brokers": 1})
     gc.collect()
     assert _rdkafka.live_objects()["handles"] == 0
-    events._close_all()
+    _lifecycle._close_all()

@@ -18,7 +18,7 @@ from kafka_ext import (
     ProducerMetrics,
     ProducerRecord,
     QueueFullError,
-    shared,
+    _shared_producers,
 )
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.metrics import added
@@ -255,9 +255,9 @@ class TestSink:
     @pytest.fixture(autouse=True)
     def no_producer_is_shared(self):
         yield
-        for made in list(shared._producers.values()):
+        for made in list(_shared_producers._producers.values()):
             made.producer.close(0)
-        shared._producers.clear()
+        _shared_producers._producers.clear()
 
     def test_sinks_of_one_process_share_them(self, broker):
         properties = broker.config(enable_idempotence=False)
@@ -276,10 +276,10 @@ class TestSink:
         for number in range(1, 4):
             sink.write([b"1"])
             assert (sink.metrics().sent, sink.metrics().delivered) == (number, number)
-            (made,) = shared._producers.values()
+            (made,) = _shared_producers._producers.values()
             made.producer.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")
         sink.write([b"1"])
-        (made,) = shared._producers.values()
+        (made,) = _shared_producers._producers.values()
         assert sink.metrics().delivered == 4
         assert made.before is None  # its counts are kept, it is not
 

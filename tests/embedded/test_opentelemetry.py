@@ -32,12 +32,12 @@ from kafka_ext import (
     ProducerRecord,
     QueueFullError,
     _rdkafka,
-    shared,
+    _shared_producers,
 )
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.logging import KafkaHandler
 from kafka_ext.opentelemetry import KafkaExtInstrumentor
-from kafka_ext.opentelemetry.attributes import of_servers
+from kafka_ext.opentelemetry._attributes import of_servers
 from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
 
@@ -509,7 +509,7 @@ class TestBatches:
         sink.write([b"1", b"2"])
         assert instrumented.span().attributes["messaging.batch.message_count"] == 2
         sink.close()
-        assert not shared._producers
+        assert not _shared_producers._producers
 
 
 # ---------------------------------------------------------------------- asyncio
@@ -846,7 +846,7 @@ class TestInstrumentor:
             from opentelemetry.sdk.metrics import MeterProvider
             from opentelemetry.sdk.metrics.export import InMemoryMetricReader
             from kafka_ext.opentelemetry import KafkaExtInstrumentor
-            from kafka_ext.opentelemetry.observed import Observed
+            from kafka_ext.opentelemetry._observed import Observed
 
             KafkaExtInstrumentor().instrument(meter_provider=MeterProvider())
             properties = {"bootstrap.servers": sys.argv[1], "enable.idempotence": False}

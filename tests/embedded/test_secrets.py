@@ -247,7 +247,7 @@ def test_a_token_that_is_refused_is_not_repeated(token, unraisable, caplog):
 @pytest.mark.found(36)
 def test_no_span_and_no_metric_has_them():
     pytest.importorskip("opentelemetry.sdk")
-    from kafka_ext.opentelemetry.attributes import of_servers
+    from kafka_ext.opentelemetry._attributes import of_servers
 
     assert_silent(repr(of_servers(f"plaintext://me:{SECRET}@host:9092")), repr(of_servers(f"me:{SECRET}@a:1,me:{SECRET}@b:2")))
 

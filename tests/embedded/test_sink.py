@@ -26,7 +26,7 @@ from kafka_ext import (
     KafkaTimeoutError,
     ProducerForkedError,
     ProducerRecord,
-    shared,
+    _shared_producers,
 )
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
@@ -35,9 +35,9 @@ from kafka_ext.testing import ApiKey, EmbeddedBroker
 def broker():
     with EmbeddedBroker(topics={"orders": 2, "other": 1}) as broker:
         yield broker
-        for made in list(shared._producers.values()):
+        for made in list(_shared_producers._producers.values()):
             made.producer.close(0)
-        shared._producers.clear()
+        _shared_producers._producers.clear()
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_after_a_fatal_error_the_next_call_has_a_new_producer(broker, properties
     more = {"partitioner": lambda topic, key, count: 0, "interceptors": []} if one_by_one else {}
     sink = KafkaSink(properties | {"enable.idempotence": True, "error_cb": lambda error: None} | more, "orders")
     sink.write([b"before"])
-    (made,) = shared._producers.values()
+    (made,) = _shared_producers._producers.values()
 
     def rows():
         yield b"lost"
@@ -259,7 +259,7 @@ def test_after_a_fatal_error_the_next_call_has_a_new_producer(broker, properties
     assert caught.value.error.is_fatal
     assert caught.value.total == 2
     assert sink.write([b"after"]) == 1
-    (second,) = shared._producers.values()
+    (second,) = _shared_producers._producers.values()
     assert second is not made
     assert made.producer.handle.closed
     assert {b"before", b"after"} <= set(values(broker))
@@ -312,11 +312,11 @@ def test_equal_sinks_share_a_producer(properties, sink):
     sink.write([b"a"])
     other_topic.write([{"v": b"a"}])
     pickle.loads(pickle.dumps(sink)).write([b"a"])
-    assert len(shared._producers) == 1
+    assert len(_shared_producers._producers) == 1
     assert sink == KafkaSink(properties, "orders") != other_topic
     assert len({sink, KafkaSink(properties, "orders"), pickle.loads(pickle.dumps(sink))}) == 1
     KafkaSink(properties | {"linger.ms": 1}, "orders").write([b"a"])
-    assert len(shared._producers) == 2
+    assert len(_shared_producers._producers) == 2
 
 
 def test_with_callbacks_it_is_still_one_producer_however_often_it_arrives(properties):
@@ -328,7 +328,7 @@ def test_with_callbacks_it_is_still_one_producer_however_often_it_arrives(proper
         del arrived
         gc.collect()
         pickle.loads(again).write([b"a"])
-    assert len(shared._producers) == 1
+    assert len(_shared_producers._producers) == 1
 
 
 def test_a_list_of_the_same_interceptors_is_the_same(properties):
@@ -351,7 +351,7 @@ def test_properties_from_a_callable_are_asked_for_where_they_are_used(broker, mo
     monkeypatch.setenv("SINK_TEST_SERVERS", broker.bootstrap_servers)
     assert pickle.loads(sent).write([b"a"]) == 1
     assert sink.write([b"b"]) == 1
-    assert len(shared._producers) == 1
+    assert len(_shared_producers._producers) == 1
 
 
 def test_many_threads(broker, sink):
@@ -381,8 +381,8 @@ def test_close_waits_for_those_who_write_and_can_be_done_again(broker, propertie
     written = []
     thread = threading.Thread(target=lambda: written.append(sink.write([b"a"])))
     thread.start()
-    wait_until(lambda: any(made.users for made in shared._producers.values()))
-    (made,) = shared._producers.values()
+    wait_until(lambda: any(made.users for made in _shared_producers._producers.values()))
+    (made,) = _shared_producers._producers.values()
     sink.close()
     assert made.producer.handle.closed
     thread.join()
@@ -391,7 +391,7 @@ def test_close_waits_for_those_who_write_and_can_be_done_again(broker, propertie
     broker.round_trip_time(0)
     with sink:
         assert sink.write([b"b"]) == 1
-    assert not shared._producers
+    assert not _shared_producers._producers
 
 
 # ---------------------------------------------------------------------- processes

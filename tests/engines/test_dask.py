@@ -30,10 +30,10 @@ def client():
 
 def test_a_worker_makes_one_producer_for_all_its_tasks(client, sink, stored):
     def task(number):
-        from kafka_ext import shared
+        from kafka_ext import _shared_producers
 
         sink.write([{"value": f"{number}"}])
-        return os.getpid(), len(shared._producers)
+        return os.getpid(), len(_shared_producers._producers)
 
     results = client.gather(client.map(task, range(20), pure=False))
     assert {made for _, made in results} == {1}

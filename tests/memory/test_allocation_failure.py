@@ -557,21 +557,21 @@ def test_a_producer_that_cannot_be_made_leaves_nothing():
     """From its handle on: the checks of its properties are Python's, and CPython itself crashes in some of them (`dictiter_new`)."""
     run(
         """
-        from kafka_ext import events, properties
+        from kafka_ext import _lifecycle, properties
         settings = properties.resolve(Properties(QUICK))
         def making():
             handle = _rdkafka.Handle(settings.librdkafka, settings.callbacks, False, properties.OWN_NAMES)
             try:
-                events.start(handle)
+                _lifecycle.start(handle)
             except BaseException:
                 stop()
-                events.close(handle, 0.0)
+                _lifecycle.close(handle, 0.0)
                 raise
             return handle
         def attempt(n, times):
             attempt = Attempt(making, n, times)
             if attempt.result is not None:
-                events.close(attempt.result, 0.0)
+                _lifecycle.close(attempt.result, 0.0)
             failed, attempt = attempt.failed, None
             gc.collect()
             assert not any(_rdkafka.live_objects().values()), (n, _rdkafka.live_objects())

@@ -12,6 +12,7 @@ from typing_extensions import assert_type
 import kafka_ext
 from kafka_ext import (
     ActionWhileQueueIsFull,
+    AsyncKafkaProducer,
     BatchDelivery,
     BrokerMetadata,
     ErrorCode,
@@ -27,7 +28,6 @@ from kafka_ext import (
     SendOption,
     TimestampType,
 )
-from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.testing import ApiKey, ConsumedMessage, EmbeddedBroker
 
 

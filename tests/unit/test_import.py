@@ -105,3 +105,23 @@ def test_a_sub_interpreter_is_refused_whatever_came_before(kind, order):
     # The second is Python's own, for an interpreter with a GIL of its own, from 3.12 on or only when it is free-threaded.
     said = r"only be imported in the main interpreter.*mod_wsgi|does not support loading in subinterpreters"
     assert all(re.search(said, line) for line in refused), refused
+
+
+def test_dir_shows_what_is_for_users_and_nothing_else():
+    program = f"""{ALL}
+import kafka_ext.recoverable
+print(dir(kafka_ext) == sorted(kafka_ext.__all__))
+"""
+    assert run(program).strip() == "True"
+
+
+def test_both_producers_come_from_the_package_and_asyncio_with_its_own_only():
+    program = f"""
+import sys
+{PRODUCER}
+before = "asyncio" in sys.modules
+from kafka_ext import AsyncKafkaProducer
+import kafka_ext.aio
+print(before, AsyncKafkaProducer is kafka_ext.aio.AsyncKafkaProducer, "AsyncKafkaProducer" in kafka_ext.__all__)
+"""
+    assert run(program).split() == ["False", "True", "True"]

@@ -19,7 +19,7 @@ class _Producer(Protocol):
     def _handle_or_none(self) -> Handle | None: ...
 
 
-class Known:
+class Client:
     """The part of a producer that answers questions."""
 
     _properties = Properties()  # of an instance whose constructor was never through: it can still be printed

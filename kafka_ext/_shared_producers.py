@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from . import _rdkafka, events  # imported first: at the interpreter's exit what is registered last runs first
+from . import _lifecycle, _rdkafka  # imported first: at the interpreter's exit what is registered last runs first
 from .metrics import ProducerMetrics, added
 from .producer import KafkaProducer
 from .properties import MANUAL_POLL, Properties, invalid, resolve
@@ -192,7 +192,7 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    end = time.monotonic() + events.EXIT_TIMEOUT
+    end = time.monotonic() + _lifecycle.EXIT_TIMEOUT
     for shared in list(_producers.values()):
         shared.producer.close(max(0.0, end - time.monotonic()))
 

@@ -18,8 +18,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_i
 
 from .. import logging as kafka_logging
 from .._rdkafka import BatchDelivery, KafkaError, KafkaException, ProducerRecord, RecordMetadata
-from . import attributes
-from .attributes import Destination
+from . import _attributes as attributes
+from ._attributes import Destination
 
 if TYPE_CHECKING:
     from asyncio import Future

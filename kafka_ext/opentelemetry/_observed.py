@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from .. import events
+from .. import _lifecycle
 from .._rdkafka import Handle, KafkaException, Monitor
 from ..metrics import ProducerMetrics, added, together
-from . import attributes
+from . import _attributes as attributes
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -75,7 +75,7 @@ class Observed:
     def begin(cls, meter: Meter, provider: Any) -> Observed:
         """Count what is there and what comes. An instrument cannot be taken back, so it asks who counts now."""
         observed = cls._now = cls(provider)
-        for handle in list(events._open):
+        for handle in list(_lifecycle._open):
             observed.watch(handle)
         for name, (field, unit, description) in COUNTERS.items():
             meter.create_observable_counter(f"kafka_ext.producer.{name}", [_Callback(provider, field)], unit, description)
