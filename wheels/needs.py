@@ -188,11 +188,6 @@ KAFKA = (
         lambda: shutil.which("mvn") is not None,
         {"apt": ("maven",), "dnf": ("maven",), "apk": ("maven",), "brew": ("maven",)},
     ),
-    Need(
-        "openssl's program",
-        lambda: shutil.which("openssl") is not None,
-        {"apt": ("openssl",), "dnf": ("openssl",), "apk": ("openssl",), "brew": ("openssl@3",)},
-    ),
 )
 
 INSTALL = {

@@ -2,7 +2,8 @@
 
     python examples/recipes/03_tls_and_sasl.py
 
-Its brokers speak TLS by a listener (tls_listener.py) in front of an embedded broker, with certificates made by the openssl program.
+Its brokers speak TLS by a listener (tls_listener.py) in front of an embedded broker, with certificates made
+by trustme (pip install 'kafka-ext[testing]').
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class KafkaCluster(ClusterRequests):
     Raises:
         TypeError: an argument is of the wrong type.
         ValueError: an argument is out of range.
-        KafkaInstallError: Java, Maven or openssl is missing, or Kafka's jars cannot be had; says what to do.
+        KafkaInstallError: Java, Maven or (for TLS) trustme is missing, or Kafka's jars cannot be had; says what to do.
         BrokerStateError: a broker ends while it starts; has the end of its log.
         KafkaTimeoutError: it is not ready in time.
 

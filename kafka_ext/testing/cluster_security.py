@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cluster_artifacts import KafkaInstallError, how_to_install, run_tool
+from .cluster_artifacts import KafkaInstallError
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _CLIENT_CERTIFICATES = ("none", "requested", "required")
 _MODULES = "org.apache.kafka.common.security"
-_DAYS = 2
-_NEW_KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
 _UNSECURED = f"{_MODULES}.oauthbearer.internals.unsecured.OAuthBearerUnsecured"
 
 
@@ -70,7 +67,7 @@ class Certificate:
 
 
 class CertificateAuthority:
-    """Makes certificates for tests, with the `openssl` program; they are valid for two days.
+    """Makes certificates for tests, with the package `trustme` (the extra `kafka-ext[testing]`).
 
     Args:
         folder (Path): where the files go; it must exist.
@@ -81,37 +78,40 @@ class CertificateAuthority:
 
     Raises:
         ValueError: the name has other characters.
-        KafkaInstallError: there is no `openssl`, or it fails.
+        KafkaInstallError: trustme is not installed.
     """
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
+        try:
+            import trustme
+        except ImportError:
+            missing = "trustme is missing, which makes the certificates"
+            raise KafkaInstallError(f"{missing}; install it: python -m pip install 'kafka-ext[testing]'") from None
         self._folder = folder
-        self._name = _file_name(name)
+        self._authority = trustme.CA(organization_unit_name=_file_name(name))
         self.certificate = folder / f"{name}.pem"
-        self._openssl(f"req -x509 {_NEW_KEY} -days {_DAYS} -subj /CN={name} -keyout {name}.key -out {name}.pem")
+        self._authority.cert_pem.write_to_path(str(self.certificate))
 
     def issue(self, name: str, hosts: Sequence[str] = ()) -> Certificate:
-        """A certificate for `name` (its CN, and the name of its files), good for a server under these host names and IPv4 addresses."""
-        _file_name(name)
-        extensions = self._folder / f"{name}.ext"
-        alternatives = ",".join(("IP:" if host.replace(".", "").isdigit() else "DNS:") + host for host in hosts)
-        extensions.write_text(f"subjectAltName={alternatives}\n" if alternatives else "basicConstraints=CA:FALSE\n")
-        self._openssl(f"req -new {_NEW_KEY} -subj /CN={name} -keyout {name}.key -out {name}.csr")
-        self._openssl(
-            f"x509 -req -in {name}.csr -CA {self._name}.pem -CAkey {self._name}.key -CAcreateserial -days {_DAYS} "
-            f"-extfile {name}.ext -out {name}.pem"
-        )
+        """A certificate for `name` (its CN, and the name of its files).
+
+        It is good for a server under these host names and IP addresses, and for a client.
+        """
+        issued = self._authority.issue_cert(*(hosts or (name,)), common_name=_file_name(name))
         made = Certificate(self._folder / f"{name}.pem", self._folder / f"{name}.key")
-        made.certificate.write_text(made.certificate.read_text() + self.certificate.read_text())
+        chain = (*issued.cert_chain_pems, self._authority.cert_pem)
+        made.certificate.write_bytes(b"".join(pem.bytes() for pem in chain))
+        made.key.write_bytes(_pkcs8(issued.private_key_pem.bytes()))
         return made
 
-    def _openssl(self, arguments: str) -> None:
-        program = shutil.which("openssl")
-        if program is None:
-            raise KafkaInstallError(
-                how_to_install("openssl is missing, which makes the certificates", "openssl", "OpenSSL's program, 1.1.1 or newer")
-            )
-        run_tool([program, *arguments.split()], f"openssl {arguments.split()[0]} failed", cwd=self._folder, timeout=60)
+
+def _pkcs8(key: bytes) -> bytes:
+    """The key as Java reads it."""
+    from cryptography.hazmat.primitives import serialization  # trustme needs it too
+
+    private = serialization.load_pem_private_key(key, password=None)
+    form = serialization.PrivateFormat.PKCS8
+    return private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 def _file_name(name: str) -> str:
@@ -159,6 +159,8 @@ def broker_settings(name: str, listener: Listener, users: Mapping[str, str], cer
             f"{prefix}.ssl.truststore.type": "PEM",
             f"{prefix}.ssl.truststore.location": str(certificates.authority.certificate),
             f"{prefix}.ssl.client.auth": listener.client_certificate,
+            # A client's principal is its CN alone, without what trustme says of itself.
+            f"{prefix}.ssl.principal.mapping.rules": "RULE:^(CN=[^,]*).*$/$1/",
         }
     if listener.sasl:
         settings[f"{prefix}.sasl.enabled.mechanisms"] = ",".join(listener.mechanisms)
