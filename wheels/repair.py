@@ -20,6 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from console import BuildError, run, say
+from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentScope
+from cyclonedx.model.license import DisjunctiveLicense, License
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
 
 # What librdkafka's sources hold of others; its LICENSES.txt, shipped as licenses/librdkafka.txt, has their terms.
 INSIDE_LIBRDKAFKA = {
@@ -49,67 +55,45 @@ CPE = {
 }
 
 
-def _licence(licence: str) -> dict[str, Any]:
+def _licence(licence: str) -> License:
     """SPDX's name for it, or a name of its own where SPDX has none."""
-    return {"license": {"name" if " " in licence else "id": licence}}
+    return DisjunctiveLicense(name=licence) if " " in licence else DisjunctiveLicense(id=licence)
 
 
-def _component(part: dict[str, Any]) -> dict[str, Any]:
+def _component(part: dict[str, Any]) -> Component:
     name, version = part["name"], part["version"]
-    reference = f"pkg:generic/{name}@{version}"
-    found: dict[str, Any] = {
-        "type": "library",
-        "bom-ref": reference,
-        "name": name,
-        "version": version,
-        "scope": "required",
-        "licenses": [_licence(part["licence"])],
-        "purl": reference,
-        "cpe": f"cpe:2.3:a:{CPE[name]}:{version}:*:*:*:*:*:*:*",
-        "externalReferences": [
-            {
-                "type": "source-distribution",
-                "url": part["url"],
-                "comment": f"compiled from: {part['origin']}",
-                "hashes": [{"alg": "SHA-256", "content": part["sha256"]}],
-            }
-        ],
-    }
-    if name == "librdkafka":
-        found["components"] = [
-            {"type": "library", "bom-ref": f"{reference}#{part}", "name": part, "licenses": [_licence(licence)]}
-            for part, licence in INSIDE_LIBRDKAFKA.items()
-        ]
-    return found
+    package = PackageURL("generic", name=name, version=version)
+    source = ExternalReference(
+        type=ExternalReferenceType.SOURCE_DISTRIBUTION,
+        url=XsUri(part["url"]),
+        comment=f"compiled from: {part['origin']}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=part["sha256"])],
+    )
+    inside = INSIDE_LIBRDKAFKA if name == "librdkafka" else {}
+    return Component(
+        name=name,
+        version=version,
+        bom_ref=str(package),
+        scope=ComponentScope.REQUIRED,
+        licenses=[_licence(part["licence"])],
+        purl=package,
+        cpe=f"cpe:2.3:a:{CPE[name]}:{version}:*:*:*:*:*:*:*",
+        external_references=[source],
+        components=[Component(name=other, bom_ref=f"{package}#{other}", licenses=[_licence(licence)]) for other, licence in inside.items()],
+    )
 
 
-def bill_of_materials(version: str, components: list[dict[str, Any]]) -> dict[str, Any]:
-    """A CycloneDX 1.6 document of the package and of all that is linked into it."""
-    package = f"pkg:pypi/kafka-ext@{version}"
+def bill_of_materials(version: str, components: list[dict[str, Any]]) -> str:
+    """A CycloneDX document of the package and of all that is linked into it."""
+    url = PackageURL("pypi", name="kafka-ext", version=version)
+    package = Component(name="kafka-ext", version=version, bom_ref=str(url), licenses=[_licence("Apache-2.0")], purl=url)
     parts = [_component(part) for part in components]
-    bill = {
-        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "version": 1,
-        "metadata": {
-            "component": {
-                "type": "library",
-                "bom-ref": package,
-                "name": "kafka-ext",
-                "version": version,
-                "licenses": [{"license": {"id": "Apache-2.0"}}],
-                "purl": package,
-            }
-        },
-        "components": parts,
-        "dependencies": [
-            {"ref": package, "dependsOn": [part["bom-ref"] for part in parts]},
-            *({"ref": part["bom-ref"], "dependsOn": []} for part in parts),
-        ],
-    }
+    bill = Bom(metadata=BomMetaData(component=package), components=parts)
+    bill.register_dependency(package, parts)
     # One name for the same contents: no clock and no chance in what is built.
-    return {**bill, "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bill))}"}
+    bill.metadata.timestamp = None  # type: ignore[assignment]  # the schema lets it be left out
+    bill.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([version, components]))
+    return JsonV1Dot6(bill).output_as_string(indent=2)
 
 
 def made_of(prefix: Path) -> list[dict[str, Any]]:
@@ -154,8 +138,8 @@ def repair(wheel: Path, into: Path, prefix: Path, archs: str) -> Path:
         version = metadata.name.removesuffix(".dist-info").rpartition("-")[2]
         sboms = metadata / "sboms"
         sboms.mkdir(exist_ok=True)
-        text = json.dumps(bill_of_materials(version, components), indent=2, ensure_ascii=False)
-        (sboms / "kafka_ext.cdx.json").write_text(text + "\n", encoding="utf-8")
+        bill = bill_of_materials(version, components)
+        (sboms / "kafka_ext.cdx.json").write_text(bill + "\n", encoding="utf-8")
         into.mkdir(parents=True, exist_ok=True)
         run([sys.executable, "-m", "wheel", "pack", "--dest-dir", into, contents])
         return into / repaired.name

@@ -246,6 +246,22 @@ def test_an_archive_that_the_user_names_is_trusted_but_for_a_wheel(sources, proj
         given(other, only_pinned=True)
 
 
+def test_the_bill_of_materials_is_of_its_schema_and_the_same_every_time(sources):
+    pytest.importorskip("cyclonedx")
+    repair = pytest.importorskip("repair")
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    component = {"licence": "MIT", "sha256": "0" * 64, "origin": "a mirror", "url": "https://example.org/a.tar.gz"}
+    components = [{"name": name, "version": "1.0", **component} for name in repair.CPE]
+    bill = repair.bill_of_materials("1.2.3", components)
+    assert bill == repair.bill_of_materials("1.2.3", components)
+    assert bill != repair.bill_of_materials("1.2.4", components)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    # So that the line above means something.
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill.replace('"required"', '"needed"'))
+
+
 @pytest.mark.found(31)
 def test_a_wheel_is_not_repaired_when_something_in_it_is_not_pinned(sources, tmp_path):
     repair = pytest.importorskip("repair")
