@@ -157,11 +157,28 @@ static int kx_check_content(PyObject *object, const Py_buffer *view, const char 
     return -1;
 }
 
+/* NumPy's masked arrays, records and subclasses of them: their buffer is what lies under the mask as well. Classes written in C are none. */
+static int kx_is_masked(PyObject *object)
+{
+    PyObject *mro = Py_TYPE(object)->tp_mro;
+    if (!PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_HEAPTYPE) || !mro)
+        return 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++)
+        if (!strcmp(((PyTypeObject *)PyTuple_GET_ITEM(mro, i))->tp_name, "MaskedArray"))
+            return 1;
+    return 0;
+}
+
 /* Export the C-contiguous buffer of `object`, with its format where it has one: 0, or -1 with an exception that names `what`.
  * BufferError is a full queue and nothing else; exporters raise it, ValueError or TypeError for memory that cannot be had. */
 static int kx_export(PyObject *object, Py_buffer *view, const char *what)
 {
     PyObject *type, *value, *traceback;
+    if (kx_is_masked(object)) {
+        PyErr_Format(PyExc_TypeError, "%s: a masked array would be sent with what is under its mask: give filled(...) of it, or where it is "
+                     "a column pyarrow.array(...) of it, which has nulls there", what);
+        return -1;
+    }
     if (!PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT))
         return 0;
     if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_TypeError)

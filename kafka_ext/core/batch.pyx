@@ -699,8 +699,17 @@ cdef tuple _batch_headers(object headers, int64_t length):
     else:
         return _checked_headers(rows), None
     _check_lengths(length, len(rows), "headers")
+    # An iterator gives its pairs once: where the same one stands in several rows, each of them gets what it gave.
+    cdef dict read = {}
     for row in rows:
-        each.append(() if row is None else _checked_headers(row))
+        if row is None:
+            each.append(())
+        elif not hasattr(row, "__next__"):
+            each.append(_checked_headers(row))
+        else:
+            if id(row) not in read:
+                read[id(row)] = _checked_headers(row)
+            each.append(read[id(row)])
     return None, each
 
 

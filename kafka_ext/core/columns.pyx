@@ -775,7 +775,7 @@ cdef tuple _numbers_of(object sequence, str what, int64_t least, int64_t most):
         if item is None:
             numbers.append(INT64_MIN)
             continue
-        number = _one_number(item, what, least > 0)
+        number = _one_number(item, f"item {i} of {what}" if isinstance(item, _datetime.datetime) else what, least > 0)
         if number is None:
             raise TypeError(f"{what} must be ints; item {i} is {_shorten(item)}")
         if not least <= number <= most:

@@ -325,5 +325,9 @@ def _merged_batch(headers: Any, carrier: _Pairs) -> Any:
         return None
     if all(isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str) for row in rows):
         return _merged(rows, carrier)
-    merged = [_merged(row, carrier) for row in rows]
+    read: dict[int, _Pairs | None] = {}  # an iterator in several rows gives its pairs once
+    for row in rows:
+        if id(row) not in read:
+            read[id(row)] = _merged(row, carrier)
+    merged = [read[id(row)] for row in rows]
     return None if any(row is None for row in merged) else merged

@@ -433,6 +433,16 @@ def test_headers_from_an_iterator_are_read_once(broker, make):
 
 
 @pytest.mark.found(9)
+def test_an_iterator_at_two_rows_of_a_batch(broker, producer):
+    """The second row had no headers, in silence."""
+    one, other = iter([("a", b"1"), ("b", None)]), ((name, b"2") for name in "cd")
+    assert producer.send_batch("orders", [b"0", b"1", b"2", b"3", b"4"], headers=[one, other, one, None, other]).wait(10)
+    first, second = [("a", b"1"), ("b", None)], [("c", b"2"), ("d", b"2")]
+    headers = {message.value: message.headers for message in broker.messages("orders", 5)}
+    assert headers == {b"0": first, b"1": second, b"2": first, b"3": [], b"4": second}
+
+
+@pytest.mark.found(9)
 def test_headers_from_an_iterator_and_a_full_queue(broker):
     async def main():
         async with AsyncKafkaProducer(broker.config(queue_buffering_max_messages=1, linger_ms=20)) as producer:
@@ -624,9 +634,72 @@ def test_times_in_a_list_of_timestamps(producer):
         (datetime.datetime(2026, 1, 1), "timestamps 2026-01-01 00:00:00 has no time zone"),
         (pd.Timestamp("2026-01-01"), "timestamps 2026-01-01 00:00:00 has no time zone"),
     ):
-        for timestamps in (time, [1, time]):
-            with pytest.raises(ValueError, match=says):
-                producer.send_batch("orders", [b"1", b"2"], timestamps=timestamps)
+        with pytest.raises(ValueError, match=says):
+            producer.send_batch("orders", [b"1", b"2"], timestamps=time)
+        with pytest.raises(ValueError, match=says.replace("timestamps", "item 1 of timestamps")):
+            producer.send_batch("orders", [b"1", b"2"], timestamps=[1, time])
+
+
+# ---------------------------------------------------------------------- what a mask or a null says is not there
+
+ROWS = np.ma.array([[1, 2], [3, 4]], mask=[[False, True], [False, False]], dtype="u1")
+MASKED = {
+    "array": ROWS,
+    "row": ROWS[1],
+    "no mask": np.ma.array([[1, 2], [3, 4]], dtype="u1"),
+    "record": np.ma.array([(1, 2)], mask=[(0, 1)], dtype=[("a", "u1"), ("b", "u1")])[0],
+    "numbers": np.ma.array([1, 2], mask=[False, True]),
+}
+
+
+@pytest.mark.found(8)
+@pytest.mark.parametrize("masked", MASKED.values(), ids=MASKED)
+def test_masked_arrays_are_refused(broker, producer, masked):
+    """What was under the mask was sent."""
+    calls = {
+        "value": lambda: producer.send(ProducerRecord("orders", masked)),
+        "key": lambda: producer.try_send(ProducerRecord("orders", b"v", key=masked)),
+        "headers: a value": lambda: producer.sync_send(ProducerRecord("orders", b"v", headers=[("h", masked)]), 10),
+        "values": lambda: producer.send_batch("orders", masked),
+        "item 1 of values": lambda: producer.send_batch("orders", [b"v", masked]),
+        "keys": lambda: producer.send_batch("orders", [b"1", b"2"], keys=masked),
+        "partitions": lambda: producer.send_batch("orders", [b"1", b"2"], partitions=masked),
+        "timestamps": lambda: producer.send_batch("orders", [b"1", b"2"], timestamps=masked),
+    }
+    for what, call in calls.items():
+        with pytest.raises(TypeError, match=rf"{what}: a masked array .* filled\(\.\.\.\) .* pyarrow\.array"):
+            call()
+    assert producer.metrics().sent == 0
+    assert producer.sync_send(ProducerRecord("orders", masked.filled(0)), 10).value_size
+
+
+@pytest.mark.found(8)
+def test_what_is_missing_in_a_column_is_a_null(broker, producer):
+    pd = pytest.importorskip("pandas")
+    pl = pytest.importorskip("polars")
+    columns = [
+        pa.array(np.ma.array([b"a", b"b"], mask=[False, True], dtype=object)),
+        pd.Series(["a", None], dtype="string"),
+        pd.Series(["a", None], dtype="str"),
+        pd.Series(["a", None], dtype=object),
+        pd.Series([b"a", pd.NA], dtype=object),
+        pl.Series(["a", None]),
+        pl.Series([b"a", None]),
+        pd.Series(["a", None], dtype="category"),
+    ]
+    for column in columns:
+        assert producer.send_batch("orders", column, keys=column, partitions=[0, 0]).wait(10)
+    for message, value in zip(broker.messages("orders", 2 * len(columns)), [b"a", None] * len(columns), strict=True):
+        assert (message.key, message.value) == (value, value)
+    for missing in (pd.NA, pd.NaT, float("nan"), np.datetime64("NaT")):
+        with pytest.raises(TypeError, match="item 1 of values must be"):
+            producer.send_batch("orders", [b"a", missing])
+        with pytest.raises(TypeError, match="item 1 of keys must be"):
+            producer.send_batch("orders", [b"a", b"b"], keys=[b"a", missing])
+        with pytest.raises(TypeError, match="partitions must be ints; item 1 is"):
+            producer.send_batch("orders", [b"a", b"b"], partitions=[0, missing])
+    numbers = [pd.Series([0, None], dtype="Int64"), pl.Series([0, None]), pa.array([0, None])]
+    assert all(producer.send_batch("orders", [b"a", b"b"], partitions=column).wait(10) for column in numbers)
 
 
 # ---------------------------------------------------------------------- BufferError

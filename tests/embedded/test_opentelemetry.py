@@ -439,6 +439,13 @@ class TestBatches:
             assert dict(message.headers)["app"] == b"1"
             assert parent_of(message.headers[1:]) == instrumented.span().context
 
+    def test_it_has_the_headers_of_an_iterator_at_two_rows(self, broker, instrumented, producer):
+        topic = f"batched-{time.monotonic_ns()}"
+        broker.create_topic(topic)
+        headers = iter([("app", b"1")])
+        producer.send_batch(topic, [b"1", b"2"], headers=[headers, headers]).wait(10)
+        assert [message.headers[0] for message in broker.messages(topic, 2)] == [("app", b"1")] * 2
+
     def test_none_in_headers_where_that_is_not_wanted(self, telemetry, producer_without_batch_headers, broker):
         topic = "batched-without"
         broker.create_topic(topic)
@@ -588,6 +595,32 @@ class TestAsync:
         kinds = [span.attributes["error.type"] for span in instrumented.spans(4)]
         assert sorted(kinds) == ["CancelledError", "MSG_SIZE_TOO_LARGE", "PURGE_QUEUE", "QUEUE_FULL"]
         assert instrumented.value("messaging.client.sent.messages") == 1
+
+    def test_each_way_to_send_ends_its_span_when_it_fails(self, instrumented):
+        async def main():
+            given = {name: value for name, value in STUCK.items() if value is not ...}
+            async with AsyncKafkaProducer(given, enable_idempotence=False) as producer:
+                heard = []
+                waiting = asyncio.create_task(producer.send_and_wait(ProducerRecord("t", b"v")))
+                cancelled = asyncio.create_task(producer.send_and_wait(ProducerRecord("t", b"v")))
+                sent = [await producer.send(ProducerRecord("t", b"v")), producer.send_nowait(ProducerRecord("t", b"v"))]
+                batch = await producer.send_batch("t", [b"1", b"2"], on_delivery=heard.append)
+                await asyncio.sleep(0)  # both tasks have enqueued and wait
+                assert producer.metrics().outstanding == 6
+                cancelled.cancel()
+                await asyncio.wait([cancelled])
+                producer.purge()
+                outcomes = await asyncio.gather(waiting, *sent, return_exceptions=True)
+                assert [outcome.error.name for outcome in outcomes] == ["PURGE_QUEUE"] * 3
+                await batch
+                assert heard == [batch]
+                assert batch.failed == 2
+
+        asyncio.run(main())
+        spans = instrumented.spans(5)
+        kinds = [span.attributes.get("error.type") for span in spans]
+        assert sorted(kinds, key=str) == [None, *["PURGE_QUEUE"] * 4]  # nobody knows what became of the one that was cancelled
+        assert [span.attributes.get("messaging.batch.message_count") for span in spans].count(2) == 1
 
     def test_a_cancelled_future_ends_its_span(self, instrumented):
         async def main():
