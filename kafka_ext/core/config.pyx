@@ -18,13 +18,14 @@ cdef extern from "<locale.h>" nogil:
 cdef object _INTEGER = _re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 cdef object _NUMBER = _re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 cdef object _BEGINS_AS_NUMBER = _re.compile(r"\s*[-+.]?[0-9]|\s*[-+]?(?:inf|nan)", _re.IGNORECASE)
+cdef object _ALIAS = _re.compile(r"Alias for `([^`]+)`")
 cdef tuple _UNITS = ((".ms", " of milliseconds"), ("kbytes", " of KiB"), ("bytes", " of bytes"), (".seconds", " of seconds"))
 
 cdef dict _table = None             # read once; the same whoever reads it
 
 
 cdef dict property_table():
-    """What the loaded librdkafka says of its properties (rd_kafka_conf_properties_show): `{name: (type, range)}`."""
+    """What the loaded librdkafka says of its properties (rd_kafka_conf_properties_show): `{name: (type, range, alias of)}`."""
     global _table
     cdef char *text = NULL          # owned, by open_memstream
     cdef size_t size = 0
@@ -45,7 +46,8 @@ cdef dict property_table():
     for line in lines:
         columns = [column.strip() for column in line.split("|")]
         if len(columns) >= 6 and columns[0] and columns[0] != "Property" and not columns[0].startswith("-"):
-            table[columns[0]] = line.rpartition("*Type: ")[2].strip(" *"), columns[2]
+            alias = _ALIAS.match(columns[5])
+            table[columns[0]] = line.rpartition("*Type: ")[2].strip(" *"), columns[2], alias[1] if alias else ""
     _table = table
     return table
 
@@ -61,7 +63,7 @@ cdef object invalid_property(str name, str message):
 
 cdef str what_it_takes(str name):
     """In words, the values that property `name` can have; None where any text will do."""
-    kind, allowed = property_table().get(name, ("", ""))
+    kind, allowed, _ = property_table().get(name, ("", "", ""))
     if kind == "integer" or kind == "float":
         unit = next((unit for ending, unit in _UNITS if name.endswith(ending)), "")
         return f"a {'whole ' if kind == 'integer' else ''}number{unit} from {allowed.replace(' .. ', ' to ')}"
@@ -70,9 +72,28 @@ cdef str what_it_takes(str name):
     return f"one of {allowed}" if kind == "enum value" and allowed else None
 
 
+cdef int check_aliases(dict settings) except -1:
+    """Raise where one setting is given by two of its names, and not the same: librdkafka would take the last."""
+    table = property_table()
+    first = {}
+    for name, value in settings.items():
+        _, _, alias = table.get(name, ("", "", ""))
+        other = first.setdefault(alias or name, name)
+        if other is not name and _compared(settings[other]) != _compared(value):
+            raise invalid_property(
+                name, f"properties {other!r} and {name!r} are two names of the same setting, and have different values "
+                f"({_shorten(shown(other, settings[other]))} and {_shorten(shown(name, value))}): give one of them")
+    return 0
+
+
+cdef str _compared(str value):
+    text = value.strip().lower()
+    return "-1" if text == "all" else text      # of acks
+
+
 cdef str checked_text(str name, str value):
     """`value` as it is given to librdkafka, which reads a number as far as it looks like one and ignores the rest."""
-    kind, allowed = property_table().get(name, ("", ""))
+    kind, allowed, _ = property_table().get(name, ("", "", ""))
     text = value.strip()
     if kind == "enum value" and not text:
         raise invalid_property(name, f"property {name!r} is empty; it takes {what_it_takes(name)}")
@@ -203,6 +224,7 @@ cdef rd_kafka_conf_t *make_conf(dict settings, object extra_names) except NULL:
     """An rd_kafka_conf_t (owned by the caller) with `settings`, str to str; `extra_names` are ours, for the nearest name to a typo."""
     cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()
     try:
+        check_aliases(settings)
         _find_certificates(conf, settings)
         secrets = secrets_of(settings)
         for name, value in settings.items():

@@ -219,3 +219,33 @@ def test_numbers_do_not_depend_on_the_locale(tmp_path):
     environment = os.environ | {"LOCPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip().replace(",", ".") == "0.5"
+
+
+ALIASES = [
+    ("bootstrap.servers", "localhost:1", "metadata.broker.list", "localhost:2"),
+    ("acks", "all", "request.required.acks", "1"),
+    ("linger.ms", "5", "queue.buffering.max.ms", "6"),
+    ("retries", "5", "message.send.max.retries", "6"),
+    ("compression.type", "gzip", "compression.codec", "lz4"),
+    ("delivery.timeout.ms", "5000", "message.timeout.ms", "6000"),
+    ("max.in.flight", "5", "max.in.flight.requests.per.connection", "4"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "alias", "other"), ALIASES, ids=[alias[0] for alias in ALIASES])
+def test_two_names_of_one_setting(name, value, alias, other):
+    """The one that was given last won."""
+    for given in ({name: value, alias: other}, {alias: other, name: value}):
+        with pytest.raises(InvalidConfigError) as caught:
+            KafkaProducer({**BROKER, **given} if name != "bootstrap.servers" else given)
+        assert caught.value.property in (name, alias)
+        assert f"'{name}'" in str(caught.value)
+        assert f"'{alias}'" in str(caught.value)
+        assert "give one of them" in str(caught.value)
+    with KafkaProducer({**BROKER, name: value, alias: value}, log_level=0, log_cb=lambda *line: None) as producer:
+        assert producer.get_property(alias) is not None
+
+
+def test_two_spellings_of_all():
+    with KafkaProducer(BROKER, acks="all", request_required_acks=-1, log_level=0, log_cb=lambda *line: None) as producer:
+        assert producer.get_property("acks") == "-1"
