@@ -40,10 +40,12 @@ def _fetch(Handle handle, Topic topic, int timeout_ms):
         rd_kafka_metadata_destroy(metadata)
 
 
-# librdkafka's call cannot be interrupted, so it is made again and again: the first time for so long, then twice that, so that however long
-# a broker takes it has the time to answer. Once nobody waits any more, because of a close say, it ends within the last of these.
+# librdkafka's call cannot be interrupted, and keeps a closed producer's handle, so it is made again and again: the first time for so long,
+# then twice that, so that however long a broker takes it has the time to answer. Once nobody waits any more, because of a close say, it
+# ends within the last of these. What a call that ended is answered later is lost (rd_kafka_metadata destroys its queue), so that an answer
+# that takes longer than the first is waited for anew.
 cdef enum:
-    FIRST_ASKING_MS = 1000
+    FIRST_ASKING_MS = 4000
     LONGEST_ASKING_MS = 16000
 
 

@@ -199,6 +199,17 @@ async def test_the_calls_of_asyncios_transactions_say_it_too() -> None:
         await producer.aclose(0)
 
 
+def test_a_slow_answer_about_the_cluster_is_waited_for(kafka_broker: EmbeddedBroker) -> None:
+    """It was asked for again after one second and after two more, and each answer that came later was lost."""
+    with KafkaProducer(kafka_broker.config()) as producer:
+        producer.fetch_broker_metadata()
+        kafka_broker.round_trip_time(2.2)
+        try:
+            assert producer.fetch_broker_metadata(timeout=4.5).brokers
+        finally:
+            kafka_broker.round_trip_time(0)
+
+
 def test_a_slow_broker_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     with EmbeddedBroker() as broker, _lines(caplog) as lines:
         broker.round_trip_time(0.7)
