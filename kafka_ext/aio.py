@@ -336,7 +336,12 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         self._server.stop()
         # librdkafka joins its threads here, which may take as long as a connection attempt does.
         destroyed = _Outcome(self._loop_)
-        _rdkafka.new_thread("kafka_ext call", _call, destroyed, handle.destroy).start()
+        try:
+            # Not threading's: when its start() raises, the thread may run nevertheless.
+            _rdkafka.Thread("kafka_ext call", _call, (destroyed, handle.destroy)).start()
+        except Exception:  # noqa: BLE001 - no more threads, or no more memory: then here, while the loop waits
+            handle.destroy()
+            return
         await destroyed.future
 
     async def __aenter__(self) -> Self:
@@ -373,6 +378,7 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         """
         deadline = _rdkafka.deadline(timeout)
         pause = 0.002
+        refused = ""
         while True:
             self._usable()
             # librdkafka goes on with it in the background: it is asked again and again, hardly waiting.
@@ -380,8 +386,13 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             if error is None:
                 return
             # What it says of a coordinator that is not there yet is what it would say at the end of a longer timeout.
+            timed_out = error.code == ErrorCode["TIMED_OUT"]
             if not error.is_retriable or error.is_fatal or _rdkafka.seconds_until(deadline) == 0.0:
+                if timed_out and refused:
+                    error = KafkaError(error.code, error.message + refused, is_retriable=True)
                 raise _rdkafka.exception_for(error)
+            if not timed_out:
+                refused = _rdkafka.last_refusal(error)
             await self._sleep(pause)
             pause = min(pause * 2, 0.05)
 
@@ -707,9 +718,9 @@ def _alarm(loop: asyncio.AbstractEventLoop, seconds: float | None) -> Iterator[a
     """A future that is done after `seconds`, by no clock of the loop, which tests like to stop. Its thread ends with the block."""
     outcome = _Outcome(loop)
     ended = _rdkafka.Event()
-    if seconds is not None:
-        _rdkafka.new_thread("kafka_ext call", _call, outcome, lambda: ended.wait(seconds)).start()
     try:
+        if seconds is not None:
+            _rdkafka.new_thread("kafka_ext call", _call, outcome, lambda: ended.wait(seconds)).start()
         yield outcome.future
     finally:
         ended.set()

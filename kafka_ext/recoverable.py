@@ -416,12 +416,11 @@ class RecoverableProducer:
             self._fatal = producer.handle.fatal_error() or error
             self._open_to_all = None
             # In a thread of its own: close() would wait for itself in the events thread that has brought the news.
-            self._recovery = _rdkafka.new_thread("kafka_ext recovery", self._run)
             try:
+                self._recovery = _rdkafka.new_thread("kafka_ext recovery", self._run)
                 self._recovery.start()
                 return
-            except RuntimeError as exc:
-                # The process may have no more threads; Python 3.12.0 and 3.12.1 start none once the interpreter ends.
+            except Exception as exc:  # noqa: BLE001 - the process may have no more threads, or no more memory
                 _log.error("no recovery from %s: %s; what was not delivered is reported so", self._fatal, exc)
                 self._recovery = None
                 self._giving_up = True
@@ -433,6 +432,9 @@ class RecoverableProducer:
         producer.purge()  # what a fatal error has stopped waits in there else
 
     def _run(self) -> None:
+        with self._changed:
+            if self._recovery is None:
+                return  # start() raised though this thread runs: it had no memory to wait for it
         fatal = self._fatal
         pause = _FIRST_PAUSE
         while (resent := self._replace()) is None:

@@ -96,20 +96,29 @@ def init_transactions(Handle handle, timeout):
     cdef int64_t deadline = _deadline(timeout)
     cdef rd_kafka_error_t *error
     cdef bint waits
+    cdef str refused = ""           # why the coordinator could not, when it was last heard
     while True:
         error = init_slice(handle, _remaining_ms(deadline, _slice_ms(SLICE_MS)))
         if error == NULL:
             return
+        waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
         if not rd_kafka_error_is_retriable(error) or _expired(deadline):
-            check_error(error, "rd_kafka_init_transactions", handle.cause)
+            check_error(error, "rd_kafka_init_transactions", handle.cause if waits else handle.cause + refused)
         # Time is up for this slice; or the coordinator cannot do it yet: it is loading, has moved, or still aborts what a fenced
         # predecessor has left (CONCURRENT_TRANSACTIONS). librdkafka leaves the second to its caller; the Java client tries again.
-        waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
+        if waits:
+            refused = last_refusal(KafkaError(
+                rd_kafka_error_code(error), rd_kafka_error_string(error).decode("utf-8", "replace")))
         rd_kafka_error_destroy(error)
         handle.let_signals()
         if waits:
             with nogil:
                 _let_be(_remaining_ms(deadline, RETRY_PAUSE_MS))
+
+
+def last_refusal(error):
+    """What a timeout says of the last answer before it."""
+    return f"; the last answer was {error.name}: {error.message}"
 
 
 def begin_transaction(Handle handle):
@@ -274,11 +283,16 @@ def start_ending(Handle handle, bint commits, tell):
         if starts:
             try:
                 start_aside(handle, ending, _end, handle, ending)
-            except BaseException:           # "can't start new thread", for one
+            except BaseException as exc:    # "can't start new thread", for one
                 with cython.critical_section(handle):
                     ending.running = False
+                    ending.outcome = (True, exc)
+                    waiting = ending.waiting
                     ending.waiting = []
                     handle.ending = None
+                for other in waiting:       # who has joined meanwhile waits for it as well
+                    if other is not tell:
+                        other(ending.outcome)
                 raise
     finally:
         handle.let_go()

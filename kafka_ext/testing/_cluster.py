@@ -226,13 +226,14 @@ class Cluster:
 
     def _queue_everywhere(self, api_key: int, entries: list[_Entry]) -> None:
         """Queue at every broker what shall happen once: the watcher takes back what is left when it has."""
+        if self._watcher is None:  # first, for it may not be to be had; it waits for the lock
+            watcher = new_thread("kafka_ext faults", self._watch)
+            watcher.start()
+            self._watcher = watcher
         for entry in entries:
             entry.fault.everywhere = len(self._delays) > 1
         for broker_id in self._delays:
             self._queue(broker_id, api_key, entries)
-        if self._watcher is None:
-            self._watcher = new_thread("kafka_ext faults", self._watch)
-            self._watcher.start()
 
     def _share(self, api_key: int, errors: Sequence[int]) -> None:
         if not self._books.tracking:

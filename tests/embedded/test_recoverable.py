@@ -630,14 +630,20 @@ def test_the_interpreters_end_in_the_middle_of_a_recovery(broker):
     assert [value for _, value in sent(broker, 100)] == [b"%d" % number for number in range(100)]
 
 
-def test_a_process_that_has_no_threads_left_reports_what_it_cannot_send_again(recoverable, monkeypatch):
+@pytest.mark.parametrize("raised", [RuntimeError("can't start new thread"), MemoryError(), OSError("no room for a stack")], ids=repr)
+@pytest.mark.parametrize("starts", [False, True], ids=["no thread", "thread"])
+def test_a_process_that_has_no_threads_left_reports_what_it_cannot_send_again(recoverable, monkeypatch, raised, starts):
+    """Where it has no memory either, Thread.start() may raise with the thread running."""
+    start = threading.Thread.start
     producer = recoverable()
     told = []
     for number in range(10):
         producer.send(ProducerRecord("orders", b"%d" % number), lambda metadata, error: told.append(error))
 
     def refuse(thread):
-        raise RuntimeError("can't start new thread")
+        if starts:
+            start(thread)
+        raise raised
 
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)

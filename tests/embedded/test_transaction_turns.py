@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -507,3 +508,48 @@ def test_misuse_names_the_next_call(broker, producer):
     error = refusal(producer.send, R("orders", b"v"))
     assert error.is_fatal
     assert error.message.endswith("close this producer and make another")
+
+
+# ---------------------------------------------------------------------- what a timeout says
+
+
+@contextmanager
+def silence_after_refusals(broker):
+    """The coordinator refuses, and then nothing is answered any more."""
+    broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode.CONCURRENT_TRANSACTIONS] * 50)
+
+    def fall_silent():
+        wait_until(lambda: int(broker.unused_faults()[0].split()[-3]) <= 40, 30)  # ": 40 of 50"
+        broker.round_trip_time(60)
+
+    silencer = threading.Thread(target=fall_silent)
+    silencer.start()
+    try:
+        yield
+    finally:
+        silencer.join()
+        broker.round_trip_time(0)
+        broker.clear_faults()
+
+
+REFUSED = "the last answer was CONCURRENT_TRANSACTIONS"
+
+
+@pytest.mark.found(25)
+def test_a_timeout_tells_the_refusal_before_it(broker, producer):
+    with silence_after_refusals(broker), pytest.raises(KafkaTimeoutError, match=REFUSED):
+        producer.init_transactions(6)
+    producer.init_transactions(30)
+
+
+@pytest.mark.found(25)
+def test_a_timeout_tells_the_refusal_before_it_on_asyncio(broker, monkeypatch):
+    monkeypatch.setattr("kafka_ext.aio.INIT_SLICE_MS", 100)  # a refusal is heard by a call that waits: with 2 ms not by each
+
+    async def main():
+        async with AsyncKafkaProducer(broker.config(transactional_id="one")) as producer:
+            with silence_after_refusals(broker), pytest.raises(KafkaTimeoutError, match=REFUSED):
+                await producer.init_transactions(6)
+            await producer.init_transactions(30)
+
+    asyncio.run(main())
