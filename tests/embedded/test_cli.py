@@ -576,7 +576,11 @@ def test_files_that_are_no_lines_are_refused(broker, tmp_path, content, how, red
 @pytest.mark.found(29)
 @pytest.mark.parametrize(
     ("content", "how"),
-    [(gzip.compress(b"a\n", mtime=0), "gzip -dc"), ("a\n".encode("utf-16"), "iconv -f UTF-16"), ("a\n".encode("utf-32"), "iconv -f UTF-32")],
+    [
+        (gzip.compress(b"a\n", mtime=0), "gzip -dc"),
+        ("a\n".encode("utf-16"), "iconv -f UTF-16"),
+        ("a\n".encode("utf-32"), "iconv -f UTF-32"),
+    ],
 )
 def test_a_pipe_of_no_lines_is_refused(broker, content, how):
     done = produce(broker, given=content, status=1)
