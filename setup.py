@@ -173,7 +173,7 @@ class BuildExtension(build_ext):
         if debug:
             extension.define_macros.append(("KAFKA_EXT_DEBUG", "1"))
         extension.depends += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("include/**/*.[ph]*"))]
-        extension.depends += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("kafka_ext/core/*.p*"))]
+        extension.depends += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("kafka_ext/**/*.p[xy][dx]"))]
         extension.depends += [self.options_stamp(extension), *librdkafka.objects]
         (cythonized,) = cythonize(  # type: ignore[no-untyped-call]
             [extension],

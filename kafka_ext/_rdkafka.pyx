@@ -2,35 +2,38 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, auto_pickle=False, autotestdict=False
 """librdkafka for Python: the one extension module of kafka_ext.
 
-A file an object, put together into one translation unit so that the hot path is never a call through a border:
+One file for each concern, in one translation unit, so that the hot path crosses no module border.
+Layouts and C declarations stand in _rdkafka.pxd, so the files of core/ come in any order. The first
+two run first at import: they define the Python classes that others derive from or take as defaults.
 
-    memory -> errors -> secrets -> config -> records -> message -> handle -> producer -> delivery      a record's way, from top to bottom
-    metadata, transactions                                                        what else a producer asks of a cluster
-    aio                                                                           the same, served by an event loop
-    admin, consumer, mock                                                         what kafka_ext.testing is made of
-    info                                                                          how all this was built
+    core/client/     what any client needs: settings, errors, events, threads, waiting
+    core/producer/   records, sending, reports, batches, transactions, asyncio
+    core/            what kafka_ext.testing is made of
 """
+
+cimport cython
 
 cdef extern from "kafka_ext/main_interpreter.h":
     pass
 
-include "core/memory.pyx"
-include "core/errors.pyx"
-include "core/secrets.pyx"
-include "core/config.pyx"
-include "core/records.pyx"
-include "core/message.pyx"
-include "core/columns.pyx"
-include "core/threads.pyx"
-include "core/handle.pyx"
-include "core/producer.pyx"
-include "core/batch.pyx"
-include "core/delivery.pyx"
-include "core/causes.pyx"
-include "core/metadata.pyx"
-include "core/transactions.pyx"
-include "core/aio.pyx"
+include "core/client/errors.pyx"
+include "core/producer/records.pyx"
+
+include "core/client/build.pyx"
+include "core/client/causes.pyx"
+include "core/client/config.pyx"
+include "core/client/handle.pyx"
+include "core/client/memory.pyx"
+include "core/client/metadata.pyx"
+include "core/client/secrets.pyx"
+include "core/client/threads.pyx"
+include "core/producer/aio.pyx"
+include "core/producer/batch.pyx"
+include "core/producer/columns.pyx"
+include "core/producer/delivery.pyx"
+include "core/producer/message.pyx"
+include "core/producer/producer.pyx"
+include "core/producer/transactions.pyx"
 include "core/admin.pyx"
 include "core/consumer.pyx"
 include "core/mock.pyx"
-include "core/info.pyx"

@@ -1,13 +1,11 @@
-"""KafkaProducer: what a Python person sees. The hot path is in core/producer.pyx; here is all that may take its time."""
+"""KafkaProducer: what a Python person sees. The hot path is in core/producer/producer.pyx; here is all that may take its time."""
 
 from __future__ import annotations
 
-import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
@@ -281,7 +279,7 @@ class KafkaProducer(Producer, Client):
     def _poll(self, timeout: float | None) -> int:
         handle = self.handle
         served: int = handle.poll(timeout)
-        _raise_all(handle.take_raised())
+        _rdkafka.raise_together(handle.take_raised())
         return served
 
     def flush(self, timeout: float | None = None) -> None:
@@ -299,7 +297,7 @@ class KafkaProducer(Producer, Client):
         handle.check_usable()
         handle.check_not_in_callback("flush")
         done = handle.flush(timeout)
-        _raise_all(handle.take_raised())
+        _rdkafka.raise_together(handle.take_raised())
         if not done:
             raise KafkaTimeoutError(
                 KafkaError(ErrorCode["TIMED_OUT"], f"{handle.outstanding} records are still outstanding after {timeout} s{handle.cause}")
@@ -345,7 +343,7 @@ class KafkaProducer(Producer, Client):
         finally:
             if caller is not None:
                 _lifecycle.end_closing(caller)
-        _raise_all(handle.take_raised())
+        _rdkafka.raise_together(handle.take_raised())
 
     def __enter__(self) -> Self:
         self.handle.check_usable()
@@ -425,7 +423,7 @@ class KafkaProducer(Producer, Client):
         # (Purging what is in flight instead would leave a hole in the sequence numbers and fail the next transaction.)
         handle = self.handle
         _rdkafka.end_transaction(handle, commits, timeout)
-        _raise_all(handle.take_raised())
+        _rdkafka.raise_together(handle.take_raised())
 
     def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
         """Commit a consumer's offsets with the transaction.
@@ -536,19 +534,3 @@ class _Deadline:
 
     def expired(self) -> bool:
         return self.left() == 0.0
-
-
-def _raise_all(raised: list[BaseException]) -> None:
-    """Raise what callbacks raised: one as it is, several together."""
-    if not raised:
-        return
-    for exc in raised:
-        if not isinstance(exc, Exception):
-            raise exc  # KeyboardInterrupt, SystemExit: they go before anything that a callback wanted to say
-    if len(raised) == 1:
-        raise raised[0]
-    if sys.version_info >= (3, 11):
-        raise BaseExceptionGroup("delivery and event callbacks raised", raised)
-    for first, second in pairwise(raised):
-        first.__context__ = second
-    raise raised[0]

@@ -47,4 +47,12 @@ static inline void kx_future_shown(PyObject *future)
         PyObject_GC_Track(future);
 }
 
+/* `await` asks a type for this slot before it asks for __next__, and takes the result without a
+ * StopIteration around it. Cython has no way to name it. */
+static inline void kx_set_am_send(PyTypeObject *type, int (*send)(PyObject *, PyObject *, PyObject **))
+{
+    type->tp_as_async->am_send = (sendfunc)send;
+    PyType_Modified(type);
+}
+
 #endif

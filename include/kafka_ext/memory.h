@@ -138,4 +138,44 @@ static inline void kx_watch_python_allocators(void)
 }
 
 #endif
+/* ------------------------------------------------------------------ for tests */
+
+/* fail_allocations() and allocations_failed() of core/client/memory.pyx. */
+#ifdef KAFKA_EXT_DEBUG
+
+static inline int kx_watch_memory(void)
+{
+    kx_watch_python_allocators();
+    return 1;
+}
+
+static inline void kx_fail_from(int64_t first, int64_t times, int everywhere)
+{
+    kx_failing.first = first;
+    kx_failing.times = times;
+    kx_failing.counted = kx_failing.failed = 0;
+    kx_failing.thread = pthread_self();
+    __atomic_store_n(&kx_failing.armed, everywhere ? 2 : 1, __ATOMIC_RELEASE);
+}
+
+static inline void kx_fail_no_more(int64_t *counted, int64_t *failed)
+{
+    __atomic_store_n(&kx_failing.armed, 0, __ATOMIC_RELEASE);
+    *counted = __atomic_load_n(&kx_failing.counted, __ATOMIC_RELAXED);
+    *failed = __atomic_load_n(&kx_failing.failed, __ATOMIC_RELAXED);
+}
+
+#else
+
+static inline int kx_watch_memory(void) { return 0; }
+static inline void kx_fail_from(int64_t first, int64_t times, int everywhere)
+{
+    (void)first;
+    (void)times;
+    (void)everywhere;
+}
+static inline void kx_fail_no_more(int64_t *counted, int64_t *failed) { *counted = *failed = 0; }
+
+#endif
+
 #endif

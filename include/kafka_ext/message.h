@@ -44,7 +44,7 @@ static inline void kx_bytes_drop(kx_bytes *bytes)
     Py_CLEAR(bytes->owner);
 }
 
-/* The exception for memory that cannot be sent, from its words: an InvalidRecordError, made by the extension (core/message.pyx). */
+/* The exception for memory that cannot be sent, from its words: an InvalidRecordError, made by the extension (core/producer/message.pyx). */
 static PyObject *(*kx_invalid_record)(PyObject *message) = NULL;
 
 static void kx_refuse(const char *format, ...)

@@ -35,6 +35,18 @@ typedef char kx_lock;
 #define KX_TRY(flag) (!__atomic_exchange_n(&(flag), 1, __ATOMIC_ACQUIRE))
 #define KX_LET(flag) __atomic_store_n(&(flag), 0, __ATOMIC_RELEASE)
 
+/* Microseconds of the monotonic clock. */
+static inline int64_t kx_now_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* 1: this thread is one of ours. It waits for real, and knows nothing of green threads. */
+static __thread int kx_own_thread = 0;
+static inline void kx_set_own_thread(int own) { kx_own_thread = own; }
+
 /* ------------------------------------------------------------------ fork */
 
 /* How many forks this process is away from the one that loaded the module. A handle remembers the number it was made under; a

@@ -4,11 +4,7 @@
 
 import warnings as _warnings
 
-cdef extern from *:
-    """
-    static int64_t kx_live_readers = 0;
-    """
-    int64_t kx_live_readers
+cdef int64_t live_readers = 0
 
 # librdkafka gives up on an admin request after this; ours are asked again until the caller's own time is over.
 cdef enum:
@@ -48,15 +44,6 @@ cdef class ClusterClient:
 
     It is thread-safe; calls wait for each other. `close` it, or use it as a context manager.
     """
-
-    cdef rd_kafka_t *rk                 # owned
-    cdef int generation                 # kx_fork_generation of the process that made it
-    cdef bint closing
-    cdef bint uncommitted               # reads what open transactions have written; a partition's end is behind that too
-    cdef int asking                     # metadata threads that use rk; changed with `leaving`
-    cdef object lock                    # threading.Lock: one call at a time, and none while it is destroyed
-    cdef object leaving                 # threading.Lock: who frees
-    cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
         self.rk = NULL
@@ -110,7 +97,7 @@ cdef class ClusterClient:
             rd_kafka_conf_destroy(conf)     # a refused conf stays the caller's
             raise refused_conf(errstr, settings)
         self.rk = rk
-        KX_ADD(kx_live_readers, 1)
+        KX_ADD(live_readers, 1)
 
     def __dealloc__(self):
         # Only C is freed here, and only by the process that owns it; __del__ has warned. No librdkafka thread wants the GIL (rule 3).
@@ -127,7 +114,7 @@ cdef class ClusterClient:
         self.rk = NULL
         self.free_more()
         rd_kafka_destroy_flags(rk, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE)
-        KX_ADD(kx_live_readers, -1)
+        KX_ADD(live_readers, -1)
 
     cdef void free_more(self) noexcept:
         pass

@@ -1,11 +1,6 @@
 # Reading topics back: librdkafka's consumer with no group, all partitions into one queue, taken from it in large batches by a loop
 # without the GIL. What users see of it is EmbeddedBroker.messages() and kafka_ext.testing.TopicReader.
 
-
-cdef extern from "Python.h":
-    const Py_ssize_t PY_SSIZE_T_MAX
-    object PyBytes_FromStringAndSize(const char *v, Py_ssize_t size)
-
 # Messages taken from the queue at once; enough that the two locks an exchange costs do not show.
 cdef enum:
     READ_BATCH = 4096
@@ -167,16 +162,6 @@ cdef class TopicReader(ClusterClient):
     mock cluster's retention drops what is old. Thread-safe; calls wait for each other. `close` it, or use it as a context manager.
     Source: rd_kafka_consume_start_queue(), rd_kafka_consume_batch_queue().
     """
-
-    cdef rd_kafka_topic_t *rkt              # owned; destroyed before the client is
-    cdef rd_kafka_queue_t *queue            # owned: where all the partitions' messages come
-    cdef rd_kafka_message_t **batch         # owned: room for one exchange
-    cdef int64_t *next_offset               # owned: of each partition
-    cdef bint *started                      # owned: of each partition
-    cdef int count
-    cdef list kept                          # read, and not handed out because something raised
-    cdef object failed                      # the exception that ends reading, or None
-    cdef readonly str topic
 
     def __cinit__(self, *args, **kwargs):
         self.rkt = NULL

@@ -5,14 +5,10 @@ import errno as _errno
 import os as _os
 import resource as _resource
 
-from libc.stdint cimport int16_t
 from librdkafka_mock cimport *
 
-cdef extern from *:
-    """
-    static int64_t kx_live_mock_clusters = 0;
-    """
-    int64_t kx_live_mock_clusters
+cdef int64_t live_mock_clusters = 0
+
 
 # A broker is a listening socket; a hundred of them are more than any test needs, and librdkafka aborts when it runs out of
 # descriptors while it makes them (rd_kafka_mock_cluster_new destroys a cluster it has not counted yet).
@@ -110,7 +106,7 @@ cdef class MockCluster:
         self.cluster = cluster
         self.brokers = brokers
         self.bootstrap_servers = rd_kafka_mock_cluster_bootstraps(cluster).decode()
-        KX_ADD(kx_live_mock_clusters, 1)
+        KX_ADD(live_mock_clusters, 1)
 
     def __dealloc__(self):
         # Only C is freed here. Neither destroy needs the GIL: the cluster's thread has never heard of it (rule 3).
@@ -126,7 +122,7 @@ cdef class MockCluster:
         self.wait_gap()
         rd_kafka_mock_cluster_destroy(cluster)
         rd_kafka_destroy(rk)
-        KX_ADD(kx_live_mock_clusters, -1)
+        KX_ADD(live_mock_clusters, -1)
 
     cdef int enter(self) except -1:
         """Count a call in: until `leave`, the cluster is not destroyed (a critical section would not outlast a released GIL)."""
@@ -373,4 +369,4 @@ cdef class MockCluster:
 
 def live_testing_objects():
     """How many of what kafka_ext.testing is made of are alive in the process, by name, as `live_objects` does for producers."""
-    return {"mock_clusters": KX_LOAD(kx_live_mock_clusters), "clients": KX_LOAD(kx_live_readers)}
+    return {"mock_clusters": KX_LOAD(live_mock_clusters), "clients": KX_LOAD(live_readers)}

@@ -1,7 +1,7 @@
 /* A defect of librdkafka 2.14.2 to 2.15.1 by itself: the text of rd_kafka_message_produce_errstr() is freed before the report is destroyed.
  *
  * It points into the answer that the broker's thread has parsed, and not into the copy that the report owns; that thread frees the
- * answer when it has queued the report. So kafka_ext never asks for the text (delivery_error() in kafka_ext/core/delivery.pyx).
+ * answer when it has queued the report. So kafka_ext never asks for the text (delivery_error() in kafka_ext/core/producer/delivery.pyx).
  *
  * Needs a compacted topic, whose records without keys are refused with words, and an AddressSanitizer build:
  *

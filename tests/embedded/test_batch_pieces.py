@@ -15,7 +15,7 @@ from kafka_ext import ErrorCode, KafkaException, _rdkafka
 
 pa = pytest.importorskip("pyarrow")
 
-PIECE = 65536  # PART in kafka_ext/core/columns.pyx
+PIECE = 65536  # PART in kafka_ext/core/producer/columns.pyx
 COUNT = 2 * PIECE + 1000
 UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "log_level": 0, "error_cb": lambda error: None}
 

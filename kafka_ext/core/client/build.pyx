@@ -1,35 +1,5 @@
 # How this module was built, for those who report a bug or wonder why something is missing: what `kafka-ext info` prints.
 
-cdef extern from *:
-    """
-    #ifndef KAFKA_EXT_LINKAGE           /* setup.py defines them; another build system may not */
-    #define KAFKA_EXT_LINKAGE "unknown"
-    #endif
-    #ifndef KAFKA_EXT_ALLOCATOR
-    #define KAFKA_EXT_ALLOCATOR "unknown"
-    #endif
-    #ifndef KAFKA_EXT_LIBRARIES         /* "openssl 3.5.7,zlib 1.3.2" where they are linked in, as in a wheel */
-    #define KAFKA_EXT_LIBRARIES ""
-    #endif
-    #ifndef KAFKA_EXT_SOURCES           /* "librdkafka-2.15.1.tar.gz": the archive that a bundled one was compiled from */
-    #define KAFKA_EXT_SOURCES ""
-    #endif
-    #ifndef KAFKA_EXT_PATCHES           /* "librdkafka-4953", see wheels/patches/ */
-    #define KAFKA_EXT_PATCHES ""
-    #endif
-    #ifdef KAFKA_EXT_DEBUG
-    #define KX_DEBUG_BUILD 1
-    #else
-    #define KX_DEBUG_BUILD 0
-    #endif
-    """
-    const char *KAFKA_EXT_LINKAGE
-    const char *KAFKA_EXT_ALLOCATOR
-    const char *KAFKA_EXT_LIBRARIES
-    const char *KAFKA_EXT_SOURCES
-    const char *KAFKA_EXT_PATCHES
-    const bint KX_DEBUG_BUILD
-
 
 cdef str _version_text(int version):
     """0xMMmmrrxx, as rdkafka.h has it, in the form people write: the last byte is 0xff for a release."""

@@ -1,18 +1,7 @@
 # A producer's settings: from strings to an rd_kafka_conf_t, each refusal an InvalidConfigError that names the property.
 
 import os as _os
-
-from libc.stdio cimport FILE, fclose
-from libc.stdlib cimport free
-
-cdef extern from "<stdio.h>" nogil:
-    FILE *open_memstream(char **bufp, size_t *sizep) noexcept
-
-
-cdef extern from "<locale.h>" nogil:
-    ctypedef struct lconv:
-        char *decimal_point
-    lconv *localeconv() noexcept
+import re as _re
 
 
 cdef object _INTEGER = _re.compile(r"[-+]?(?:0|[1-9][0-9]*)")

@@ -7,36 +7,6 @@
 import sys as _sys
 import warnings as _warnings
 
-cdef extern from "Python.h":
-    ctypedef struct PyTypeObject:
-        pass
-    ctypedef struct PyGetSetDef:
-        PyObject *(*get)(PyObject *, void *) except NULL
-        void *closure
-    ctypedef struct PyGetSetDescrObject:
-        PyGetSetDef *d_getset
-    PyTypeObject *Py_TYPE(object o) noexcept
-    void PyObject_GC_UnTrack(object o) noexcept
-    int PyIter_Send(object iterator, PyObject *value, PyObject **result) except -1
-
-cdef extern from "kafka_ext/future.h":
-    Py_ssize_t kx_future_loop_at(object future, object loop) noexcept
-    object kx_future_new(PyTypeObject *type, object loop, Py_ssize_t loop_at)
-    void kx_future_shown(object future) noexcept
-
-cdef extern from *:
-    """
-    /* `await` asks a type for this slot before it asks for __next__, and takes the result without a StopIteration around it. Cython has no
-     * way to name it. */
-    static inline void kx_set_am_send(PyTypeObject *type, int (*send)(PyObject *, PyObject *, PyObject **))
-    {
-        type->tp_as_async->am_send = (sendfunc)send;
-        PyType_Modified(type);
-    }
-    """
-    ctypedef int (*kx_sendfunc)(PyObject *, PyObject *, PyObject **) except -1
-    void kx_set_am_send(PyTypeObject *type, kx_sendfunc send) noexcept
-
 # asyncio's, known from the first event loop on: importing it takes longer than all of this package.
 cdef object _Future = None              # the C type behind asyncio.Future; uvloop makes the same ones
 cdef object _set_result = None
@@ -320,16 +290,6 @@ def _resolve_all(list answers):
 cdef class AsyncProducer:
     """The sending half of AsyncKafkaProducer, in C. Made by AsyncKafkaProducer only."""
 
-    cdef Producer _producer             # None until the constructor is through
-    cdef Handle _handle
-    cdef object _loop
-    cdef Py_ssize_t _loop_at            # where an asyncio.Future has its loop; 0: the loop makes its futures, for it has others
-    cdef int _futures_left              # until the loop is asked again
-    cdef bint _tells_its_thread         # the loop has the attribute that is_running() looks at
-    cdef int _turns_left                # sends before the next pause
-    cdef int _paused                    # sends that have let others have a turn, and come next
-    cdef int64_t _waiting               # sends that wait for room: others queue up behind them
-
     @property
     def handle(self):
         if self._handle is None:
@@ -543,13 +503,6 @@ cdef class _Resolve1:
 cdef class Sending:
     """A send that has been asked for: `await` it, once. Made by `AsyncKafkaProducer.send` only."""
 
-    cdef AsyncProducer producer         # None once it is through
-    cdef ProducerRecord record
-    cdef object rest                    # a coroutine: what is left to do when it cannot be done at once
-    cdef bint copy
-    cdef bint begun
-    cdef bint paused
-
     def __init__(self):
         raise TypeError("a Sending is made by AsyncKafkaProducer.send only")
 
@@ -686,7 +639,7 @@ kx_set_am_send(<PyTypeObject *>Sending, sending_send)
 # ------------------------------------------------------------------ batches
 
 def start_batch(AsyncProducer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option):
-    """The generator that sends a batch (core/batch.pyx), and the batch, for a coroutine to drive."""
+    """The generator that sends a batch (core/producer/batch.pyx), and the batch, for a coroutine to drive."""
     _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
     return _started(producer, _batch_steps(producer._producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery,
                                            option is _COPY, False, -1))

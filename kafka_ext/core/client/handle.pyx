@@ -2,27 +2,10 @@
 
 import re as _re
 
-from libc.stdlib cimport free
-from libc.string cimport memset
+# What is alive in this process, for the tests that nothing leaks.
+cdef int64_t live_handles = 0
+cdef int64_t live_topics = 0
 
-cdef extern from "Python.h":
-    int PyCallable_Check(object o) noexcept
-    Py_ssize_t Py_REFCNT(object o) noexcept
-
-cdef extern from *:
-    """
-    static int64_t kx_live_handles = 0;
-    static int64_t kx_live_topics = 0;
-    static inline int64_t kx_now_us(void)
-    {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-    }
-    """
-    int64_t kx_live_handles
-    int64_t kx_live_topics
-    int64_t kx_now_us() noexcept nogil
 
 # How long a wait goes on before signal handlers get their turn, so that Ctrl-C is served in time (DESIGN.md, rule 4).
 cdef enum:
@@ -67,13 +50,6 @@ cdef bint _expired(int64_t deadline) noexcept nogil:
 cdef class Topic:
     """A topic handle, and its name as the one str all its records' metadata share."""
 
-    cdef rd_kafka_topic_t *rkt      # owned; destroyed before the handle is
-    cdef str name                   # owned; also the C handle's opaque pointer, borrowed there (valid: Handle.topics keeps us)
-    cdef int partition_count        # cached for partitioners written in Python; 0: not known
-    cdef int64_t counted_at
-    cdef bint asking                # a thread is finding that out
-    cdef Topic next                 # in Handle.all_topics
-
     def __cinit__(self):
         self.rkt = NULL
 
@@ -111,18 +87,6 @@ cdef enum TransactionState:
     IN_TRANSACTION = 4          # until librdkafka has said that it is committed or aborted
 
 
-cdef struct Throttle:
-    Throttle *next
-    int32_t broker_id
-    int milliseconds
-    char[256] broker_name
-
-
-cdef class BatchDelivery
-cdef class _Ending
-cdef class _Causes
-
-
 # What a thread has made and another lets go, free-threaded CPython frees only when the first runs bytecode again. So a call that waits runs
 # some: else whatever its own records held would stay until it returns, a stream of batches whole.
 cdef object _some_bytecode = eval("lambda: None")
@@ -134,77 +98,6 @@ cdef class Handle:
 
     Internal: everything public goes through KafkaProducer.
     """
-
-    cdef rd_kafka_t *rk             # owned
-    cdef rd_kafka_queue_t *queue    # owned: where all events come
-    cdef dict topics                # str -> Topic: where they are found
-    cdef Topic all_topics           # chained: where they are kept, and nothing is needed to put one there
-    cdef Topic last_topic           # the one used last; not used by free-threaded builds, where reading it would need a lock
-    cdef kx_pool pool
-    cdef kx_releases releases
-    cdef kx_parts parts             # batches in flight
-    cdef bint parts_made
-    cdef int64_t pending_batches    # those of which a record is without a report
-    cdef int64_t open_batches       # those that are not completed yet, their callbacks called: close() waits for them
-    cdef int64_t batch_number       # of the batch begun last
-    cdef BatchDelivery completed    # chained, the one sent last first: to be completed by the serving thread
-    cdef int64_t completed_count
-    cdef kx_gate gate
-    cdef bint gate_made
-    cdef int state                  # HandleState
-    cdef int generation             # kx_fork_generation of the process that made it
-    cdef readonly bint manual       # no events thread: whoever calls serves
-    cdef int dropped                # KX_FLAG: its producer was: deliver what there is, then end
-    cdef int stop                   # KX_FLAG: the events thread shall end
-    cdef bint in_run                # and has not yet
-    cdef int64_t callers            # calls that may touch rk right now; close() waits for them
-    cdef int users                  # who keeps rk: this handle until destroy(), and each call set `aside`
-    cdef public bint hurry          # a close elsewhere has run out of time: purge now
-    cdef int64_t sent               # records accepted
-    cdef int64_t sent_bytes
-    cdef int64_t reported           # records whose report has been served to its end
-    cdef int64_t delivered
-    cdef int64_t failed
-    cdef int64_t failed_bytes
-    cdef kx_counts failures         # of records reported as failed, by code
-    cdef kx_counts refused          # of records that were not enqueued
-    cdef kx_counts errors           # of librdkafka's own
-    cdef int64_t batches
-    cdef int64_t callback_errors
-    cdef int64_t blocked_us
-    cdef int transactions           # TransactionState
-    cdef _Ending ending             # of the transaction: from its first commit or abort until somebody has seen the outcome; or None
-    cdef list owed                  # records that `send` has refused in the open transaction, until they are sent again; None: none
-    cdef int64_t sending_offsets    # threads that are in rd_kafka_send_offsets_to_transaction(), or about to be
-    cdef int serving                # 1: a thread serves, one at a time (KX_TRY)
-    cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
-    cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
-    cdef size_t todo_count
-    cdef size_t todo_size
-    cdef int64_t handed_over        # when the last turn began, in microseconds, if somebody had to give the GIL for it; else 0
-    cdef Throttle *throttles        # owned; only touched by the serving thread (and by rd_kafka_queue_poll, on that thread)
-    cdef RecordMetadata spare       # reused while callbacks do not keep it
-    cdef RecordMetadata reserve     # for the report for which there is no memory
-    cdef object callbacks           # dict: error_cb, stats_cb, throttle_cb, log_cb, oauthbearer_token_refresh_cb
-    cdef tuple setting_secrets      # what must come out nowhere: of the settings,
-    cdef tuple secrets              # and of the newest token as well
-    cdef list raised                # manual polling: what callbacks raised, for the serving call to raise
-    cdef int64_t not_kept           # and how many more, past MAX_RAISED
-    cdef int shown                  # events thread: exceptions given to sys.unraisablehook in this second
-    cdef int64_t not_shown          # and how many more, past MAX_RAISED
-    cdef int64_t shown_until        # when that second is over, in microseconds
-    cdef bytes stats_json           # the newest statistics
-    cdef _Causes causes             # why nothing gets through, as far as that is known
-    cdef int64_t waiting_since      # for the first answer, in microseconds; 0: the serving thread has not seen a record yet
-    cdef bint silence_told          # that none has come
-    cdef dict unheard               # (topic, code) -> [count, error] of this turn's failures without a callback
-    # Served by an asyncio event loop (core/aio.pyx); None, 0 and NULL otherwise.
-    cdef object loop
-    cdef unsigned long loop_thread  # the thread that the loop ran in when it last served
-    cdef rd_kafka_event_t *at_hand  # owned: reports of which some have been answered
-    cdef int64_t at_hand_answered   # how many
-    cdef list answers               # futures and their outcomes, found in another thread than the loop's
-    cdef object __weakref__
 
     def __cinit__(self):
         self.rk = NULL
@@ -265,7 +158,7 @@ cdef class Handle:
         rd_kafka_set_log_queue(rk, self.queue)
         if unsecured:
             rd_kafka_error_destroy(rd_kafka_sasl_background_callbacks_enable(rk))
-        KX_ADD(kx_live_handles, 1)
+        KX_ADD(live_handles, 1)
 
     def __dealloc__(self):
         # Only C is freed here, and only by the process that owns it. A handle that still lives is one whose events thread died with
@@ -276,7 +169,7 @@ cdef class Handle:
             rd_kafka_queue_destroy(self.queue)
             with nogil:
                 rd_kafka_destroy(self.rk)
-            KX_ADD(kx_live_handles, -1)
+            KX_ADD(live_handles, -1)
         kx_pool_destroy(&self.pool)
         free(self.todo)
         if self.gate_made:
@@ -484,7 +377,7 @@ cdef class Handle:
             err = rd_kafka_last_error()
         else:
             # Two threads may have come here for the same name: librdkafka counts references, the first one's name stays in use.
-            KX_ADD(kx_live_topics, 1)
+            KX_ADD(live_topics, 1)
             with cython.critical_section(self):
                 topic.next = self.all_topics
                 self.all_topics = topic
@@ -650,7 +543,7 @@ cdef class Handle:
         while topic is not None:
             rd_kafka_topic_destroy(topic.rkt)
             topic.rkt = NULL
-            KX_ADD(kx_live_topics, -1)
+            KX_ADD(live_topics, -1)
             topic = topic.next
         rd_kafka_queue_destroy(self.queue)
         self.queue = NULL
@@ -672,7 +565,7 @@ cdef class Handle:
         self.ending = None
         self.owed = None
         self.callbacks = _NO_CALLBACKS
-        KX_ADD(kx_live_handles, -1)
+        KX_ADD(live_handles, -1)
         return 0
 
     # ------------------------------------------------------------------ serving
@@ -814,11 +707,6 @@ cdef dict _NO_CALLBACKS = {}
 cdef class _Told:
     """What a thread that was set aside has to tell, and whether anybody still waits for it: what `start_aside` calls at its end."""
 
-    cdef readonly tuple outcome     # (failed, result); None while it is not done
-    cdef public bint given_up       # nobody waits any more
-    cdef object done                # Event
-    cdef object tell                # called with the outcome as well; or None
-
     def __init__(self, tell=None):
         self.tell = tell
         self.done = Event()
@@ -877,5 +765,5 @@ cdef object _fatal_error(rd_kafka_t *rk):
 
 def live_objects():
     """How many of each thing the extension owns are alive in the process, by name. All zero when every producer is closed."""
-    return {"handles": KX_LOAD(kx_live_handles), "topics": KX_LOAD(kx_live_topics), "messages": KX_LOAD(kx_live_messages),
+    return {"handles": KX_LOAD(live_handles), "topics": KX_LOAD(live_topics), "messages": KX_LOAD(kx_live_messages),
             "batches": KX_LOAD(kx_live_batches)}

@@ -3,24 +3,11 @@
 # Whoever serves (the events thread, or under manual polling the caller) takes all that waits, does without the GIL what needs none,
 # takes it once for the rest, and gives the events back to librdkafka after their callbacks have returned (rules 1 and 3).
 
+import builtins as _builtins
 import logging as _logging
 
-from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
-from libc.string cimport strncpy
-
-cdef extern from "Python.h":
-    const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
-    # As a pointer, so that a failure is looked at here: a try-except would save the thread's exception state for each record.
-    PyObject *PyObject_Vectorcall(object callable, PyObject **arguments, size_t count, void *names) noexcept
-    void Py_DECREF(object o) noexcept
-    void PyErr_Clear() noexcept
-    ctypedef struct PyTypeObject:
-        PyObject *(*tp_new)(PyTypeObject *kind, PyObject *arguments, PyObject *keywords) noexcept
 
 cdef tuple _NOTHING = ()
-
-cdef extern from *:
-    void __builtin_prefetch(const void *address) noexcept nogil
 
 cdef object _log = _logging.getLogger("kafka_ext")
 # syslog's eight levels, which librdkafka uses
@@ -373,6 +360,26 @@ cdef int report_not_shown(Handle handle) noexcept:
     except BaseException as exc:
         unraisable(exc, None)
     return 0
+
+
+def raise_together(list raised):
+    """Raise what callbacks raised: one exception as it is, several as an ExceptionGroup.
+
+    Before Python 3.11, the first one, with the others in its `__context__`.
+    """
+    if not raised:
+        return
+    for exc in raised:
+        if not isinstance(exc, Exception):
+            raise exc               # KeyboardInterrupt and SystemExit go before all others
+    if len(raised) == 1:
+        raise raised[0]
+    group = getattr(_builtins, "BaseExceptionGroup", None)
+    if group is not None:
+        raise group("delivery and event callbacks raised", raised)
+    for i in range(len(raised) - 1):
+        raised[i].__context__ = raised[i + 1]
+    raise raised[0]
 
 
 cdef int unraisable(object exc, object where) noexcept:

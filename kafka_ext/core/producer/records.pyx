@@ -5,9 +5,6 @@ from copyreg import _slotnames
 from enum import IntEnum as _IntEnum, Enum as _Enum
 from operator import index as _index
 
-cimport cython
-from libc.stdint cimport int32_t, int64_t, INT32_MAX, INT64_MAX
-
 
 class SendOption(_IntEnum):
     """Whether `send` copies the value.
@@ -58,6 +55,11 @@ class TimestampType(str, _Enum):
     def __str__(self):
         return self.value
 
+
+cdef object _NO_COPY = SendOption.NO_COPY_RECORD_VALUE
+cdef object _COPY = SendOption.TO_COPY_RECORD_VALUE
+cdef object _BLOCK = ActionWhileQueueIsFull.BLOCK
+cdef object _NO_BLOCK = ActionWhileQueueIsFull.NO_BLOCK
 
 cdef tuple _PERSISTED = tuple(PersistedStatus)
 cdef tuple _PERSISTED_TEXT = ("NotPersisted", "PossiblyPersisted", "Persisted")
@@ -123,10 +125,6 @@ cdef int64_t _timestamp(object value) except -1:
     return number
 
 
-cdef extern from "Python.h":
-    str PyUnicode_FromObject(object text)
-
-
 cdef str exact_str(object text):
     """The characters of a str, as a plain one: a subclass (a StrEnum, say) may print as something else, or hash as something else."""
     return text if type(text) is str else PyUnicode_FromObject(text)
@@ -155,14 +153,6 @@ cdef class ProducerRecord:
     Every argument is an attribute that can be set again; a record can be sent any number of times. Equal to another of the same content,
     buffers being compared by what they hold; not hashable, since it can change. Pickled and copied with what a subclass has added.
     """
-
-    cdef object _topic              # owned, like every Python attribute: a str
-    cdef public object value
-    cdef public object key
-    cdef object _headers
-    cdef public object id
-    cdef int32_t _partition         # NO_PARTITION: the partitioner chooses
-    cdef int64_t _timestamp         # NO_TIMESTAMP: now
 
     def __init__(self, topic, value=None, *, key=None, partition=None, headers=None, timestamp=None, id=None):
         if type(topic) is not str:
@@ -297,22 +287,6 @@ cdef class RecordMetadata:
         latency (float | None): seconds from `send` to the callback (rd_kafka_message_latency).
         broker_id (int | None): the broker that answered (rd_kafka_message_broker_id).
     """
-
-    # While the callback runs, `message` points at librdkafka's own message and the fields below are not filled: most callbacks
-    # look at one or two of them, or none. `settle` fills them before librdkafka takes the message back.
-    cdef const rd_kafka_message_t *message      # borrowed: the event owns it
-    cdef object _topic                          # owned
-    cdef object _record_id
-    cdef object _headers
-    cdef int64_t _offset
-    cdef int64_t _timestamp
-    cdef int64_t _latency                       # microseconds, -1: unknown
-    cdef size_t _key_size
-    cdef size_t _value_size
-    cdef int32_t _partition
-    cdef int32_t _broker_id
-    cdef int _status
-    cdef int _timestamp_type
 
     def __init__(self):
         raise TypeError("a RecordMetadata is made by the producer only")

@@ -8,25 +8,8 @@
 import threading as _threading
 import time as _time
 
-from cpython.exc cimport PyErr_CheckSignals
-from cpython.ref cimport Py_INCREF
+cdef int64_t live_threads = 0       # that `start_thread` has begun
 
-cdef extern from "pythread.h" nogil:
-    unsigned long PYTHREAD_INVALID_THREAD_ID
-    unsigned long PyThread_start_new_thread(void (*function)(void *) noexcept, void *argument) noexcept
-    unsigned long PyThread_get_thread_ident() noexcept
-
-cdef extern from *:
-    """
-    /* This thread is one of ours: it waits for real, and knows nothing of green threads. */
-    static __thread int kx_own_thread = 0;
-    static inline void kx_set_own_thread(int own) { kx_own_thread = own; }
-    static int64_t kx_own_threads = 0;
-    """
-    int64_t kx_own_threads
-    int kx_own_thread
-    void KX_STORE(int64_t counter, int64_t value) noexcept
-    void kx_set_own_thread(int own) noexcept
 
 # How long a green thread lets the others run before it looks again, in seconds; and how long one that waits inside librdkafka keeps them
 # from running, in milliseconds.
@@ -92,11 +75,6 @@ cdef class Event:
     Its waits go by CLOCK_MONOTONIC, which PyThread's do from Python 3.11 on.
     """
 
-    cdef kx_gate gate
-    cdef bint gate_made
-    cdef int generation                 # kx_fork_generation of the process that made the gate
-    cdef int told                       # KX_FLAG
-
     def __cinit__(self):
         self.generation = kx_fork_generation
         if kx_gate_init(&self.gate) != 0:
@@ -141,14 +119,6 @@ cdef class Monitor:
 
     It belongs to a thread, or where `threading` is patched to a green thread.
     """
-
-    cdef kx_gate gate                   # opened by who lets go of it
-    cdef bint gate_made
-    cdef int generation                 # kx_fork_generation of the process that made the gate
-    cdef int taken                      # KX_TRY
-    cdef int64_t owner                  # 0: nobody
-    cdef int64_t depth
-    cdef list waiting                   # an Event for each
 
     def __cinit__(self):
         self.waiting = []
@@ -247,12 +217,6 @@ cdef class Monitor:
 cdef class Thread:
     """A daemon thread of the operating system that `threading` does not know. Has what this package uses of threading.Thread."""
 
-    cdef readonly str name
-    cdef object function
-    cdef tuple arguments
-    cdef Event ended
-    cdef bint started
-
     def __init__(self, str name, function, tuple arguments):
         self.name = name
         self.function = function
@@ -266,9 +230,9 @@ cdef class Thread:
         threading.Thread's waits for the thread to be there, and a KeyboardInterrupt out of that wait leaves the thread running.
         """
         Py_INCREF(self)         # the thread's, which gives it back
-        KX_ADD(kx_own_threads, 1)
+        KX_ADD(live_threads, 1)
         if PyThread_start_new_thread(_run_thread, <void *>self) == PYTHREAD_INVALID_THREAD_ID:
-            KX_ADD(kx_own_threads, -1)
+            KX_ADD(live_threads, -1)
             Py_DECREF(self)
             raise RuntimeError("can't start new thread")
         self.started = True
@@ -292,7 +256,7 @@ cdef void _run_thread(void *started) noexcept with gil:
         unraisable(exc, function)
     function = arguments = None
     thread.ended.set()
-    KX_ADD(kx_own_threads, -1)
+    KX_ADD(live_threads, -1)
 
 
 def _own(function, arguments):
@@ -302,7 +266,7 @@ def _own(function, arguments):
 
 def own_threads():
     """How many threads there are that `start_thread` has begun."""
-    return KX_LOAD(kx_own_threads)
+    return KX_LOAD(live_threads)
 
 
 cdef Thread start_thread(str name, function, tuple arguments):

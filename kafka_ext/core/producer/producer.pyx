@@ -1,10 +1,5 @@
 # The way down: one record from the caller to librdkafka's queue.
 
-cdef object _NO_COPY = SendOption.NO_COPY_RECORD_VALUE
-cdef object _COPY = SendOption.TO_COPY_RECORD_VALUE
-cdef object _BLOCK = ActionWhileQueueIsFull.BLOCK
-cdef object _NO_BLOCK = ActionWhileQueueIsFull.NO_BLOCK
-
 # A copy of this size or more is worth giving the GIL away for (rule 4).
 cdef enum:
     LARGE_COPY = 64 * 1024
@@ -17,12 +12,6 @@ cdef enum:
 
 cdef class Producer:
     """The sending half of KafkaProducer, in C. Made by KafkaProducer only."""
-
-    cdef Handle _handle             # None until the constructor is through
-    cdef object _partitioner        # a callable, or None: librdkafka's own
-    cdef object _interceptors       # a tuple, or None
-    cdef object _serializers        # (of keys, of values), each called with (topic, object) or None; or None
-    cdef bint _detour               # there are interceptors or serializers
 
     @property
     def handle(self):
@@ -313,9 +302,6 @@ cdef class Producer:
 @cython.final
 cdef class _Acknowledge:
     """The delivery callback of an intercepted record: first the interceptors, then the caller's own."""
-
-    cdef tuple interceptors
-    cdef object on_delivery
 
     def __init__(self, interceptors, on_delivery):
         self.interceptors = interceptors

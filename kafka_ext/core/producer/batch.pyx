@@ -1,7 +1,5 @@
 # Batches: columns in, one object out that knows what became of each message. The loop itself is C, in include/kafka_ext/batch.h.
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_WRITABLE
-from libc.string cimport memcpy
 
 # With one list of headers for each message, so many are made at a time.
 cdef enum:
@@ -13,11 +11,6 @@ cdef enum:
 @cython.final
 cdef class BatchPart:
     """A piece of a batch, or a chunk of a stream. What its messages pin goes with the last report of them."""
-
-    cdef kx_part c
-    cdef object pins                # what keeps the values in place; None when librdkafka copied them
-    cdef BatchDelivery batch
-    cdef int64_t start              # the index, in the batch, of the first
 
     def __dealloc__(self):
         kx_part_destroy(&self.c)
@@ -76,25 +69,6 @@ cdef class BatchDelivery:
         ids (object): what was given as `ids`.
         topic (str): where it went.
     """
-
-    cdef readonly object ids
-    cdef readonly str topic
-    cdef list parts                 # BatchPart
-    cdef int64_t *all_offsets       # owned: the parts', where their number was known before; or NULL
-    cdef int32_t *all_partitions    # owned, likewise
-    cdef int64_t length
-    cdef int64_t open_parts         # those without all reports, and one more while the enqueueing goes on
-    cdef object on_delivery
-    cdef list callbacks             # add_done_callback's; None once done
-    cdef bint heard                 # somebody is to be told, who will see what failed
-    cdef object finished            # Event: wakes who waits
-    cdef bint ended                 # every message has been reported, and on_delivery has returned
-    cdef BatchDelivery next         # in Handle.completed
-    cdef int64_t number             # the producer's batches are told in this order
-    cdef Handle handle
-    cdef list restored              # of a copy: what errors() gives
-    cdef int gave_up                # the code all that is not enqueued yet fails with; 0: none
-    cdef object __weakref__
 
     def __init__(self):
         raise TypeError("a BatchDelivery is made by send_batch and send_table only")
@@ -158,7 +132,7 @@ cdef class BatchDelivery:
                 self.handle.enter()
                 serve_here(self.handle, milliseconds)
                 self.handle.leave()
-                _raise_callbacks(self.handle.take_raised())
+                raise_together(self.handle.take_raised())
                 _pause()
             else:
                 self.finished.wait(_remaining_ms(deadline, 1000) / 1000.0)
@@ -328,12 +302,6 @@ def _restore_batch(topic, ids, errors, bytes offsets, bytes partitions):
 
 def _index_of(pair):
     return pair[0]
-
-
-def _raise_callbacks(raised):
-    from kafka_ext.producer import _raise_all
-
-    _raise_all(raised)
 
 
 @cython.final
@@ -551,10 +519,6 @@ cdef BatchDelivery _send_here(Handle handle, steps, bint may_wait, int64_t deadl
         steps.close()
         _remember_batch(exc, batch)
         raise
-
-
-cdef extern from "Python.h":
-    void Py_INCREF(object o) noexcept
 
 
 cdef int _check_lengths(int64_t length, int64_t other, str what) except -1:

@@ -1,5 +1,7 @@
 # What a producer knows of why nothing gets through, and how often it says so.
 
+import re as _re
+
 # Why librdkafka has no producer id yet where a broker is slow to answer: it tries again, and nothing is wrong.
 cdef str _SLOW_PRODUCER_ID = "destroyed without termination"
 
@@ -28,11 +30,6 @@ cdef dict _ADVICE = {
 @cython.final
 cdef class _Causes:
     """The last error of a connection, and what was said at WARNING when. Only the serving thread writes it."""
-
-    cdef str last                   # "; last connection error: …"; None: there was none
-    cdef int64_t last_at            # in microseconds of the monotonic clock
-    cdef int64_t delivered          # records, by then
-    cdef dict said                  # text -> when
 
     def __init__(self):
         self.said = {}

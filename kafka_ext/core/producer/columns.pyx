@@ -4,144 +4,6 @@
 from array import array as _array
 from collections.abc import Sequence as _Sequence
 
-from cpython.buffer cimport PyBuffer_Release, PyObject_CheckBuffer
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
-from libc.stdint cimport INT64_MIN
-
-cdef extern from "<string.h>" nogil:
-    void *memchr(const void *memory, int character, size_t size)
-    void *memmem(const void *memory, size_t size, const void *wanted, size_t wanted_size)
-
-cdef extern from "Python.h":
-    bytes PyBytes_FromStringAndSize(const char *text, Py_ssize_t size)
-    Py_ssize_t PySequence_Fast_GET_SIZE(object sequence) noexcept
-    PyObject **PySequence_Fast_ITEMS(object sequence) noexcept
-
-cdef extern from "kafka_ext/columns.h" nogil:
-    ctypedef struct kx_arrow_schema:
-        const char *format
-        const char *name
-        int64_t n_children
-        kx_arrow_schema **children
-        kx_arrow_schema *dictionary
-        void (*release)(kx_arrow_schema *) noexcept
-    ctypedef struct kx_arrow_array:
-        int64_t length
-        int64_t null_count
-        int64_t offset
-        int64_t n_buffers
-        int64_t n_children
-        const void **buffers
-        kx_arrow_array **children
-        void (*release)(kx_arrow_array *) noexcept
-    ctypedef struct kx_arrow_stream:
-        int (*get_schema)(kx_arrow_stream *, kx_arrow_schema *out) noexcept nogil
-        int (*get_next)(kx_arrow_stream *, kx_arrow_array *out) noexcept nogil
-        const char *(*get_last_error)(kx_arrow_stream *) noexcept
-        void (*release)(kx_arrow_stream *) noexcept
-    ctypedef enum kx_layout:
-        KX_NULLS
-        KX_ONE
-        KX_OBJECTS
-        KX_POINTERS
-        KX_ROWS
-    ctypedef struct kx_span:
-        const void *data
-        size_t size
-    ctypedef struct kx_segment:
-        kx_layout layout
-        int64_t length
-        int64_t offset
-        const void *index
-        const void *data
-        size_t width
-        const void *codes
-        int64_t code_offset
-        int64_t code_length
-    ctypedef struct kx_integers:
-        const void *data
-        int width
-        int64_t offset
-        int64_t length
-        const unsigned char *validity
-        int64_t one
-        int64_t multiply
-        int64_t divide
-        bint blanks
-    kx_span kx_segment_at(const kx_segment *s, int64_t i) noexcept
-    const char *kx_segment_check(kx_segment *s) noexcept
-    size_t kx_segment_own_size(const kx_segment *s) noexcept
-    void kx_segment_own(kx_segment *s, void *memory) noexcept
-    const char *kx_changed
-    int64_t kx_segment_length(const kx_segment *s) noexcept
-    kx_segment kx_segment_slice(const kx_segment *s, int64_t start, int64_t length) noexcept
-    const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text,
-                                      size_t size) noexcept
-    const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, bint timestamp, kx_integers *c,
-                                       char *text, size_t size) noexcept
-    int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t absent) noexcept
-    const char *kx_table_check(const kx_arrow_schema *schema, const kx_arrow_array *array) noexcept
-    bint kx_table_has_nulls(const kx_arrow_array *array) noexcept
-    Py_ssize_t kx_objects_hold(PyObject *const *objects, Py_ssize_t count, PyObject **held) noexcept
-    void kx_objects_drop(PyObject **held, Py_ssize_t count) noexcept
-    int64_t kx_integers_outside(const kx_integers *c, int64_t least, int64_t most) noexcept
-
-
-cdef extern from "kafka_ext/batch.h" nogil:
-    const int64_t KX_MAX_BATCH
-    int64_t kx_live_batches
-    ctypedef struct kx_failure:
-        int64_t index
-        int32_t code
-    ctypedef struct kx_part:
-        int64_t length
-        int64_t pending
-        int64_t failed
-        int64_t *offsets
-        int32_t *partitions
-        int64_t number
-        void *owner             # one reference, while in flight
-        kx_part *next
-    ctypedef struct kx_parts:
-        kx_counts *refused      # borrowed
-        int64_t missed
-        int32_t missed_code
-    void kx_missed(kx_parts *parts, int32_t code) noexcept
-    int kx_parts_init(kx_parts *parts) noexcept
-    void kx_parts_destroy(kx_parts *parts) noexcept
-    int kx_parts_add(kx_parts *parts, kx_part *part) noexcept
-    void kx_parts_remove(kx_parts *parts, kx_part *part) noexcept
-    int kx_part_init(kx_part *part, int64_t length, int64_t *offsets, int32_t *partitions) noexcept
-    void kx_parts_pinned(kx_parts *parts, int64_t *messages, int64_t *bytes) noexcept
-    void kx_part_destroy(kx_part *part) noexcept
-    bint kx_opaque_is_part(const void *opaque) noexcept
-    kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t *message) noexcept
-    int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count) noexcept
-    size_t kx_part_failures(kx_part *part, kx_failure **failures) noexcept
-    kx_part *kx_parts_take_finished(kx_parts *parts) noexcept
-    ctypedef struct kx_enqueue:
-        const kx_segment *values
-        const kx_segment *keys
-        const kx_integers *partitions
-        const kx_integers *timestamps
-        rd_kafka_headers_t *headers
-        rd_kafka_headers_t **each_headers
-        const kx_segment *header_columns
-        const char **header_names
-        size_t header_count
-        bint copy
-        int turns
-        rd_kafka_t *rk
-        rd_kafka_topic_t *topic
-        kx_part *part
-        kx_parts *parts
-        int64_t base
-        int64_t next
-        int64_t accepted
-        int64_t accepted_bytes
-    int kx_enqueue_some(kx_enqueue *e) noexcept
-    void kx_enqueue_abandon(kx_enqueue *e, int32_t code) noexcept
-
 
 # So many messages of a column are answered for, kept in place and let go together.
 cdef enum:
@@ -153,9 +15,6 @@ cdef enum:
 @cython.final
 cdef class _Export:
     """A buffer's export, released when this goes."""
-
-    cdef Py_buffer view
-    cdef bint held
 
     def __cinit__(self):
         self.held = False
@@ -255,8 +114,6 @@ cdef _Spans _spans(tuple objects, Py_ssize_t start, Py_ssize_t n, bytes what):
 cdef class _Schema:
     """An Arrow schema of ours, released when this goes."""
 
-    cdef kx_arrow_schema c
-
     def __cinit__(self):
         self.c.release = NULL
 
@@ -269,8 +126,6 @@ cdef class _Schema:
 cdef class _Array:
     """An Arrow array of ours, released when this goes."""
 
-    cdef kx_arrow_array c
-
     def __cinit__(self):
         self.c.release = NULL
 
@@ -282,16 +137,6 @@ cdef class _Array:
 @cython.final
 cdef class _Stream:
     """The chunks of anything with `__arrow_c_stream__` or `__arrow_c_array__`, one at a time."""
-
-    cdef object stream_capsule      # owned: the stream, or None for a single array
-    cdef object schema_capsule      # owned, with the next: a single array
-    cdef object array_capsule
-    cdef kx_arrow_stream *stream    # borrowed from its capsule
-    cdef kx_arrow_schema *schema    # borrowed from its capsule, or from `own_schema`
-    cdef _Schema own_schema
-    cdef bint polars                # whose Object columns look like bytes, and are addresses
-    cdef str what
-    cdef str once                   # the type of a source that can be read once only, until it has given something
 
     cdef int open(self, object source, str what) except -1:
         cdef int code
@@ -409,12 +254,6 @@ cdef int _arrow_problem(const char *problem, const char *text, str what, str wan
 cdef class Column:
     """Segments, one behind another, and what keeps their memory in place."""
 
-    cdef kx_segment *segments       # owned; what they point at is kept by `pins`
-    cdef size_t count
-    cdef int64_t length             # -1: one for all
-    cdef list pins                  # one for each segment (none where somebody else keeps all)
-    cdef list owned                 # what segments need only while they are read, and nobody else may write
-
     def __cinit__(self):
         self.segments = NULL
         self.pins = []
@@ -462,10 +301,6 @@ cdef class Column:
 cdef class _Cursor:
     """Takes a column piece by piece."""
 
-    cdef Column column
-    cdef size_t segment
-    cdef int64_t at                 # in that segment
-
     cdef Column take(self, int64_t count):
         """The next `count` messages, which must be there; one for all stays that."""
         cdef Column piece
@@ -509,12 +344,6 @@ cdef class Lines:
         end (int): behind the last delimiter, in bytes from the beginning; 0 where there is none.
         size (int): the bytes of all lines, without the delimiters.
     """
-
-    cdef bytes data
-    cdef kx_span *spans         # owned; they point into `data`
-    cdef Py_ssize_t count
-    cdef readonly Py_ssize_t end
-    cdef readonly Py_ssize_t size
 
     def __cinit__(self, bytes data not None, bytes delimiter not None, bint last=False):
         cdef const char *text = data
@@ -696,10 +525,6 @@ cdef int _add_rows(Column column, _Export export, str what) except -1:
 @cython.final
 cdef class Integers:
     """Partitions or timestamps: one for all, or one for each."""
-
-    cdef kx_integers c
-    cdef object pins
-    cdef int64_t length             # -1: one for all
 
     def __cinit__(self):
         memset(&self.c, 0, sizeof(self.c))

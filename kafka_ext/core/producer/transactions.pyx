@@ -3,7 +3,6 @@
 # What waits in librdkafka and outlives its caller (a commit, an abort, the sending of offsets) is noted in the handle until librdkafka has
 # returned, and keeps everything else away from the transaction: the same call again joins it, any other waits for it or raises CONFLICT.
 
-from posix.time cimport timespec, nanosleep
 
 cdef enum:
     # How long a call that was refused for the moment is let be: retry.backoff.ms of librdkafka.
@@ -205,12 +204,6 @@ cdef class _WakeServer:
 @cython.final
 cdef class _Ending:
     """A commit or abort, from the first call of it until somebody has taken its outcome. The handle's critical section guards it."""
-
-    cdef Handle handle
-    cdef readonly bint commits      # else it is an abort
-    cdef readonly tuple outcome     # (failed, result); None: not known yet
-    cdef list waiting               # who wants to be told of that
-    cdef bint running               # a thread calls librdkafka; it stops when nobody waits, and who comes then starts another
 
     def __init__(self, Handle handle, bint commits):
         self.handle = handle

@@ -3,8 +3,6 @@
 
 from enum import IntEnum as _IntEnum
 
-from librdkafka cimport *
-
 
 cdef object _list_error_codes():
     """Every code the loaded librdkafka knows, as `{name without the leading underscore: value}`."""

@@ -1,0 +1,552 @@
+# Our own C for a producer, and the layouts of core/producer/.
+
+cdef extern from "kafka_ext/message.h" nogil:
+    ctypedef struct kx_bytes:
+        const void *data        # borrowed
+        size_t size
+        PyObject *owner         # owned
+        void *view              # owned
+    ctypedef struct kx_message:
+        PyObject *on_delivery   # owned, all three
+        PyObject *id
+        PyObject *headers
+    ctypedef struct kx_pool:
+        int64_t pinned_messages
+        int64_t pinned_bytes
+    ctypedef struct kx_releases:
+        pass
+    ctypedef enum kx_content:
+        KX_ADDRESSES
+        KX_PADDED
+    int64_t kx_live_messages
+    object (*kx_invalid_record)(object message)
+    const char *kx_utf8(
+        object text, Py_ssize_t *size, const char *what) except NULL with gil
+    int kx_bytes_get(object value, kx_bytes *bytes, const char *what) except -1 with gil
+    void kx_bytes_drop(kx_bytes *bytes) noexcept with gil
+    int kx_message_make(
+        kx_pool *pool, kx_bytes *value, bint copied, PyObject *on_delivery, PyObject *id,
+        PyObject *headers, void **opaque) except -1 with gil
+    kx_message *kx_message_of(void *opaque) noexcept
+    bint kx_message_quiet(void *opaque) noexcept
+    void kx_message_release(kx_pool *pool, void *opaque) noexcept with gil
+    void kx_pool_destroy(kx_pool *pool) noexcept
+    kx_content kx_content_of(const char *format) noexcept
+    int64_t kx_first_padded(const void *strings, int64_t count, size_t width) noexcept
+    bint kx_is_numpy_time(object value) noexcept with gil
+    int kx_export(object exporter, Py_buffer *view, const char *what) except -1 with gil
+    int kx_releases_add(kx_releases *releases, void *opaque) noexcept
+    void kx_releases_publish(kx_releases *releases) noexcept
+    bint kx_releases_waiting(kx_releases *releases) noexcept
+    void kx_releases_empty(kx_releases *releases, kx_pool *pool) noexcept with gil
+
+cdef extern from "kafka_ext/produce.h" nogil:
+    rd_kafka_resp_err_t kx_produce(
+        rd_kafka_t *rk, rd_kafka_topic_t *topic, int32_t partition, bint copy,
+        const kx_bytes *value, const kx_bytes *key, rd_kafka_headers_t *headers,
+        int64_t timestamp, void *opaque) noexcept
+    void kafka_ext_clock_stop() noexcept
+    void kafka_ext_clock_go() noexcept
+
+cdef extern from "kafka_ext/columns.h" nogil:
+    ctypedef struct kx_arrow_schema:
+        const char *format
+        const char *name
+        int64_t n_children
+        kx_arrow_schema **children
+        kx_arrow_schema *dictionary
+        void (*release)(kx_arrow_schema *) noexcept
+    ctypedef struct kx_arrow_array:
+        int64_t length
+        int64_t null_count
+        int64_t offset
+        int64_t n_buffers
+        int64_t n_children
+        const void **buffers
+        kx_arrow_array **children
+        void (*release)(kx_arrow_array *) noexcept
+    ctypedef struct kx_arrow_stream:
+        int (*get_schema)(kx_arrow_stream *, kx_arrow_schema *out) noexcept nogil
+        int (*get_next)(kx_arrow_stream *, kx_arrow_array *out) noexcept nogil
+        const char *(*get_last_error)(kx_arrow_stream *) noexcept
+        void (*release)(kx_arrow_stream *) noexcept
+    ctypedef enum kx_layout:
+        KX_NULLS
+        KX_ONE
+        KX_OBJECTS
+        KX_POINTERS
+        KX_ROWS
+    ctypedef struct kx_span:
+        const void *data
+        size_t size
+    ctypedef struct kx_segment:
+        kx_layout layout
+        int64_t length
+        int64_t offset
+        const void *index
+        const void *data
+        size_t width
+        const void *codes
+        int64_t code_offset
+        int64_t code_length
+    ctypedef struct kx_integers:
+        const void *data
+        int width
+        int64_t offset
+        int64_t length
+        const unsigned char *validity
+        int64_t one
+        int64_t multiply
+        int64_t divide
+        bint blanks
+    const char *kx_changed
+    kx_span kx_segment_at(const kx_segment *s, int64_t i) noexcept
+    const char *kx_segment_check(kx_segment *s) noexcept
+    size_t kx_segment_own_size(const kx_segment *s) noexcept
+    void kx_segment_own(kx_segment *s, void *memory) noexcept
+    int64_t kx_segment_length(const kx_segment *s) noexcept
+    kx_segment kx_segment_slice(const kx_segment *s, int64_t start, int64_t length) noexcept
+    const char *kx_segment_from_arrow(
+        const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text,
+        size_t size) noexcept
+    const char *kx_integers_from_arrow(
+        const kx_arrow_schema *schema, const kx_arrow_array *array, bint timestamp,
+        kx_integers *c, char *text, size_t size) noexcept
+    int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t absent) noexcept
+    int64_t kx_integers_outside(const kx_integers *c, int64_t least, int64_t most) noexcept
+    const char *kx_table_check(
+        const kx_arrow_schema *schema, const kx_arrow_array *array) noexcept
+    bint kx_table_has_nulls(const kx_arrow_array *array) noexcept
+    Py_ssize_t kx_objects_hold(
+        PyObject *const *objects, Py_ssize_t count, PyObject **held) noexcept
+    void kx_objects_drop(PyObject **held, Py_ssize_t count) noexcept
+
+cdef extern from "kafka_ext/batch.h" nogil:
+    const int64_t KX_MAX_BATCH
+    int64_t kx_live_batches
+    ctypedef struct kx_failure:
+        int64_t index
+        int32_t code
+    ctypedef struct kx_part:
+        int64_t length
+        int64_t pending
+        int64_t failed
+        int64_t *offsets
+        int32_t *partitions
+        int64_t number
+        void *owner             # one reference, while in flight
+        kx_part *next
+    ctypedef struct kx_parts:
+        kx_counts *refused      # borrowed
+        int64_t missed
+        int32_t missed_code
+    ctypedef struct kx_enqueue:
+        const kx_segment *values
+        const kx_segment *keys
+        const kx_integers *partitions
+        const kx_integers *timestamps
+        rd_kafka_headers_t *headers
+        rd_kafka_headers_t **each_headers
+        const kx_segment *header_columns
+        const char **header_names
+        size_t header_count
+        bint copy
+        int turns
+        rd_kafka_t *rk
+        rd_kafka_topic_t *topic
+        kx_part *part
+        kx_parts *parts
+        int64_t base
+        int64_t next
+        int64_t accepted
+        int64_t accepted_bytes
+    int kx_parts_init(kx_parts *parts) noexcept
+    void kx_parts_destroy(kx_parts *parts) noexcept
+    int kx_parts_add(kx_parts *parts, kx_part *part) noexcept
+    void kx_parts_remove(kx_parts *parts, kx_part *part) noexcept
+    void kx_parts_pinned(kx_parts *parts, int64_t *messages, int64_t *bytes) noexcept
+    kx_part *kx_parts_take_finished(kx_parts *parts) noexcept
+    void kx_missed(kx_parts *parts, int32_t code) noexcept
+    int kx_part_init(
+        kx_part *part, int64_t length, int64_t *offsets, int32_t *partitions) noexcept
+    void kx_part_destroy(kx_part *part) noexcept
+    bint kx_opaque_is_part(const void *opaque) noexcept
+    kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t *message) noexcept
+    int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count) noexcept
+    size_t kx_part_failures(kx_part *part, kx_failure **failures) noexcept
+    int kx_enqueue_some(kx_enqueue *e) noexcept
+    void kx_enqueue_abandon(kx_enqueue *e, int32_t code) noexcept
+
+cdef extern from "kafka_ext/future.h":
+    ctypedef int (*kx_sendfunc)(PyObject *, PyObject *, PyObject **) except -1
+    Py_ssize_t kx_future_loop_at(object future, object loop) noexcept
+    object kx_future_new(PyTypeObject *type, object loop, Py_ssize_t loop_at)
+    void kx_future_shown(object future) noexcept
+    void kx_set_am_send(PyTypeObject *type, kx_sendfunc send) noexcept
+
+
+cdef struct Throttle:
+    Throttle *next
+    int32_t broker_id
+    int milliseconds
+    char[256] broker_name
+
+
+cdef class BatchDelivery
+cdef class _Causes
+cdef class _Ending
+cdef class RecordMetadata
+
+
+# ------------------------------------------------------------------ records.pyx
+
+
+@cython.freelist(64)
+cdef class ProducerRecord:
+    cdef object _topic              # owned, like every Python attribute: a str
+    cdef public object value
+    cdef public object key
+    cdef object _headers
+    cdef public object id
+    cdef int32_t _partition         # NO_PARTITION: the partitioner chooses
+    cdef int64_t _timestamp         # NO_TIMESTAMP: now
+
+
+@cython.final
+@cython.freelist(64)
+cdef class RecordMetadata:
+    # While the callback runs, `message` points at librdkafka's own message and the fields below are not filled: most callbacks
+    # look at one or two of them, or none. `settle` fills them before librdkafka takes the message back.
+    cdef const rd_kafka_message_t *message      # borrowed: the event owns it
+    cdef object _topic                          # owned
+    cdef object _record_id
+    cdef object _headers
+    cdef int64_t _offset
+    cdef int64_t _timestamp
+    cdef int64_t _latency                       # microseconds, -1: unknown
+    cdef size_t _key_size
+    cdef size_t _value_size
+    cdef int32_t _partition
+    cdef int32_t _broker_id
+    cdef int _status
+    cdef int _timestamp_type
+
+    cdef int settle(self, int64_t latency=*) except -1
+    cdef tuple fields(self)
+    cdef object header_pairs(self)
+
+
+# ------------------------------------------------------------------ handle.pyx
+
+
+@cython.final
+cdef class Topic:
+    cdef rd_kafka_topic_t *rkt      # owned; destroyed before the handle is
+    cdef str name                   # owned; also the C handle's opaque pointer, borrowed there (valid: Handle.topics keeps us)
+    cdef int partition_count        # cached for partitioners written in Python; 0: not known
+    cdef int64_t counted_at
+    cdef bint asking                # a thread is finding that out
+    cdef Topic next                 # in Handle.all_topics
+
+
+@cython.final
+cdef class Handle:
+    cdef rd_kafka_t *rk             # owned
+    cdef rd_kafka_queue_t *queue    # owned: where all events come
+    cdef dict topics                # str -> Topic: where they are found
+    cdef Topic all_topics           # chained: where they are kept, and nothing is needed to put one there
+    cdef Topic last_topic           # the one used last; not used by free-threaded builds, where reading it would need a lock
+    cdef kx_pool pool
+    cdef kx_releases releases
+    cdef kx_parts parts             # batches in flight
+    cdef bint parts_made
+    cdef int64_t pending_batches    # those of which a record is without a report
+    cdef int64_t open_batches       # those that are not completed yet, their callbacks called: close() waits for them
+    cdef int64_t batch_number       # of the batch begun last
+    cdef BatchDelivery completed    # chained, the one sent last first: to be completed by the serving thread
+    cdef int64_t completed_count
+    cdef kx_gate gate
+    cdef bint gate_made
+    cdef int state                  # HandleState
+    cdef int generation             # kx_fork_generation of the process that made it
+    cdef readonly bint manual       # no events thread: whoever calls serves
+    cdef int dropped                # KX_FLAG: its producer was: deliver what there is, then end
+    cdef int stop                   # KX_FLAG: the events thread shall end
+    cdef bint in_run                # and has not yet
+    cdef int64_t callers            # calls that may touch rk right now; close() waits for them
+    cdef int users                  # who keeps rk: this handle until destroy(), and each call set `aside`
+    cdef public bint hurry          # a close elsewhere has run out of time: purge now
+    cdef int64_t sent               # records accepted
+    cdef int64_t sent_bytes
+    cdef int64_t reported           # records whose report has been served to its end
+    cdef int64_t delivered
+    cdef int64_t failed
+    cdef int64_t failed_bytes
+    cdef kx_counts failures         # of records reported as failed, by code
+    cdef kx_counts refused          # of records that were not enqueued
+    cdef kx_counts errors           # of librdkafka's own
+    cdef int64_t batches
+    cdef int64_t callback_errors
+    cdef int64_t blocked_us
+    cdef int transactions           # TransactionState
+    cdef _Ending ending             # of the transaction: from its first commit or abort until somebody has seen the outcome; or None
+    cdef list owed                  # records that `send` has refused in the open transaction, until they are sent again; None: none
+    cdef int64_t sending_offsets    # threads that are in rd_kafka_send_offsets_to_transaction(), or about to be
+    cdef int serving                # 1: a thread serves, one at a time (KX_TRY)
+    cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
+    cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
+    cdef size_t todo_count
+    cdef size_t todo_size
+    cdef int64_t handed_over        # when the last turn began, in microseconds, if somebody had to give the GIL for it; else 0
+    cdef Throttle *throttles        # owned; only touched by the serving thread (and by rd_kafka_queue_poll, on that thread)
+    cdef RecordMetadata spare       # reused while callbacks do not keep it
+    cdef RecordMetadata reserve     # for the report for which there is no memory
+    cdef object callbacks           # dict: error_cb, stats_cb, throttle_cb, log_cb, oauthbearer_token_refresh_cb
+    cdef tuple setting_secrets      # what must come out nowhere: of the settings,
+    cdef tuple secrets              # and of the newest token as well
+    cdef list raised                # manual polling: what callbacks raised, for the serving call to raise
+    cdef int64_t not_kept           # and how many more, past MAX_RAISED
+    cdef int shown                  # events thread: exceptions given to sys.unraisablehook in this second
+    cdef int64_t not_shown          # and how many more, past MAX_RAISED
+    cdef int64_t shown_until        # when that second is over, in microseconds
+    cdef bytes stats_json           # the newest statistics
+    cdef _Causes causes             # why nothing gets through, as far as that is known
+    cdef int64_t waiting_since      # for the first answer, in microseconds; 0: the serving thread has not seen a record yet
+    cdef bint silence_told          # that none has come
+    cdef dict unheard               # (topic, code) -> [count, error] of this turn's failures without a callback
+    # Served by an asyncio event loop (core/producer/aio.pyx); None, 0 and NULL otherwise.
+    cdef object loop
+    cdef unsigned long loop_thread  # the thread that the loop ran in when it last served
+    cdef rd_kafka_event_t *at_hand  # owned: reports of which some have been answered
+    cdef int64_t at_hand_answered   # how many
+    cdef list answers               # futures and their outcomes, found in another thread than the loop's
+    cdef object __weakref__
+
+    cdef int enter(self) except -1
+    cdef bint try_enter(self) noexcept
+    cdef int leave(self) noexcept
+    cdef int leave_produce(self, int err, int64_t size) noexcept
+    cdef int let_signals(self) except -1
+    cdef bint keep(self) noexcept
+    cdef int keep_open(self) except -1
+    cdef int refuse(self) except -1
+    cdef int miss(self, object record, int code) noexcept
+    cdef int catch_up(self, object record) noexcept
+    cdef int64_t missed(self) except -1
+    cdef Topic topic(self, object name)
+    cdef int wait_for_room(self, unsigned long seen, int64_t deadline) except -1
+    cdef bint all_reported(self) noexcept
+    cdef bint flush_slice(self, int milliseconds) noexcept
+    cdef rd_kafka_resp_err_t purge_now(self, bint in_queue, bint in_flight) noexcept
+    cdef bint over(self) noexcept
+    cdef int let_go(self) except -1
+
+
+@cython.final
+cdef class _Told:
+    cdef readonly tuple outcome     # (failed, result); None while it is not done
+    cdef public bint given_up       # nobody waits any more
+    cdef object done                # Event
+    cdef object tell                # called with the outcome as well; or None
+
+    cdef object wait(self, Handle handle)
+
+
+@cython.final
+cdef class _Causes:
+    cdef str last                   # "; last connection error: …"; None: there was none
+    cdef int64_t last_at            # in microseconds of the monotonic clock
+    cdef int64_t delivered          # records, by then
+    cdef dict said                  # text -> when
+
+    cdef bint due(self, str text) except -1
+    cdef int remember(self, Handle handle, int code, str text) except -1
+    cdef str known(self, Handle handle)
+
+
+# ------------------------------------------------------------------ transactions.pyx
+
+
+@cython.final
+cdef class _Ending:
+    cdef Handle handle
+    cdef readonly bint commits      # else it is an abort
+    cdef readonly tuple outcome     # (failed, result); None: not known yet
+    cdef list waiting               # who wants to be told of that
+    cdef bint running               # a thread calls librdkafka; it stops when nobody waits, and who comes then starts another
+
+
+# ------------------------------------------------------------------ columns.pyx, batch.pyx
+
+
+@cython.final
+cdef class _Export:
+    cdef Py_buffer view
+    cdef bint held
+
+
+@cython.final
+cdef class _Schema:
+    cdef kx_arrow_schema c
+
+
+@cython.final
+cdef class _Array:
+    cdef kx_arrow_array c
+
+
+@cython.final
+cdef class _Stream:
+    cdef object stream_capsule      # owned: the stream, or None for a single array
+    cdef object schema_capsule      # owned, with the next: a single array
+    cdef object array_capsule
+    cdef kx_arrow_stream *stream    # borrowed from its capsule
+    cdef kx_arrow_schema *schema    # borrowed from its capsule, or from `own_schema`
+    cdef _Schema own_schema
+    cdef bint polars                # whose Object columns look like bytes, and are addresses
+    cdef str what
+    cdef str once                   # the type of a source that can be read once only, until it has given something
+
+    cdef int open(self, object source, str what) except -1
+    cdef int succeeded(self, int code) except -1
+    cdef object next(self)
+
+
+@cython.final
+cdef class Column:
+    cdef kx_segment *segments       # owned; what they point at is kept by `pins`
+    cdef size_t count
+    cdef int64_t length             # -1: one for all
+    cdef list pins                  # one for each segment (none where somebody else keeps all)
+    cdef list owned                 # what segments need only while they are read, and nobody else may write
+
+    cdef int clear(self) except -1
+    cdef kx_segment *add(self) except NULL
+    cdef int add_arrow(self, kx_arrow_schema *schema, kx_arrow_array *array, str what, kx_arrow_array *parent) except -1
+
+
+@cython.final
+cdef class _Cursor:
+    cdef Column column
+    cdef size_t segment
+    cdef int64_t at                 # in that segment
+
+    cdef Column take(self, int64_t count)
+
+
+@cython.final
+cdef class Lines:
+    cdef bytes data
+    cdef kx_span *spans         # owned; they point into `data`
+    cdef Py_ssize_t count
+    cdef readonly Py_ssize_t end
+    cdef readonly Py_ssize_t size
+
+
+@cython.final
+cdef class Integers:
+    cdef kx_integers c
+    cdef object pins
+    cdef int64_t length             # -1: one for all
+
+
+@cython.final
+cdef class BatchPart:
+    cdef kx_part c
+    cdef object pins                # what keeps the values in place; None when librdkafka copied them
+    cdef BatchDelivery batch
+    cdef int64_t start              # the index, in the batch, of the first
+
+
+@cython.final
+cdef class BatchDelivery:
+    cdef readonly object ids
+    cdef readonly str topic
+    cdef list parts                 # BatchPart
+    cdef int64_t *all_offsets       # owned: the parts', where their number was known before; or NULL
+    cdef int32_t *all_partitions    # owned, likewise
+    cdef int64_t length
+    cdef int64_t open_parts         # those without all reports, and one more while the enqueueing goes on
+    cdef object on_delivery
+    cdef list callbacks             # add_done_callback's; None once done
+    cdef bint heard                 # somebody is to be told, who will see what failed
+    cdef object finished            # Event: wakes who waits
+    cdef bint ended                 # every message has been reported, and on_delivery has returned
+    cdef BatchDelivery next         # in Handle.completed
+    cdef int64_t number             # the producer's batches are told in this order
+    cdef Handle handle
+    cdef list restored              # of a copy: what errors() gives
+    cdef int gave_up                # the code all that is not enqueued yet fails with; 0: none
+    cdef object __weakref__
+
+    cdef object error_of(self, int code)
+    cdef object numbers(self, bint wide)
+    cdef int close_part(self) except -1
+    cdef int complete(self) noexcept
+
+
+# ------------------------------------------------------------------ producer.pyx, aio.pyx
+
+
+cdef class Producer:
+    cdef Handle _handle             # None until the constructor is through
+    cdef object _partitioner        # a callable, or None: librdkafka's own
+    cdef object _interceptors       # a tuple, or None
+    cdef object _serializers        # (of keys, of values), each called with (topic, object) or None; or None
+    cdef bint _detour               # there are interceptors or serializers
+
+    cpdef object _open(self, Handle handle, partitioner, interceptors, serializers=*)
+    cdef int _send(self, ProducerRecord record, object on_delivery, object option, object action, object timeout) except? -9999
+    cdef int _enqueue(self, Handle handle, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
+                      int64_t deadline) except? -9999
+    cdef int _enqueue_later(self, Handle handle, Topic topic, int32_t partition, bint copy, const kx_bytes *value, const kx_bytes *key,
+                            rd_kafka_headers_t *headers, int64_t timestamp, void *opaque, int64_t deadline) except? -9999
+    cdef object _send_error(self, int err)
+    cdef int _missed(self, object record, int err) noexcept
+    cdef int _count_refused(self, int err) noexcept
+    cdef int _refused(self, int err) except -1
+    cdef int32_t _choose_partition(self, Handle handle, Topic topic, object key, bint may_wait, int64_t deadline) except -1
+    cdef object _intercept(self, object record)
+    cdef int _send_detour(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
+                          int64_t deadline) except? -9999
+    cdef ProducerRecord _serialized(self, ProducerRecord record)
+
+
+@cython.final
+cdef class _Acknowledge:
+    cdef tuple interceptors
+    cdef object on_delivery
+
+    cdef tell(self, metadata, error)
+    cdef refused(self, record, exc)
+
+
+cdef class AsyncProducer:
+    cdef Producer _producer             # None until the constructor is through
+    cdef Handle _handle
+    cdef object _loop
+    cdef Py_ssize_t _loop_at            # where an asyncio.Future has its loop; 0: the loop makes its futures, for it has others
+    cdef int _futures_left              # until the loop is asked again
+    cdef bint _tells_its_thread         # the loop has the attribute that is_running() looks at
+    cdef int _turns_left                # sends before the next pause
+    cdef int _paused                    # sends that have let others have a turn, and come next
+    cdef int64_t _waiting               # sends that wait for room: others queue up behind them
+
+    cpdef object _open(self, Handle handle, partitioner, interceptors, loop, serializers=*)
+    cdef object _send_now(self, ProducerRecord record, bint copy)
+    cdef bint on_its_loop(self) except -1
+    cdef object _new_future(self)
+    cdef int _enqueue_now(self, ProducerRecord record, object on_delivery, bint copy) except? -9999
+
+
+@cython.final
+@cython.freelist(16)
+cdef class Sending:
+    cdef AsyncProducer producer         # None once it is through
+    cdef ProducerRecord record
+    cdef object rest                    # a coroutine: what is left to do when it cannot be done at once
+    cdef bint copy
+    cdef bint begun
+    cdef bint paused
+
+    cdef int done(self) except -1
