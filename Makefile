@@ -52,21 +52,29 @@ $(VENV)/.extra-%: $(VENV)/.package
 
 # --- a developer's day ---
 
-# How many tests run at a time. Most of them wait for a broker, so two for each processor.
+# How many tests run at a time. Most of them wait for a broker, so two for each processor. They are handed out one by one, the longest
+# first (tests/conftest.py), so that all processes end together.
 JOBS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+pytest = $(py) -m pytest -n $(JOBS) --dist load --maxschedchunk 1
+
 .PHONY: demo
 demo: build  ## a million real records through an embedded broker, read back and verified
 	$(py) examples/demo.py $(ARGS)
 
-.PHONY: test
-test: $(VENV)/.extra-test build  ## the whole suite
-	$(py) -m pytest -n $(JOBS) --dist worksteal tests/unit tests/embedded tests/memory $(ARGS)
+.PHONY: test test-slow test-all
+test: $(VENV)/.extra-test build  ## the tests of everything that is not slow, in a few minutes
+	$(pytest) -m "not slow" tests/unit tests/embedded $(ARGS)
+
+test-slow: $(VENV)/.extra-test build  ## the rest: what waits for real timeouts, what looks at random, what watches memory
+	$(pytest) -m slow tests/unit tests/embedded tests/memory $(ARGS)
+
+test-all: $(VENV)/.extra-test build  ## both
+	$(pytest) tests/unit tests/embedded tests/memory $(ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.extra-test build  ## which lines of Python the suite runs, in build/coverage
 	@# Without what watches memory: the coverage tool's own data would count as a leak.
-	$(py) -m pytest -n $(JOBS) --dist worksteal --cov=kafka_ext --cov-report=term:skip-covered --cov-report=html:build/coverage \
-	    tests/unit tests/embedded $(ARGS)
+	$(pytest) --cov=kafka_ext --cov-report=term:skip-covered --cov-report=html:build/coverage tests/unit tests/embedded $(ARGS)
 
 .PHONY: test-engines
 test-engines: $(VENV)/.extra-engines build  ## KafkaSink on local clusters of Dask, Ray and Spark (heavy, and Spark needs Java 17)
@@ -83,6 +91,12 @@ chaos: $(VENV)/.extra-test $(VENV)/.extra-bench build  ## the fault campaign on 
 	@$(PYTHON) wheels/needs.py kafka
 	@$(py) -m kafka_ext.testing.cluster_artifacts
 	$(py) -m tests.chaos $(ARGS)
+
+.PHONY: needs
+needs: $(addprefix $(VENV)/.extra-,bench docs lint test wheel)  ## what .ci/run needs, and nothing done with it yet
+	@$(PYTHON) wheels/needs.py kafka
+	@$(PYTHON) wheels/needs.py wheel
+	@$(py) -m kafka_ext.testing.cluster_artifacts
 
 .PHONY: fuzz
 fuzz: $(VENV)/.extra-test build  ## random calls with random arguments, read back and compared; ten minutes (ARGS="--minutes 60 --kafka")
@@ -131,10 +145,12 @@ bench-latency: $(VENV)/.extra-bench build  ## from send to callback, in percenti
 # A wheel brings OpenSSL, curl, zstd and zlib, from pinned sources (two minutes, once).
 pinned := $(CURDIR)/build/librdkafka-pinned
 
-.PHONY: wheel
-wheel: $(VENV)/.extra-wheel  ## a wheel for this machine, in wheelhouse/: built from the sdist, repaired, and tested in an environment of its own
+.PHONY: wheel-libraries wheel
+wheel-libraries: $(VENV)/.created
 	@$(PYTHON) wheels/needs.py wheel
 	KAFKA_EXT_LIBRARIES=pinned $(py) wheels/librdkafka.py
+
+wheel: $(VENV)/.extra-wheel wheel-libraries  ## a wheel for this machine, in wheelhouse/: built from the sdist, repaired, and tested in an environment of its own
 	rm -rf dist wheelhouse
 	@# Without a path to it, build makes the sdist and then the wheel from the sdist: what is missing there is found here.
 	KAFKA_EXT_LIBRDKAFKA=$(pinned) $(py) -m build --outdir dist

@@ -193,6 +193,7 @@ def native_threads() -> int:
         return threading.active_count()
 
 
+@pytest.mark.slow(5)
 def test_a_thousand_lives_leave_nothing_behind() -> None:
     EmbeddedBroker().close()
     before = descriptors(), native_threads(), live_testing_objects()

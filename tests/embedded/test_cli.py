@@ -301,6 +301,7 @@ def test_memory_does_not_grow_with_the_input():
         assert int(complained.split()[-1]) < 250_000  # kB
 
 
+@pytest.mark.slow(5)
 def test_plain_progress_lines_where_there_is_no_terminal(broker):
     with started("produce", "lines", "-b", broker.bootstrap_servers, stdin=subprocess.PIPE) as process:
         process.stdin.write(b"x\n" * 10)

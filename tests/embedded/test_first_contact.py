@@ -112,6 +112,7 @@ def test_callbacks_are_told_everything(caplog: pytest.LogCaptureFixture) -> None
     assert not lines
 
 
+@pytest.mark.slow(5)
 def test_a_port_that_accepts_and_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as listener, _lines(caplog) as lines:
         listener.bind(("127.0.0.1", 0))
@@ -210,6 +211,7 @@ def test_a_slow_answer_about_the_cluster_is_waited_for(kafka_broker: EmbeddedBro
             kafka_broker.round_trip_time(0)
 
 
+@pytest.mark.slow(5)
 def test_a_slow_broker_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     with EmbeddedBroker() as broker, _lines(caplog) as lines:
         broker.round_trip_time(0.7)

@@ -158,6 +158,7 @@ def on_exit(server: Any) -> None:
 # ---------------------------------------------------------------------- Celery
 
 
+@pytest.mark.slow(8)
 def test_celery(broker, tmp_path, monkeypatch):
     pytest.importorskip("celery")
     for name in ("messages", "done", "control"):

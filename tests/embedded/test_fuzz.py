@@ -15,6 +15,8 @@ pytest.importorskip("pandas")
 pytest.importorskip("polars")
 pytest.importorskip("pyarrow")
 
+pytestmark = pytest.mark.slow(8)
+
 ROOT = Path(__file__).resolve().parents[2]
 MINUTES = 0.7
 EXAMPLES = 20

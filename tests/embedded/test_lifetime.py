@@ -54,6 +54,7 @@ class TestClose:
         assert 0.29 <= time.monotonic() - started < 10
         assert reports.errors == [ErrorCode.PURGE_QUEUE] * 100
 
+    @pytest.mark.slow(10)
     def test_past_its_timeout_what_is_in_flight_is_purged_too(self, make_producer, reports):
         producer = make_producer({"test.mock.broker.rtt": 1500})
         producer.fetch_broker_metadata("t")

@@ -17,6 +17,8 @@ from kafka_ext import ErrorCode, KafkaProducer, ProducerRecord
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.testing import EmbeddedBroker
 
+pytestmark = pytest.mark.slow(6)
+
 # After the broker is gone, librdkafka's waits for the next connection end after about 0.5, 1.1, 2.2,
 # 4.6 and 10 s: this is early in the last, so what wakes up only then is 5 s late.
 TIMEOUT = 5.0

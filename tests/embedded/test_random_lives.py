@@ -7,6 +7,7 @@ import gc
 import os
 import warnings
 
+import pytest
 from faultlib import is_pinned, wait_until
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -213,7 +214,7 @@ class Life(RuleBasedStateMachine):
             self.broker.close()
 
 
-TestLife = Life.TestCase
+TestLife = pytest.mark.slow(15)(Life.TestCase)
 TestLife.settings = settings(
     max_examples=EXAMPLES, stateful_step_count=30, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
 )

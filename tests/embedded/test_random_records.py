@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from kafka_ext import ErrorCode, InvalidConfigError, KafkaException, KafkaProducer, ProducerRecord, QueueFullError, SendOption
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
+pytestmark = pytest.mark.slow(5)
+
 EXAMPLES = {"ci": 1, "thorough": 10}[os.environ.get("KAFKA_EXT_HYPOTHESIS", "ci")]
 COMMON = {
     "deadline": None,  # brokers and the other processes of this machine take what time they take
@@ -139,6 +141,7 @@ schedules = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow(15)
 @settings(max_examples=80 * EXAMPLES, **COMMON)
 @given(schedule=schedules)
 def test_one_report_each_whatever_happens(schedule):

@@ -213,6 +213,7 @@ def test_a_stream_in_send_batch_that_fails_sends_nothing(producer):
 # ---------------------------------------------------------------------- larger than memory
 
 
+@pytest.mark.slow(6)
 def test_a_stream_larger_than_memory_passes_in_bounded_memory():
     """Half a gigabyte through a queue of 8 MB: no more of it is in memory than the queue and the chunk at hand."""
     done = run_program(

@@ -125,6 +125,7 @@ def test_an_abort_keeps_to_its_time_and_can_be_taken_up_again(transactional_on, 
             pass
 
 
+@pytest.mark.slow(8)
 @pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
 def test_an_abort_waits_for_a_main_thread_of_librdkafkas_that_is_late(transactional_on, manual):
     """Statistics of ten thousand partitions keep it busy for tens of milliseconds, over and over.

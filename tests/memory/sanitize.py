@@ -37,6 +37,7 @@ NOT_SANITIZED = (
     "tests/unit/test_benchmarks.py",
     "tests/unit/test_cimport.py",
     "tests/unit/test_api_reference.py",
+    "tests/unit/test_names.py",
 )
 QUICK = (
     "tests/unit/test_errors.py",
@@ -91,7 +92,7 @@ def tool_of(part: str) -> Tool:
     if part in ("asan", "oom", "ci"):
         tests = {"asan": ("tests/unit", "tests/embedded", "tests/memory"), "oom": ("tests/memory/test_allocation_failure.py",), "ci": QUICK}
         tool = Tool("asan", tests[part], sanitize="address,undefined", libraries=("libasan.so", "libubsan.so"), ignored=NOT_SANITIZED)
-        tool.arguments = ("-m", "not measures")
+        tool.arguments = ("-m", "not measures", "-n", str(os.cpu_count()))
         tool.timeout = 300 if part == "ci" else tool.timeout
         tool.environment = {
             # Leaks are valgrind's part: the interpreter does not free everything at its exit, and cannot be told from us in this way.

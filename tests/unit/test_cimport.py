@@ -20,6 +20,7 @@ def test_the_folder_has_what_it_promises():
     assert (include / "kafka_ext/version_guard.h").is_file()
 
 
+@pytest.mark.slow(6)
 @pytest.mark.skipif(not LIBRDKAFKA.is_dir(), reason="librdkafka is not the bundled one")
 def test_an_extension_that_cimports_it_compiles(tmp_path):
     Cython = pytest.importorskip("Cython")  # noqa: N806 - a module's name

@@ -82,27 +82,30 @@ def start(folder, source, grace, *arguments):
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """All at once, for they wait most of the time."""
-    started = {where: start(tmp_path_factory.mktemp("hangs"), source, 1) for where, source in HANGING.items()}
-    started["nowhere"] = start(tmp_path_factory.mktemp("quiet"), QUIET, 60, "--timeout", "30")
-    started["in a debugger"] = start(tmp_path_factory.mktemp("debugger"), QUIET, -0.9, "--timeout", "0")
-    yield started
-    for process in started.values():
+@pytest.fixture
+def run(tmp_path):
+    """Runs `source` as tests in a process of its own; that process and what it complained of."""
+    processes = []
+
+    def run(source, grace, *arguments):
+        processes.append(start(tmp_path, source, grace, *arguments))
+        return processes[0], processes[0].communicate(timeout=90)[1]
+
+    yield run
+    for process in processes:
         process.kill()
         process.communicate()
 
 
 @pytest.mark.parametrize("where", HANGING)
-def test_what_hangs_ends_the_run(runs, where):
-    _, complained = runs[where].communicate(timeout=90)
-    assert runs[where].returncode == 1
+def test_what_hangs_ends_the_run(run, where):
+    process, complained = run(HANGING[where], 1)
+    assert process.returncode == 1
     assert "Timeout (0:00:0" in complained  # faulthandler's, with the stacks behind it
     assert "most recent call first" in complained
 
 
-@pytest.mark.parametrize("where", ["nowhere", "in a debugger"])
-def test_what_does_not_hang_is_let_be(runs, where):
-    _, complained = runs[where].communicate(timeout=90)
-    assert (runs[where].returncode, complained) == (0, "")
+@pytest.mark.parametrize(("grace", "timeout"), [(60, 30), (-0.9, 0)], ids=["nowhere", "in a debugger"])
+def test_what_does_not_hang_is_let_be(run, grace, timeout):
+    process, complained = run(QUIET, grace, "--timeout", str(timeout))
+    assert (process.returncode, complained) == (0, "")
