@@ -25,6 +25,7 @@ from ._rdkafka import (
     ProducerRecord,
     RecordMetadata,
     SendOption,
+    explained,
 )
 from .properties import OWN_NAMES, Properties, resolve
 
@@ -72,6 +73,7 @@ class KafkaProducer(Producer, Client):
 
     # ------------------------------------------------------------------ sending
 
+    @explained
     def sync_send(self, record: ProducerRecord, timeout: float | None = None) -> RecordMetadata:
         """Send a record and wait for its report.
 
@@ -126,6 +128,7 @@ class KafkaProducer(Producer, Client):
             raise _rdkafka.exception_for(error)
         return metadata  # type: ignore[no-any-return]
 
+    @explained
     def send_future(
         self,
         record: ProducerRecord,
@@ -154,6 +157,7 @@ class KafkaProducer(Producer, Client):
 
     # ------------------------------------------------------------------ batches and columns
 
+    @explained
     def send_batch(
         self,
         topic: str,

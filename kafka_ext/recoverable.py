@@ -30,6 +30,7 @@ from ._rdkafka import (
     QueueFullError,
     RecordMetadata,
     SendOption,
+    explained,
 )
 from .metadata import BrokerMetadata
 from .metrics import ProducerMetrics, added
@@ -173,6 +174,7 @@ class RecoverableProducer:
 
     # ------------------------------------------------------------------ sending
 
+    @explained
     def send(
         self,
         record: ProducerRecord,
@@ -215,6 +217,7 @@ class RecoverableProducer:
             if not accepted and self._resends:
                 self._count(-1)
 
+    @explained
     def try_send(
         self,
         record: ProducerRecord,
@@ -233,6 +236,7 @@ class RecoverableProducer:
             return exc.error
         return None
 
+    @explained
     def send_future(
         self,
         record: ProducerRecord,
@@ -255,6 +259,7 @@ class RecoverableProducer:
         self.send(record, on_delivery, option=option, action=action, timeout=timeout)
         return future
 
+    @explained
     def sync_send(self, record: ProducerRecord, timeout: float | None = None) -> RecordMetadata:
         """As `KafkaProducer.sync_send`: the final outcome, recoveries included."""
         if not isinstance(record, ProducerRecord):
