@@ -37,7 +37,3 @@ include "core/producer/transactions.pyx"
 include "core/admin.pyx"
 include "core/consumer.pyx"
 include "core/mock.pyx"
-
-for _method in (Producer.send, Producer.try_send, AsyncProducer.send, AsyncProducer.send_nowait):
-    explained(_method)
-del _method

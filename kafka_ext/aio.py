@@ -22,7 +22,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from . import _lifecycle, _rdkafka
 from ._annotations import Self
@@ -38,7 +38,6 @@ from ._rdkafka import (
     ProducerRecord,
     RecordMetadata,
     SendOption,
-    explained,
 )
 from .metadata import BrokerMetadata
 from .properties import MANUAL_POLL, OWN_NAMES, Properties, invalid, resolve
@@ -112,8 +111,9 @@ class AsyncKafkaProducer(AsyncProducer, Client):
 
     # ------------------------------------------------------------------ sending
 
-    @explained
-    async def send_and_wait(self, record: ProducerRecord, *, option: SendOption = SendOption.NO_COPY_RECORD_VALUE) -> RecordMetadata:
+    async def send_and_wait(
+        self, record: ProducerRecord, *misplaced: NoReturn, option: SendOption = SendOption.NO_COPY_RECORD_VALUE
+    ) -> RecordMetadata:
         """Send a record and wait for its report; what became of it.
 
         Raises:
@@ -121,8 +121,8 @@ class AsyncKafkaProducer(AsyncProducer, Client):
 
         Cancelled once the record is enqueued, it takes nothing back: the record stays on its way, and may be delivered.
         """
-        if not isinstance(record, ProducerRecord):
-            raise _rdkafka.no_record("send_and_wait", record)
+        if misplaced or not isinstance(record, ProducerRecord):
+            raise _rdkafka.no_record("send_and_wait", record, misplaced)
         return await (await self.send(record, option=option))
 
     async def _send_later(self, record: ProducerRecord, copy: bool) -> asyncio.Future[RecordMetadata]:
@@ -164,7 +164,6 @@ class AsyncKafkaProducer(AsyncProducer, Client):
                 raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC"], message))
             await self._sleep(0.005)
 
-    @explained
     async def send_batch(
         self,
         topic: str,

@@ -25,7 +25,6 @@ from ._rdkafka import (
     ProducerRecord,
     RecordMetadata,
     SendOption,
-    explained,
 )
 from .properties import OWN_NAMES, Properties, resolve
 
@@ -73,7 +72,6 @@ class KafkaProducer(Producer, Client):
 
     # ------------------------------------------------------------------ sending
 
-    @explained
     def sync_send(self, record: ProducerRecord, timeout: float | None = None) -> RecordMetadata:
         """Send a record and wait for its report.
 
@@ -128,7 +126,6 @@ class KafkaProducer(Producer, Client):
             raise _rdkafka.exception_for(error)
         return metadata  # type: ignore[no-any-return]
 
-    @explained
     def send_future(
         self,
         record: ProducerRecord,
@@ -157,7 +154,6 @@ class KafkaProducer(Producer, Client):
 
     # ------------------------------------------------------------------ batches and columns
 
-    @explained
     def send_batch(
         self,
         topic: str,

@@ -30,7 +30,6 @@ from ._rdkafka import (
     QueueFullError,
     RecordMetadata,
     SendOption,
-    explained,
 )
 from .metadata import BrokerMetadata
 from .metrics import ProducerMetrics, added
@@ -174,7 +173,6 @@ class RecoverableProducer:
 
     # ------------------------------------------------------------------ sending
 
-    @explained
     def send(
         self,
         record: ProducerRecord,
@@ -217,7 +215,6 @@ class RecoverableProducer:
             if not accepted and self._resends:
                 self._count(-1)
 
-    @explained
     def try_send(
         self,
         record: ProducerRecord,
@@ -236,7 +233,6 @@ class RecoverableProducer:
             return exc.error
         return None
 
-    @explained
     def send_future(
         self,
         record: ProducerRecord,
@@ -259,7 +255,6 @@ class RecoverableProducer:
         self.send(record, on_delivery, option=option, action=action, timeout=timeout)
         return future
 
-    @explained
     def sync_send(self, record: ProducerRecord, timeout: float | None = None) -> RecordMetadata:
         """As `KafkaProducer.sync_send`: the final outcome, recoveries included."""
         if not isinstance(record, ProducerRecord):

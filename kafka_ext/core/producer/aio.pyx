@@ -309,7 +309,7 @@ cdef class AsyncProducer:
         self._tells_its_thread = getattr(type(loop), "is_running", None) is _base_is_running
         self._turns_left = LOOP_SENDS
 
-    def send(self, record, *, option=_NO_COPY):
+    def send(self, record, *misplaced, option=_NO_COPY):
         """`future = await producer.send(record)`: enqueue a record, waiting while the queue is full; its outcome comes through the future.
 
         Nothing happens before it is awaited (or made a task). The `await` is over when the record is enqueued; as a rule at once. While the
@@ -334,8 +334,8 @@ cdef class AsyncProducer:
             RuntimeError: awaited in another event loop than the producer's.
         """
         cdef Sending sending
-        if not isinstance(record, ProducerRecord):
-            raise no_record("send", record)
+        if misplaced or not isinstance(record, ProducerRecord):
+            raise no_record("send", record, misplaced)
         if option is not _NO_COPY and option is not _COPY:
             raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
         if self._handle is None:
@@ -346,14 +346,14 @@ cdef class AsyncProducer:
         sending.copy = option is not _NO_COPY
         return sending
 
-    def send_nowait(self, record, *, option=_NO_COPY):
+    def send_nowait(self, record, *misplaced, option=_NO_COPY):
         """As `send`, for where nothing can be awaited (protocols, callbacks): enqueue now, or raise QueueFullError. Returns the future.
 
         It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has
         to be asked and the topic's partitions are not known yet.
         """
-        if not isinstance(record, ProducerRecord):
-            raise no_record("send_nowait", record)
+        if misplaced or not isinstance(record, ProducerRecord):
+            raise no_record("send_nowait", record, misplaced)
         if option is not _NO_COPY and option is not _COPY:
             raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
         if self._handle is None:

@@ -4,97 +4,6 @@
 cdef enum:
     LARGE_COPY = 64 * 1024
 
-cdef extern from *:
-    """
-    /* Between the caller and a function of ours, so that a call that does not fit is answered with one that does: the function's own entry
-     * point finds that out, and only when it raises a TypeError is there more to do. A call that fits costs one jump. */
-    typedef PyObject *(*kx_misfit)(PyObject *function, PyObject *const *arguments, Py_ssize_t count, PyObject *names);
-    static kx_misfit kx_find_misfit = NULL;
-    static vectorcallfunc kx_entries[2] = {NULL, NULL};     /* of Cython's functions, and of Python's */
-
-    static PyObject *kx_explained_call(PyObject *function, PyObject *const *arguments, size_t count, PyObject *names)
-    {
-        PyObject *result = kx_entries[PyFunction_Check(function)](function, arguments, count, names);
-        PyObject *type, *value, *traceback, *better;
-        if (result || !PyErr_ExceptionMatches(PyExc_TypeError))
-            return result;
-        PyErr_Fetch(&type, &value, &traceback);
-        better = kx_find_misfit(function, arguments, PyVectorcall_NARGS(count), names);
-        PyErr_Clear();
-        if (better) {
-            Py_XDECREF(type);
-            Py_XDECREF(value);
-            Py_XDECREF(traceback);
-            PyErr_SetObject(PyExc_TypeError, better);
-            Py_DECREF(better);
-        } else {
-            PyErr_Restore(type, value, traceback);
-        }
-        return NULL;
-    }
-
-    /* 0, or -1 where it has no entry point of the kind that the others have. */
-    static int kx_explain_calls(PyObject *function, kx_misfit find)
-    {
-        const int python = PyFunction_Check(function);
-        vectorcallfunc *entry = (vectorcallfunc *)((char *)function + Py_TYPE(function)->tp_vectorcall_offset);
-        if (!Py_TYPE(function)->tp_vectorcall_offset || !*entry || (kx_entries[python] && kx_entries[python] != *entry))
-            return -1;
-        kx_entries[python] = *entry;
-        kx_find_misfit = find;
-    #if PY_VERSION_HEX >= 0x030C0000
-        if (python) {
-            PyFunction_SetVectorcall((PyFunctionObject *)function, kx_explained_call);
-            return 0;
-        }
-    #endif
-        *entry = kx_explained_call;
-        return 0;
-    }
-    """
-    ctypedef PyObject *(*kx_misfit)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *) noexcept
-    int kx_explain_calls(object function, kx_misfit find) noexcept
-
-
-cdef PyObject *_misfit(PyObject *function, PyObject *const *arguments, Py_ssize_t count, PyObject *names) noexcept:
-    """The TypeError for these arguments, which begin with `self`; NULL: they fit, and what was raised stays."""
-    try:
-        by_name = <tuple>names if names != NULL else ()
-        given = {}
-        for i, name in enumerate(by_name):
-            given[name] = <object>arguments[count + i]
-        positional = []
-        for i in range(1, count):
-            positional.append(<object>arguments[i])
-        error = misfit(<object>function, positional, given)
-        if error is None:
-            return NULL
-        Py_INCREF(error)
-        return <PyObject *>error
-    except BaseException:
-        return NULL
-
-
-def misfit(function, positional, by_name):
-    """The TypeError for a call of a method that sends; None where its arguments fit, whatever they are."""
-    code = function.__code__
-    names = code.co_varnames[1:code.co_argcount + code.co_kwonlyargcount]
-    places = code.co_argcount - 1
-    if len(positional) <= places and all(name in names[len(positional):] for name in by_name) and (positional or names[0] in by_name):
-        return None
-    if names[0] == "record":
-        record = positional[0] if positional else by_name.get("record", ProducerRecord)
-        if not isinstance(record, ProducerRecord) or not _RECORD_FIELDS.isdisjoint(by_name):
-            return no_record(function.__name__, record, by_name)
-    text = ", ".join((*names[:places], "*", *names[places:]))
-    given = [f"{len(positional)} positional arguments"] if len(positional) > places else []
-    given += [repr(name) for name in by_name if name not in names[len(positional):]]
-    return TypeError(f"{function.__name__}() takes ({text}), not {' and '.join(given) or 'nothing'}")
-
-
-cdef object _RECORD_FIELDS = frozenset(("topic", "value", "key", "partition", "headers", "timestamp", "id"))
-
-
 # What _send returns beside librdkafka's codes.
 cdef enum:
     TIMED_OUT = 1000000
@@ -430,24 +339,12 @@ cdef RecordMetadata _metadata_of_refused(ProducerRecord record):
     return metadata
 
 
-def no_record(str call, record, by_name=()):
+def no_record(str call, record, misplaced=()):
     """The TypeError for something else than a ProducerRecord: most likely a topic and a value, as other clients take them."""
-    fields = [f"{name}=..." for name in by_name if name in _RECORD_FIELDS and name != "topic"]
-    example = f'{call}(ProducerRecord("topic", {", ".join(fields) or 'b"value"'}))'
     if isinstance(record, ProducerRecord):
-        return TypeError(f"{call}() takes a record, and {', '.join(fields)} is a part of that: {example}")
-    if record is ProducerRecord:
-        return TypeError(f"{call}() takes a ProducerRecord: {example}")
-    return TypeError(f"record must be a ProducerRecord, not {type(record).__name__}: {example}")
-
-
-def explained(method):
-    """A method that sends, which from here on says what it takes where it is called with something else. No wrapper: the same function.
-
-    CPython 3.11 goes past a Python function's entry point where another calls it by plain arguments; it says what Python says then.
-    """
-    kx_explain_calls(method, _misfit)
-    return method
+        return TypeError(f"{call}() takes one record, and its options by name, not {len(misplaced) + 1} positional arguments")
+    return TypeError(
+        f'record must be a ProducerRecord, not {type(record).__name__}: {call}(ProducerRecord("topic", b"value"))')
 
 
 def exception_for(error):
