@@ -279,7 +279,7 @@ static inline kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t 
         kx_part_fail(part, index, message->err);
     } else {
         kx_part_once(part, index);
-        part->offsets[index] = message->offset;
+        part->offsets[index] = message->offset < 0 ? -1 : message->offset;
     }
     return part;
 }
