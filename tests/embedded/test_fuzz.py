@@ -57,3 +57,17 @@ def test_the_fuzzer_finds_a_setting_that_is_forgotten(monkeypatch):
     monkeypatch.setattr(configurations, "KafkaProducer", sabotage.ForgetsASetting)
     with pytest.raises(AssertionError, match=r"batch\.size"):
         configurations.run(1, 300)
+
+
+def test_an_example_that_was_given_up_leaves_no_fault_behind():
+    """Hypothesis gives up every fourth example half-way. What it broke, the next one would have found."""
+    from tests.fuzz import machine
+
+    try:
+        broker = machine.cluster.get()
+        broker.lose_acks(1)
+        machine.Boundary()
+        assert machine.cluster.broker is broker
+        assert broker.unused_faults() == []
+    finally:
+        machine.cluster.close()

@@ -100,11 +100,17 @@ class Boundary(RuleBasedStateMachine):
         super().__init__()
         self.started = int(time.time() * 1000)
         self.broker = cluster.get()
+        if not cluster.real:
+            self._clear_faults()  # hypothesis gives up some examples half-way: theirs are still there
         self.topics = [f"fuzz-{next(_numbers)}" for _ in range(2)]
         # A real broker takes any time only when it is told to.
         times = {"config": {"message.timestamp.after.max.ms": str(2**63 - 1), "retention.ms": "-1"}} if cluster.real else {}
         for topic in self.topics:
             self.broker.create_topic(topic, some.PARTITIONS, **times)
+            if cluster.real:
+                # Metadata names the leader of a new partition before it leads. A request that it refuses until then
+                # (NOT_LEADER_FOR_PARTITION) and the next one change places without idempotence. Reading waits for all leaders.
+                assert not self.broker.messages(topic)
         self.alive = _alive()
         some.made.clear()
         unraisable.clear()
@@ -418,7 +424,6 @@ class Boundary(RuleBasedStateMachine):
         self._log("fail", fault)
         if fault == "slow":
             self.broker.round_trip_time(seconds)
-            self.period.offset_may_be_unknown = self.driver.extra == "transactional"
         elif not self.config["enable.idempotence"]:
             if fault == "lost answer":
                 self.broker.lose_acks(1)
@@ -457,10 +462,17 @@ class Boundary(RuleBasedStateMachine):
 
     def _end_period(self) -> None:
         if not cluster.real:
-            self.broker.clear_faults()
-            self.broker.round_trip_time(0)
+            self._clear_faults()
+        purged = PURGED & self.period.errors
         # What was purged leaves a hole in the sequence numbers, and with it what is sent later in the same transaction fails.
-        self.period = Period(PURGED & self.period.errors if self.begun else set())
+        after = Period(purged if self.begun else set())
+        if purged:  # a request in flight that was purged may break its connection later
+            after.duplicates, after.ordered = self.period.duplicates, self.period.ordered
+        self.period = after
+
+    def _clear_faults(self) -> None:
+        self.broker.clear_faults()
+        self.broker.round_trip_time(0)
 
     def _settle(self) -> None:
         self.driver.flush(PATIENCE)
@@ -532,7 +544,7 @@ class Boundary(RuleBasedStateMachine):
         arrived = {}
         for topic in self.topics:
             count = sum(
-                outcome.error is None and outcome.has_offset and outcome.place is not None and outcome.place[0] == topic
+                outcome.error is None and outcome.place is not None and outcome.place[0] == topic
                 for outcome in self.outcomes
                 if not (outcome.aborted and cluster.real)
             )
