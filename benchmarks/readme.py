@@ -1,27 +1,38 @@
-"""Puts what `make bench` measured into README.md and docs/performance.md, between their marks.
+"""Puts measured figures into docs/performance.md and README.md, between their marks.
 
-    python -m benchmarks.readme [FOLDER]        where results.json, results.txt and results.png are (build/benchmarks)
+    make bench ARGS="--output benchmarks/results/calls --case callback-100 ..."
+    python -m benchmarks.readme
 
-Nothing there is written by hand, so that no figure is one that nobody measured.
+The figures are those of benchmarks/results/*/results.json. Nothing between the marks is written by
+hand, so that no figure is one that nobody measured; tests/unit/test_benchmarks.py compares them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .native import BUILD
 from .report import UNITS
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = "docs/_static/benchmark.png"
-BATCHES = "docs/_static/batches.png"
-MARKS = re.compile(r"(<!-- benchmark:begin -->\n).*?(<!-- benchmark:end -->)", re.DOTALL)
-ALT = "Throughput, memory and time in send, of this package and others"
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+
+# README's three ratios, by the name of the case in benchmarks/results/calls.
+RATIOS = {
+    "callback-100": "With a callback for each record: **{:.1f} times** the rate of confluent-kafka.",
+    "asyncio-100": "With asyncio and a future for each record: **{:.1f} times** the rate of confluent-kafka.",
+    "no-callback-100": "Without callbacks: **{:.2f} times** the rate of a C program with the same librdkafka.",
+}
+
+
+def load(name: str) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((RESULTS / name / "results.json").read_text("utf-8"))
+    return results
 
 
 def figure(value: float, of: str) -> str:
@@ -29,46 +40,67 @@ def figure(value: float, of: str) -> str:
     return f"{value / scale:.3g} {unit}" if of == "rate" else f"{value / scale:.0f} {unit}"
 
 
-def cases(results: dict[str, Any]) -> list[str]:
-    """The table of what is compared with what, misses and all."""
-    lines = ["| case | kafka_ext | against | | ratio | wanted |", "|---|--:|---|--:|--:|---|"]
+def table(name: str) -> list[str]:
+    """What is compared with what, misses included, and how it was measured."""
+    results = load(name)
+    lines = [
+        "| case | kafka_ext | compared with | | ratio | lowest to highest | wanted |",
+        "|---|--:|---|--:|--:|--:|---|",
+    ]
     for case in results["cases"]:
-        ours, against = (figure(value, case["figure"]) for value in case["figures"])
-        wanted = case["wanted"] if case["reached"] else f"{case['wanted']}: **not reached**"
-        lines.append(f"| {case['title']} | {ours} | {case['against']} | {against} | **{case['compared']}** | {wanted} |")
-    return lines
+        ours, theirs = (figure(value, case["figure"]) for value in case["figures"])
+        compared = "{:+.0f} B" if case["figure"] == "memory a message" else "{:.2f}"
+        lowest, highest = (compared.format(of(case["ratios"])) for of in (min, max))
+        wanted = case["wanted"] if case["reached"] else f"{case['wanted']}: **missed**"
+        cells = (case["title"], ours, case["against"], theirs, f"**{case['compared']}**")
+        lines.append(f"| {' | '.join(cells)} | {lowest} to {highest} | {wanted} |")
+    return [*lines, "", circumstances(name, results)]
 
 
-def where(results: dict[str, Any]) -> str:
+def circumstances(name: str, results: dict[str, Any]) -> str:
     machine = results["machine"]
+    pairs = min(len(case["ratios"]) for case in results["cases"])
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['python']}; linger 5 ms, acks all; the broker is librdkafka's mock "
-        f"cluster in a process of its own on the same machine. Ratios are medians of pairs of runs. Measured {results['started'][:10]} at "
-        f"`{results['commit'] or 'unknown'}`."
+        f"Measured on {day(results)} at commit `{results['commit'] or 'unknown'}`, {pairs} pairs of runs each. "
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['python']}; {', '.join(results['versions'])}. "
+        f"[Every run](../benchmarks/results/{name}/results.json)."
     )
 
 
-def fill(page: Path, block: list[str]) -> None:
-    text, found = MARKS.subn(lambda marks: marks[1] + "\n".join(block) + "\n" + marks[2], page.read_text(encoding="utf-8"))
-    if found != 1:
-        sys.exit(f"{page}: the marks of the benchmark's block are there {found} times, not once")
-    page.write_text(text, encoding="utf-8")
+def day(results: dict[str, Any]) -> str:
+    started = datetime.fromisoformat(results["started"])
+    return f"{started.day} {started:%B %Y}"
 
 
-def main(folder: Path) -> None:
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    table = cases(results)
-    picture = (folder / "results.png").is_file()
-    if picture:
-        shutil.copyfile(folder / "results.png", ROOT / PICTURE)
-    if (folder / "batches.png").is_file():
-        shutil.copyfile(folder / "batches.png", ROOT / BATCHES)
-    drawn = [f"![{ALT}]({PICTURE})", ""] if picture else []
-    fill(ROOT / "README.md", [*drawn, *table, "", f"{where(results)} [How, and all the rest](docs/performance.md)"])
-    drawn = [f"![{ALT}]({PICTURE.removeprefix('docs/')})", ""] if picture else []
-    listing = ["```text", (folder / "results.txt").read_text(encoding="utf-8").rstrip(), "```"]
-    fill(ROOT / "docs/performance.md", [*drawn, *table, "", where(results), "", *listing])
+def ratios() -> list[str]:
+    results = load("calls")
+    measured = {case["name"]: case["ratio"] for case in results["cases"]}
+    lines = [f"- {text.format(measured[name])}" for name, text in RATIOS.items()]
+    cores = results["machine"]["cores"]
+    return [*lines, "", f"Records of 100 bytes, all on one machine with {cores} cores, {day(results)}."]
+
+
+def filled(page: Path, blocks: dict[str, list[str]]) -> str:
+    """The page's text with each block between its marks."""
+    text = page.read_text("utf-8")
+    for name, lines in blocks.items():
+        begin, end = (f"<!-- benchmark:{name}:{mark} -->\n" for mark in ("begin", "end"))
+        block = "".join(f"{line}\n" for line in (begin.rstrip(), "", *lines, "", end.rstrip()))
+        between = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        text, found = between.subn(lambda _, block=block: block, text)
+        if found != 1:
+            raise SystemExit(f"{page}: the marks of benchmark:{name} are there {found} times, not once")
+    return text
+
+
+def pages() -> dict[Path, str]:
+    """What the pages must say."""
+    return {
+        README: filled(README, {"ratios": ratios()}),
+        PERFORMANCE: filled(PERFORMANCE, {name: table(name) for name in ("calls", "batches")}),
+    }
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else BUILD)
+    for path, text in pages().items():
+        path.write_text(text, "utf-8")

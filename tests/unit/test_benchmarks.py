@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import instructions
+from benchmarks import instructions, readme
 from benchmarks.cases import CASES, OVERVIEW, Case
 from benchmarks.compare import Outcome
 from benchmarks.job import Job, Measured
@@ -125,3 +125,9 @@ def test_latency_is_compared_with_c_in_the_same_round() -> None:
 
 def test_each_turn_of_a_load_is_due_on_its_own() -> None:
     assert list(load.waits(load.Load("n", "t", turns=3, interval_us=2, at_once=1), 5)) == [5, 2005, 4005]
+
+
+def test_the_pages_show_the_figures_that_were_measured() -> None:
+    """`python -m benchmarks.readme` writes them."""
+    for page, text in readme.pages().items():
+        assert page.read_text("utf-8") == text
