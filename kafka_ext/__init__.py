@@ -123,7 +123,17 @@ def __getattr__(name: str) -> _Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(_WHERE[name], __name__), name)
+    try:
+        module = import_module(_WHERE[name], __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}._rdkafka":
+            raise
+        raise ImportError(
+            f"kafka_ext was imported from {_os.path.dirname(__file__)}, where its extension is not built. "
+            "If that is a checkout, run Python in another folder, or `make build` there.",
+            name=error.name,
+        ) from None
+    value = globals()[name] = getattr(module, name)
     return value
 
 

@@ -2,11 +2,15 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 
 import pytest
+
+import kafka_ext
 
 
 def run(program, *options):
@@ -125,3 +129,15 @@ import kafka_ext.aio
 print(before, AsyncKafkaProducer is kafka_ext.aio.AsyncKafkaProducer, "AsyncKafkaProducer" in kafka_ext.__all__)
 """
     assert run(program).split() == ["False", "True", "True"]
+
+
+def test_a_checkout_that_is_not_built_says_what_to_do(tmp_path: Path) -> None:
+    """What a newcomer gets who has installed the package, and runs Python in the checkout."""
+    sources = Path(kafka_ext.__file__).parent
+    shutil.copytree(sources, tmp_path / "kafka_ext", ignore=shutil.ignore_patterns("*.so", "*.pyx", "__pycache__"))
+    program = [sys.executable, "-S", "-c", "from kafka_ext import KafkaProducer"]  # -S: no editable installation
+    run = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert run.stderr.splitlines()[-1] == (
+        f"ImportError: kafka_ext was imported from {tmp_path / 'kafka_ext'}, where its extension is not built. "
+        "If that is a checkout, run Python in another folder, or `make build` there."
+    )
