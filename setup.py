@@ -1,8 +1,10 @@
-"""The extension: finds librdkafka, cythonizes; nothing else. What does not depend on the machine is in pyproject.toml.
+"""The extension: finds librdkafka, cythonizes; nothing else. What does not depend on the machine is
+in pyproject.toml.
 
 Settings, from the environment:
 
-    KAFKA_EXT_LIBRDKAFKA   bundled (the default): the pinned librdkafka, linked static, built by wheels/librdkafka.py when it is not there
+    KAFKA_EXT_LIBRDKAFKA   bundled (the default): the pinned librdkafka, linked static, built by
+    wheels/librdkafka.py when it is not there
                            system: the shared library that pkg-config finds
                            /a/prefix: the library installed there
     KAFKA_EXT_DEBUG=1      no optimization, assertions on, and the invariants of the debug build
@@ -27,8 +29,8 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 OLDEST = (2, 13, 2)
 WHY_NOT_OLDER = (
-    "the consumer needs it, before 2.5 a retried idempotent batch may not be the same batch, and before 2.12 a record with headers to a "
-    "partition that does not exist is a double free"
+    "the consumer needs it, before 2.5 a retried idempotent batch may not be the same batch, and"
+    " before 2.12 a record with headers to a partition that does not exist is a double free"
 )
 
 
@@ -41,7 +43,9 @@ class Librdkafka:
     one_clock: bool = False  # wheels/clock.py
     sources: str = ""  # what ours was compiled from
     patches: list[str] = field(default_factory=list)  # wheels/patches/
-    pinned: list[str] = field(default_factory=list)  # "openssl 3.5.7" and the like, when they are linked in too
+    pinned: list[str] = field(
+        default_factory=list
+    )  # "openssl 3.5.7" and the like, when they are linked in too
     include_dirs: list[str] = field(default_factory=list)
     compile_args: list[str] = field(default_factory=list)
     objects: list[str] = field(default_factory=list)
@@ -61,16 +65,24 @@ def find_librdkafka() -> Librdkafka:
     if choice == "system":
         return shared(None)
     if not Path(choice).is_dir():
-        stop(f"KAFKA_EXT_LIBRDKAFKA is {choice!r}; it takes bundled, system, or a folder that librdkafka is installed in")
+        stop(
+            f"KAFKA_EXT_LIBRDKAFKA is {choice!r}; it takes bundled, system, or a folder that"
+            " librdkafka is installed in"
+        )
     prefix = Path(choice).resolve()
     return static(prefix) if (prefix / "build-info.json").is_file() else shared(prefix)
 
 
 def bundled() -> Librdkafka:
-    """Ours: built by the same script that wheels, CI and the C baseline use; instant when it is there."""
+    """Ours: built by the same script that wheels, CI and the C baseline use; instant when it is
+    there.
+    """
     script = [sys.executable, str(HERE / "wheels/librdkafka.py")]
     if subprocess.run(script).returncode:
-        stop("librdkafka could not be built, see above; KAFKA_EXT_LIBRDKAFKA=system links the system's instead (2.13.2 or newer)")
+        stop(
+            "librdkafka could not be built, see above; KAFKA_EXT_LIBRDKAFKA=system links the"
+            " system's instead (2.13.2 or newer)"
+        )
     where = subprocess.run([*script, "--where"], check=True, capture_output=True, text=True)
     return static(Path(where.stdout.strip()))
 
@@ -82,14 +94,22 @@ def static(prefix: Path) -> Librdkafka:
         linkage="bundled static",
         allocator=info["allocator"],
         one_clock=info["clock"],
-        sources=info["origin"] if info["pinned"] else f"{info['origin']}, which is not the pinned release",
+        sources=(
+            info["origin"]
+            if info["pinned"]
+            else f"{info['origin']}, which is not the pinned release"
+        ),
         patches=info["patches"],
         include_dirs=[str(prefix / "include")],
         # The archives by their paths: no search order can put others in their place.
         objects=[str(prefix / "lib" / name) for name in ("librdkafka.a", *info["archives"])],
         link_args=info["libraries"],
         # librdkafka and its allocator come first there, and are named elsewhere.
-        pinned=[f"{part['name']} {part['version']}" for part in info["components"] if info["archives"] and not part["inside"]],
+        pinned=[
+            f"{part['name']} {part['version']}"
+            for part in info["components"]
+            if info["archives"] and not part["inside"]
+        ],
         prefix=prefix,
     )
 
@@ -101,15 +121,25 @@ def shared(prefix: Path | None) -> Librdkafka:
     if prefix is not None:
         where = f"in {prefix}"
         folders = [str(prefix / folder / "pkgconfig") for folder in ("lib", "lib64", "share")]
-        environment["PKG_CONFIG_PATH"] = os.pathsep.join([*folders, environment.get("PKG_CONFIG_PATH", "")])
+        environment["PKG_CONFIG_PATH"] = os.pathsep.join(
+            [*folders, environment.get("PKG_CONFIG_PATH", "")]
+        )
     pkg_config = shutil.which(os.environ.get("PKG_CONFIG", "pkg-config"))
     if pkg_config is None:
-        stop("pkg-config is needed to find librdkafka (the default, KAFKA_EXT_LIBRDKAFKA=bundled, does without)")
+        stop(
+            "pkg-config is needed to find librdkafka (the default, KAFKA_EXT_LIBRDKAFKA=bundled,"
+            " does without)"
+        )
 
     def ask(question: str) -> str:
-        answer = subprocess.run([str(pkg_config), question, "rdkafka"], env=environment, capture_output=True, text=True)
+        answer = subprocess.run(
+            [str(pkg_config), question, "rdkafka"], env=environment, capture_output=True, text=True
+        )
         if answer.returncode:
-            stop(f"pkg-config finds no librdkafka {where}; install its development package, or leave KAFKA_EXT_LIBRDKAFKA unset")
+            stop(
+                f"pkg-config finds no librdkafka {where}; install its development package, or leave"
+                " KAFKA_EXT_LIBRDKAFKA unset"
+            )
         return answer.stdout.strip()
 
     version = ask("--modversion")
@@ -120,7 +150,8 @@ def shared(prefix: Path | None) -> Librdkafka:
             "Leave KAFKA_EXT_LIBRDKAFKA unset to build a current one"
         )
     links = ask("--libs").split()
-    # A library outside the system's folders is not found at run time unless its folder is written into the extension.
+    # A library outside the system's folders is not found at run time unless its folder is written
+    # into the extension.
     runtime = [] if prefix is None else [flag[2:] for flag in links if flag.startswith("-L")]
     return Librdkafka(
         linkage=f"{'system' if prefix is None else prefix} shared",
@@ -131,7 +162,9 @@ def shared(prefix: Path | None) -> Librdkafka:
 
 
 class BuildExtension(build_ext):
-    """Looks for librdkafka and runs Cython when something is compiled, not when metadata or an sdist is asked for."""
+    """Looks for librdkafka and runs Cython when something is compiled, not when metadata or an
+    sdist is asked for.
+    """
 
     def run(self) -> None:
         (extension,) = self.extensions
@@ -147,33 +180,54 @@ class BuildExtension(build_ext):
         sanitizer = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"] if sanitize else []
         extension.include_dirs += ["include", *librdkafka.include_dirs]
         extension.extra_objects += librdkafka.objects
-        extension.extra_compile_args += [*librdkafka.compile_args, *optimization, *sanitizer, "-fvisibility=hidden"]
+        extension.extra_compile_args += [
+            *librdkafka.compile_args,
+            *optimization,
+            *sanitizer,
+            "-fvisibility=hidden",
+        ]
         extension.extra_link_args += [*librdkafka.link_args, *sanitizer]
         if sys.platform == "linux":
-            # Nothing of a static library may be seen from outside: another module may have loaded another librdkafka.
+            # Nothing of a static library may be seen from outside: another module may have loaded
+            # another librdkafka.
             exports = Path("build/exports.map")
             exports.parent.mkdir(exist_ok=True)
             exports.write_text("{ global: PyInit__rdkafka; local: *; };\n", encoding="utf-8")
-            extension.extra_link_args[:0] = [f"-Wl,--version-script={exports}", "-Wl,--as-needed", "-Wl,--gc-sections"]
+            extension.extra_link_args[:0] = [
+                f"-Wl,--version-script={exports}",
+                "-Wl,--as-needed",
+                "-Wl,--gc-sections",
+            ]
         elif sys.platform == "darwin":
-            extension.extra_link_args[:0] = ["-Wl,-exported_symbol,_PyInit__rdkafka", "-Wl,-dead_strip"]
+            extension.extra_link_args[:0] = [
+                "-Wl,-exported_symbol,_PyInit__rdkafka",
+                "-Wl,-dead_strip",
+            ]
         extension.runtime_library_dirs += librdkafka.runtime_dirs
         extension.define_macros += [
             ("KAFKA_EXT_LINKAGE", f'"{librdkafka.linkage}"'),
             ("KAFKA_EXT_ALLOCATOR", f'"{librdkafka.allocator}"'),
         ]
         if librdkafka.pinned:
-            extension.define_macros.append(("KAFKA_EXT_LIBRARIES", f'"{",".join(librdkafka.pinned)}"'))
+            extension.define_macros.append(
+                ("KAFKA_EXT_LIBRARIES", f'"{",".join(librdkafka.pinned)}"')
+            )
         if librdkafka.sources:
             extension.define_macros.append(("KAFKA_EXT_SOURCES", json.dumps(librdkafka.sources)))
         if librdkafka.patches:
-            extension.define_macros.append(("KAFKA_EXT_PATCHES", f'"{",".join(librdkafka.patches)}"'))
+            extension.define_macros.append(
+                ("KAFKA_EXT_PATCHES", f'"{",".join(librdkafka.patches)}"')
+            )
         if librdkafka.one_clock:
             extension.define_macros.append(("KAFKA_EXT_ONE_CLOCK", "1"))
         if debug:
             extension.define_macros.append(("KAFKA_EXT_DEBUG", "1"))
-        extension.depends += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("include/**/*.[ph]*"))]
-        extension.depends += [str(path.relative_to(HERE)) for path in sorted(HERE.glob("kafka_ext/**/*.p[xy][dx]"))]
+        extension.depends += [
+            str(path.relative_to(HERE)) for path in sorted(HERE.glob("include/**/*.[ph]*"))
+        ]
+        extension.depends += [
+            str(path.relative_to(HERE)) for path in sorted(HERE.glob("kafka_ext/**/*.p[xy][dx]"))
+        ]
         extension.depends += [self.options_stamp(extension), *librdkafka.objects]
         (cythonized,) = cythonize(  # type: ignore[no-untyped-call]
             [extension],
@@ -185,7 +239,9 @@ class BuildExtension(build_ext):
         extension.sources = cythonized.sources
 
     def options_stamp(self, extension: Extension) -> str:
-        """A file that changes when the options do: setuptools only compares times of files, and would take a debug build for a release."""
+        """A file that changes when the options do: setuptools only compares times of files, and
+        would take a debug build for a release.
+        """
         compiling = (sys.version, extension.define_macros, extension.extra_compile_args)
         linking = (extension.extra_link_args, extension.runtime_library_dirs)
         options = repr((compiling, linking))
@@ -197,15 +253,26 @@ class BuildExtension(build_ext):
 
 
 class BuildPython(build_py):
-    """Ships what others need to compile against kafka_ext, and the licences of what is linked in, inside the package."""
+    """Ships what others need to compile against kafka_ext, and the licences of what is linked in,
+    inside the package.
+    """
 
     def shipped(self) -> list[tuple[Path, Path]]:
         package = Path(self.build_lib, "kafka_ext")
-        files = [(path, package / path.relative_to(HERE)) for path in sorted(HERE.glob("include/**/*.[ph]*"))]
+        files = [
+            (path, package / path.relative_to(HERE))
+            for path in sorted(HERE.glob("include/**/*.[ph]*"))
+        ]
         if self.librdkafka is not None and self.librdkafka.prefix is not None:
             prefix = self.librdkafka.prefix
-            files += [(path, package / path.relative_to(prefix)) for path in sorted(prefix.glob("include/librdkafka/*.h"))]
-            files += [(path, package / path.relative_to(prefix)) for path in sorted(prefix.glob("licenses/*"))]
+            files += [
+                (path, package / path.relative_to(prefix))
+                for path in sorted(prefix.glob("include/librdkafka/*.h"))
+            ]
+            files += [
+                (path, package / path.relative_to(prefix))
+                for path in sorted(prefix.glob("licenses/*"))
+            ]
         return files
 
     librdkafka: Librdkafka | None = None
@@ -220,7 +287,10 @@ class BuildPython(build_py):
             self.copy_file(str(source), str(target))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        return [*super().get_outputs(include_bytecode), *(str(target) for _, target in self.shipped())]
+        return [
+            *super().get_outputs(include_bytecode),
+            *(str(target) for _, target in self.shipped()),
+        ]
 
 
 setup(

@@ -1,1 +1,3 @@
-"""How fast and how frugal kafka_ext is, beside other clients and plain C, on one broker in one run. `python -m benchmarks --help`."""
+"""How fast and how frugal kafka_ext is, beside other clients and plain C, on one broker in one run.
+`python -m benchmarks --help`.
+"""

@@ -23,24 +23,47 @@ def parser() -> argparse.ArgumentParser:
     names = [case.name for case in CASES]
     result = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="kafka_ext beside confluent-kafka, aiokafka, kafka-python and plain C, on one broker that it starts itself.",
+        description=(
+            "kafka_ext beside confluent-kafka, aiokafka, kafka-python and plain C, on one broker"
+            " that it starts itself."
+        ),
         epilog="The exit status says whether everything could be measured, not how fast it was.",
     )
     result.add_argument("--list", action="store_true", help="what can be measured, and end")
     result.add_argument(
-        "--case", action="append", metavar="NAME", choices=[*names, "overview", "instructions"], help="only this; may be given again"
+        "--case",
+        action="append",
+        metavar="NAME",
+        choices=[*names, "overview", "instructions"],
+        help="only this; may be given again",
     )
-    result.add_argument("--quick", action="store_true", help="a tenth of the messages, one pair: shows that it works, not how fast it is")
-    result.add_argument("--pairs", type=int, metavar="N", help="pairs of runs, of whose ratios the median is taken (5; quick: 1)")
     result.add_argument(
-        "--output", type=Path, default=native.BUILD, metavar="FOLDER", help="for results.json, results.txt and results.png (%(default)s)"
+        "--quick",
+        action="store_true",
+        help="a tenth of the messages, one pair: shows that it works, not how fast it is",
+    )
+    result.add_argument(
+        "--pairs",
+        type=int,
+        metavar="N",
+        help="pairs of runs, of whose ratios the median is taken (5; quick: 1)",
+    )
+    result.add_argument(
+        "--output",
+        type=Path,
+        default=native.BUILD,
+        metavar="FOLDER",
+        help="for results.json, results.txt and results.png (%(default)s)",
     )
     return result
 
 
 def show_list() -> None:
     for case in CASES:
-        print(f"{case.name:16} {case.title}: {case.figure}, against {case.against.name}; wanted {case.wanted}")
+        print(
+            f"{case.name:16} {case.title}: {case.figure}, against {case.against.name}; wanted"
+            f" {case.wanted}"
+        )
     print(f"{'overview':16} {len(OVERVIEW)} ways of sending, each in {OVERVIEW_ROUNDS} rounds:")
     for job in OVERVIEW:
         print(f"{'':16}   {job.name}")
@@ -96,7 +119,12 @@ def main() -> int:
             # What the cases have measured already is not measured again.
             jobs = [shorter(job, scale) for job in OVERVIEW if not missing(job)]
             known = {job: runs for job, runs in report.jobs.items() if job in jobs}
-            others = rounds([job for job in jobs if job not in known], servers, 1 if arguments.quick else OVERVIEW_ROUNDS, tell)
+            others = rounds(
+                [job for job in jobs if job not in known],
+                servers,
+                1 if arguments.quick else OVERVIEW_ROUNDS,
+                tell,
+            )
             report.overview = {job: (known | others)[job] for job in jobs if job in known | others}
             failed |= len(report.overview) < len(jobs)
 
@@ -109,7 +137,10 @@ def save(report: Report, folder: Path, tell: Callable[[str], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(report.to_json() + "\n", encoding="utf-8")
     (folder / "results.txt").write_text(report.to_text(), encoding="utf-8")
-    drawn = {"results.png": (plot.draw, report.overview), "batches.png": (plot.draw_batches, any(job.batch == 1000 for job in report.jobs))}
+    drawn = {
+        "results.png": (plot.draw, report.overview),
+        "batches.png": (plot.draw_batches, any(job.batch == 1000 for job in report.jobs)),
+    }
     for name, (draw, there) in drawn.items():
         if there and find_spec("matplotlib"):
             draw(report, folder / name)

@@ -22,13 +22,23 @@ LONGEST = 10_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: two jobs, and the ratio of a figure of theirs. Ratios are of a pair of runs, one right after the other."""
+    """A row of the table: two jobs, and the ratio of a figure of theirs. Ratios are of a pair of
+    runs, one right after the other.
+    """
 
     name: str
     title: str
     ours: Job
     against: Job
-    figure: Literal["rate", "peak memory", "time in send", "memory a message", "loop delay", "processor time a message", "first delivery"]
+    figure: Literal[
+        "rate",
+        "peak memory",
+        "time in send",
+        "memory a message",
+        "loop delay",
+        "processor time a message",
+        "first delivery",
+    ]
     at_least: float | None = None
     at_most: float | None = None
 
@@ -52,22 +62,33 @@ class Case:
         return measured.send_ns
 
     def compared(self, ours: Measured, against: Measured) -> float:
-        """The ratio of a pair, or, of memory a message and of a first delivery, how much more ours takes."""
+        """The ratio of a pair, or, of memory a message and of a first delivery, how much more ours
+        takes.
+        """
         a, b = self.of(self.ours, ours), self.of(self.against, against)
         return a - b if self.figure in DIFFERENCES else a / b
 
     def reached(self, ratio: float) -> bool:
-        return ratio >= self.at_least if self.at_least is not None else ratio <= (self.at_most or 0.0)
+        return (
+            ratio >= self.at_least if self.at_least is not None else ratio <= (self.at_most or 0.0)
+        )
 
     @property
     def wanted(self) -> str:
         if self.figure in DIFFERENCES:
             return f"at most {self.at_most:g} {DIFFERENCES[self.figure]} more"
-        return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+        return (
+            f"at least {self.at_least:g}"
+            if self.at_least is not None
+            else f"at most {self.at_most:g}"
+        )
 
     def told(self, ratio: float) -> str:
         if self.figure in DIFFERENCES:
-            return f"{ratio:+.{1 if self.figure == 'first delivery' else 0}f} {DIFFERENCES[self.figure]}"
+            return (
+                f"{ratio:+.{1 if self.figure == 'first delivery' else 0}f}"
+                f" {DIFFERENCES[self.figure]}"
+            )
         return f"{ratio:.2f}"
 
 
@@ -101,21 +122,29 @@ CASES = (
             name=f"{way}-{label}{'-confluent' if client == 'confluent-kafka' else ''}",
             title=f"{what} of 1000, {title}",
             ours=Job("kafka_ext", way, count, size, batch=1000),
-            # What a list is to confluent-kafka, it makes of it itself; of Arrow it knows nothing, and gets the same values in lists.
+            # What a list is to confluent-kafka, it makes of it itself; of Arrow it knows nothing,
+            # and gets the same values in lists.
             against=Job(client, way if client == "C" else "batch", count, size, batch=1000),
             figure="rate",
             at_least=wanted,
         )
-        for way, what in (("batch", "lists"), ("column", "Arrow columns"))
+        for way, what in (
+            ("batch", "lists"),
+            ("column", "Arrow columns"),
+        )
         for label, title, size, count in (
             ("100", "100 B", 100, 4_000_000),
             ("1k", "1 kB", 1000, 2_000_000),
             ("10k", "10 kB", 10_000, 200_000),
         )
-        for client, wanted in (("C", 0.95), ("confluent-kafka", 2.5))
+        for client, wanted in (
+            ("C", 0.95),
+            ("confluent-kafka", 2.5),
+        )
         if client == "C" or size < 10_000
     ),
-    # Of all threads: what a message costs, also where a longer batch only moves the cost to before its first message.
+    # Of all threads: what a message costs, also where a longer batch only moves the cost to before
+    # its first message.
     *(
         Case(
             name=f"batch-length-{label}",
@@ -125,7 +154,12 @@ CASES = (
             figure="processor time a message",
             at_most=1.05,
         )
-        for label, length in (("10k", 10_000), ("100k", 100_000), ("1m", 1_000_000), ("10m", LONGEST))
+        for label, length in (
+            ("10k", 10_000),
+            ("100k", 100_000),
+            ("1m", 1_000_000),
+            ("10m", LONGEST),
+        )
     ),
     *(
         Case(

@@ -31,11 +31,15 @@ class Outcome:
     def figures(self) -> tuple[float, float]:
         """The medians of both sides."""
         case = self.case
-        return median(case.of(case.ours, a) for a in self.ours), median(case.of(case.against, b) for b in self.against)
+        return median(case.of(case.ours, a) for a in self.ours), median(
+            case.of(case.against, b) for b in self.against
+        )
 
     @property
     def cpu_ns(self) -> tuple[float, float]:
-        """Processor time a message, the medians of both sides: it shows less of what else the machine does."""
+        """Processor time a message, the medians of both sides: it shows less of what else the
+        machine does.
+        """
         case = self.case
         return (
             median(a.cpu_seconds for a in self.ours) * 1e9 / case.ours.count,
@@ -54,7 +58,9 @@ def shorter(job: Job, scale: float) -> Job:
     return replace(job, count=max(1, count // job.batch) * job.batch if job.batch else count)
 
 
-def compare(case: Case, bootstrap_servers: str, pairs: int, scale: float, tell: Callable[[str], None]) -> Outcome:
+def compare(
+    case: Case, bootstrap_servers: str, pairs: int, scale: float, tell: Callable[[str], None]
+) -> Outcome:
     case = replace(case, ours=shorter(case.ours, scale), against=shorter(case.against, scale))
     outcome = Outcome(case, [], [])
     for _ in range(pairs):
@@ -64,7 +70,9 @@ def compare(case: Case, bootstrap_servers: str, pairs: int, scale: float, tell: 
     return outcome
 
 
-def rounds(jobs: Iterable[Job], bootstrap_servers: str, count: int, tell: Callable[[str], None]) -> dict[Job, list[Measured]]:
+def rounds(
+    jobs: Iterable[Job], bootstrap_servers: str, count: int, tell: Callable[[str], None]
+) -> dict[Job, list[Measured]]:
     """`count` times each of the jobs, in turn; without those that fail, after saying so."""
     measured: dict[Job, list[Measured]] = {job: [] for job in jobs}
     for number in range(1, count + 1):

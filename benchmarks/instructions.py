@@ -1,7 +1,8 @@
 """Instructions a message, counted by callgrind, and where they go.
 
-Two runs that differ only in their number of messages are counted whole; what one has more than the other, divided by the messages it has
-more, is the price of a message. Starting up, connecting and importing cancel out, and nothing has to be switched on or off in between.
+Two runs that differ only in their number of messages are counted whole; what one has more than the
+other, divided by the messages it has more, is the price of a message. Starting up, connecting and
+importing cancel out, and nothing has to be switched on or off in between.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ JOB = Job("kafka_ext", "callback", 5_000, 100, hot=1000)
 LONGER = 25_000
 
 EXTENSION = "kafka_ext/_rdkafka"
-OURS, LIBRDKAFKA, PYTHON, SYSTEM = "kafka_ext", "librdkafka and its allocator", "CPython", "system libraries"
+OURS, LIBRDKAFKA, PYTHON, SYSTEM = (
+    "kafka_ext",
+    "librdkafka and its allocator",
+    "CPython",
+    "system libraries",
+)
 
 
 @dataclass(frozen=True)
@@ -59,16 +65,27 @@ def count(bootstrap_servers: str) -> Instructions:
 
 def _callgrind(job: Job, bootstrap_servers: str, out: Path) -> Counter[tuple[str, str]]:
     """Each function's own instructions, by (library, function), of all threads."""
-    measured = [sys.executable, "-m", "benchmarks.measure", PYTHON_CLIENTS[job.client][0], job.to_json(), bootstrap_servers]
+    measured = [
+        sys.executable,
+        "-m",
+        "benchmarks.measure",
+        PYTHON_CLIENTS[job.client][0],
+        job.to_json(),
+        bootstrap_servers,
+    ]
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", *measured]
-    process = subprocess.run(command, cwd=native.REPOSITORY, capture_output=True, text=True, timeout=300)
+    process = subprocess.run(
+        command, cwd=native.REPOSITORY, capture_output=True, text=True, timeout=300
+    )
     if process.returncode:
         raise JobError(f"callgrind: exit status {process.returncode}\n{process.stderr}")
     return parse(out.read_text(encoding="utf-8", errors="replace"))
 
 
 def parse(text: str) -> Counter[tuple[str, str]]:
-    """Own costs out of a callgrind file. Names are given once, `(7) name`, and by their number from then on."""
+    """Own costs out of a callgrind file. Names are given once, `(7) name`, and by their number from
+    then on.
+    """
     names: dict[str, dict[str, str]] = {"ob": {}, "fn": {}}
     current = {"ob": "", "fn": ""}
     costs: Counter[tuple[str, str]] = Counter()
@@ -82,7 +99,9 @@ def parse(text: str) -> Counter[tuple[str, str]]:
             if name:
                 names[line[1:3]][number] = name
         elif line.startswith("calls="):
-            called = True  # the next line is what the call cost inside: the callee has it as its own
+            called = (
+                True  # the next line is what the call cost inside: the callee has it as its own
+            )
         elif line[:1] in "+-*0123456789" and line[:1]:
             if not called:
                 costs[current["ob"], current["fn"]] += int(line.split()[1])
@@ -102,7 +121,12 @@ def _plain(function: str) -> str:
 
 def _functions_of_librdkafka() -> set[str]:
     archive = native.librdkafka() / "lib" / "librdkafka.a"
-    listed = subprocess.run(["nm", "--defined-only", "-f", "posix", str(archive)], check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["nm", "--defined-only", "-f", "posix", str(archive)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return {_plain(line.split()[0]) for line in listed.stdout.splitlines() if " t " in line.lower()}
 
 
@@ -120,11 +144,15 @@ def _readable(function: str) -> str:
         return function
     kind, rest = found.groups()
     name = ""
-    while length := re.match(r"\d+", rest):  # the classes, each with its length before it; then `_` and the function
+    while length := re.match(
+        r"\d+", rest
+    ):  # the classes, each with its length before it; then `_` and the function
         start, end = length.end(), length.end() + int(length.group())
         name += rest[start:end] + "."
         rest = rest[end:]
     rest = rest.removeprefix("_") if name else rest
     if kind in ("pw", "pf"):
         rest = re.sub(r"^\d+", "", rest)  # the number Cython gives to wrappers
-    return (name + rest).rstrip(".") + {"pw": " (from Python)", "f": "", "pf": ""}.get(kind, f" ({kind})")
+    return (name + rest).rstrip(".") + {"pw": " (from Python)", "f": "", "pf": ""}.get(
+        kind, f" ({kind})"
+    )

@@ -1,4 +1,6 @@
-"""How clients of an event loop are measured: a future for each message, each of them awaited, and how late the loop is meanwhile."""
+"""How clients of an event loop are measured: a future for each message, each of them awaited, and
+how late the loop is meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-# So many messages are sent one after the other; so many of these chunks are on their way before the oldest is awaited.
+# So many messages are sent one after the other; so many of these chunks are on their way before the
+# oldest is awaited.
 CHUNK = 1000
 CHUNKS = 20
 
-# A timer that should go off each millisecond: by how many seconds it was late each time, in the run at hand.
+# A timer that should go off each millisecond: by how many seconds it was late each time, in the run
+# at hand.
 INTERVAL = 0.001
 delays: list[float] = []
 
@@ -30,7 +34,9 @@ async def drive(
     flush: Callable[[], Awaitable[object]],
     values: Iterable[bytes],
 ) -> int:
-    """Send all of `values`; how many were delivered, after each future has been awaited. `send_some` sends a chunk one by one."""
+    """Send all of `values`; how many were delivered, after each future has been awaited.
+    `send_some` sends a chunk one by one.
+    """
     delays.clear()
     watching = asyncio.create_task(_watch())
     under_way: deque[list[asyncio.Future[Any]]] = deque()

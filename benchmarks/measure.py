@@ -1,4 +1,6 @@
-"""The measured process: `python -m benchmarks.measure CLIENT-MODULE JOB BOOTSTRAP-SERVERS` prints one line of JSON."""
+"""The measured process: `python -m benchmarks.measure CLIENT-MODULE JOB BOOTSTRAP-SERVERS` prints
+one line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,10 @@ def make_values(count: int, size: int) -> list[bytes]:
 
 
 def in_turn(values: list[Any], count: int) -> Iterable[Any]:
-    """`count` of `values`, one after the other and again from the first. Not itertools.cycle: it keeps what it has been through in a list
-    of its own, and each collection while the clock runs would walk that."""
+    """`count` of `values`, one after the other and again from the first. Not itertools.cycle: it
+    keeps what it has been through in a list of its own, and each collection while the clock runs
+    would walk that.
+    """
     return islice(chain.from_iterable(repeat(values)), count)
 
 
@@ -36,7 +40,9 @@ def batches(values: list[bytes], size: int) -> list[list[bytes]]:
 
 
 def memory_kib(line: str) -> int:
-    """VmRSS or VmHWM of this process. getrusage's ru_maxrss will not do: over fork and exec it keeps the peak of the parent."""
+    """VmRSS or VmHWM of this process. getrusage's ru_maxrss will not do: over fork and exec it
+    keeps the peak of the parent.
+    """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split(f"{line}:")[1].split()[0])
 
@@ -77,7 +83,8 @@ def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
     else:
         send_all = client.WAYS[job.way](settings)
     if job.batch:
-        # Whoever sends batches has them: only what a client wants otherwise is made while the clock runs.
+        # Whoever sends batches has them: only what a client wants otherwise is made while the clock
+        # runs.
         make = client.BATCHES[job.way]
         warm_up = [make(list(warm_up))]
         values = [make(some) for some in batches(values, job.batch)]
@@ -87,7 +94,8 @@ def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
     send_all(warm_up)  # connects, fetches metadata and a producer id
     times.clear()
     gc.collect()
-    gc.freeze()  # a million values are this program's, not the client's: no collection shall walk their list
+    # a million values are this program's, not the client's: no collection shall walk their list
+    gc.freeze()
     before = memory_kib("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
     delivered = send_all(in_turn(values, count))
@@ -100,7 +108,9 @@ def measure(module: str, job: Job, bootstrap_servers: str) -> Measured:
         failed=job.count - delivered,
         version=client.VERSION,
         before_kib=before,
-        loop_delay_ms=statistics.quantiles(loop.delays, n=100)[98] * 1000 if len(loop.delays) > 1 else None,
+        loop_delay_ms=statistics.quantiles(loop.delays, n=100)[98] * 1000
+        if len(loop.delays) > 1
+        else None,
         send_ns=statistics.median(times) if times else None,
     )
 

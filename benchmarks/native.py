@@ -30,12 +30,16 @@ def program(name: str) -> Path:
     prefix = librdkafka()
     archive = prefix / "lib" / "librdkafka.a"
     source, target = HERE / "c" / f"{name}.c", BUILD / name
-    if target.exists() and target.stat().st_mtime > max(source.stat().st_mtime, archive.stat().st_mtime):
+    if target.exists() and target.stat().st_mtime > max(
+        source.stat().st_mtime, archive.stat().st_mtime
+    ):
         return target
     libraries = json.loads((prefix / "build-info.json").read_text(encoding="utf-8"))["libraries"]
     BUILD.mkdir(parents=True, exist_ok=True)
     compiler = shlex.split(os.environ.get("CC", "cc"))
     # -isystem: the header's own warnings are not ours.
     flags = ["-O3", "-Wall", "-Wextra", "-Werror", "-isystem", str(prefix / "include")]
-    subprocess.run([*compiler, *flags, str(source), str(archive), *libraries, "-o", str(target)], check=True)
+    subprocess.run(
+        [*compiler, *flags, str(source), str(archive), *libraries, "-o", str(target)], check=True
+    )
     return target

@@ -9,7 +9,13 @@ from typing import Any
 from .job import SEND_TIME, Job, Measured
 from .report import Report
 
-COLOURS = {"kafka_ext": "#0b7285", "confluent-kafka": "#e8590c", "aiokafka": "#f59f00", "kafka-python": "#fcc419", "C": "#868e96"}
+COLOURS = {
+    "kafka_ext": "#0b7285",
+    "confluent-kafka": "#e8590c",
+    "aiokafka": "#f59f00",
+    "kafka-python": "#fcc419",
+    "C": "#868e96",
+}
 # What is drawn, by client and way, and what it is called there.
 THROUGHPUT = {
     ("kafka_ext", "callback"): "kafka_ext, a callback each",
@@ -57,9 +63,10 @@ def draw(report: Report, target: Path) -> None:
     _points(axes[1, 1], "Caller's time in one send, microseconds (logarithmic)", _send_time(jobs))
     m = report.machine
     figure.supxlabel(
-        f"Median of the runs, lines from the lowest to the highest. linger 5 ms, acks=all, idempotent, not compressed, 4 partitions;\n"
-        f"broker: librdkafka's mock cluster in its own process on the same machine ({m['cpu']}, {m['cores']} cores, {m['python']}). "
-        "Longer is better above, shorter below.",
+        "Median of the runs, lines from the lowest to the highest. linger 5 ms, acks=all,"
+        " idempotent, not compressed, 4 partitions;\nbroker: librdkafka's mock cluster in its own"
+        f" process on the same machine ({m['cpu']}, {m['cores']} cores, {m['python']}). Longer is"
+        " better above, shorter below.",
         fontsize=8,
     )
     figure.savefig(target, dpi=130)
@@ -78,8 +85,9 @@ def draw_batches(report: Report, target: Path) -> None:
         _bars(axis, f"{label} values, batches of 1000: M/s", _throughput(jobs, size, BATCHES))
     m = report.machine
     figure.supxlabel(
-        "Millions of messages a second; median of the runs, lines from the lowest to the highest. Distinct memory, laid out alike for C.\n"
-        f"linger 5 ms, acks=all, idempotent, 4 partitions; librdkafka's mock cluster in its own process ({m['cpu']}, {m['cores']} cores).",
+        "Millions of messages a second; median of the runs, lines from the lowest to the highest."
+        " Distinct memory, laid out alike for C.\nlinger 5 ms, acks=all, idempotent, 4 partitions;"
+        f" librdkafka's mock cluster in its own process ({m['cpu']}, {m['cores']} cores).",
         fontsize=8,
     )
     figure.savefig(target, dpi=130)
@@ -89,20 +97,30 @@ def draw_batches(report: Report, target: Path) -> None:
 Row = tuple[str, str, list[float]]  # label, client, a figure a run
 
 
-def _throughput(jobs: dict[Job, list[Measured]], size: int, drawn: dict[tuple[str, str], str] = THROUGHPUT) -> list[Row]:
+def _throughput(
+    jobs: dict[Job, list[Measured]], size: int, drawn: dict[tuple[str, str], str] = THROUGHPUT
+) -> list[Row]:
     found = {
         (job.client, job.way): (job, runs)
         for job, runs in jobs.items()
         if job.size == size and not job.hot and not job.held and job.batch in (0, 1000)
     }
     return [
-        (label, key[0], [found[key][0].count / run.seconds / 1e6 for run in found[key][1]]) for key, label in drawn.items() if key in found
+        (label, key[0], [found[key][0].count / run.seconds / 1e6 for run in found[key][1]])
+        for key, label in drawn.items()
+        if key in found
     ]
 
 
 def _memory(jobs: dict[Job, list[Measured]]) -> list[Row]:
-    found = {(job.client, job.way): runs for job, runs in jobs.items() if job.size == 10_000 and job.hot}
-    return [(label, key[0], [run.peak_kib / 1024 for run in found[key]]) for key, label in MEMORY.items() if key in found]
+    found = {
+        (job.client, job.way): runs for job, runs in jobs.items() if job.size == 10_000 and job.hot
+    }
+    return [
+        (label, key[0], [run.peak_kib / 1024 for run in found[key]])
+        for key, label in MEMORY.items()
+        if key in found
+    ]
 
 
 def _send_time(jobs: dict[Job, list[Measured]]) -> list[Row]:
@@ -137,7 +155,14 @@ def _finish(axis: Any, title: str, rows: list[Row]) -> None:
     for i, (_, _, values) in enumerate(rows):
         axis.plot([min(values), max(values)], [i, i], color="black", linewidth=1)
         text = f"{float(f'{median(values):.3g}'):,g}"  # three digits, and never an exponent
-        axis.annotate(text, (max(values), i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+        axis.annotate(
+            text,
+            (max(values), i),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     axis.set_title(title, fontsize=10, loc="left")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="x", alpha=0.3)

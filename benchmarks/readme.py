@@ -24,9 +24,15 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 
 # README's three ratios, by the name of the case in benchmarks/results/calls.
 RATIOS = {
-    "callback-100": "With a callback for each record: **{:.1f} times** the rate of confluent-kafka.",
-    "asyncio-100": "With asyncio and a future for each record: **{:.1f} times** the rate of confluent-kafka.",
-    "no-callback-100": "Without callbacks: **{:.2f} times** the rate of a C program with the same librdkafka.",
+    "callback-100": (
+        "With a callback for each record: **{:.1f} times** the rate of confluent-kafka."
+    ),
+    "asyncio-100": (
+        "With asyncio and a future for each record: **{:.1f} times** the rate of confluent-kafka."
+    ),
+    "no-callback-100": (
+        "Without callbacks: **{:.2f} times** the rate of a C program with the same librdkafka."
+    ),
 }
 
 
@@ -61,9 +67,10 @@ def circumstances(name: str, results: dict[str, Any]) -> str:
     machine = results["machine"]
     pairs = min(len(case["ratios"]) for case in results["cases"])
     return (
-        f"Measured on {day(results)} at commit `{results['commit'] or 'unknown'}`, {pairs} pairs of runs each. "
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['python']}; {', '.join(results['versions'])}. "
-        f"[Every run](../benchmarks/results/{name}/results.json)."
+        f"Measured on {day(results)} at commit `{results['commit'] or 'unknown'}`, {pairs} pairs of"
+        f" runs each. {machine['cpu']}, {machine['cores']} cores, {machine['python']};"
+        f" {', '.join(results['versions'])}. [Every"
+        f" run](../benchmarks/results/{name}/results.json)."
     )
 
 
@@ -77,7 +84,11 @@ def ratios() -> list[str]:
     measured = {case["name"]: case["ratio"] for case in results["cases"]}
     lines = [f"- {text.format(measured[name])}" for name, text in RATIOS.items()]
     cores = results["machine"]["cores"]
-    return [*lines, "", f"Records of 100 bytes, all on one machine with {cores} cores, {day(results)}."]
+    return [
+        *lines,
+        "",
+        f"Records of 100 bytes, all on one machine with {cores} cores, {day(results)}.",
+    ]
 
 
 def filled(page: Path, blocks: dict[str, list[str]]) -> str:
@@ -89,7 +100,9 @@ def filled(page: Path, blocks: dict[str, list[str]]) -> str:
         between = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         text, found = between.subn(lambda _, block=block: block, text)
         if found != 1:
-            raise SystemExit(f"{page}: the marks of benchmark:{name} are there {found} times, not once")
+            raise SystemExit(
+                f"{page}: the marks of benchmark:{name} are there {found} times, not once"
+            )
     return text
 
 

@@ -1,4 +1,6 @@
-"""A job in a fresh process of its own, so that neither memory nor anything else is left over from the one before."""
+"""A job in a fresh process of its own, so that neither memory nor anything else is left over from
+the one before.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ PYTHON_CLIENTS = {
     "aiokafka": ("benchmarks.clients.aio", "aiokafka"),
     "kafka-python": ("benchmarks.clients.kafkapython", "kafka"),
 }
-# How benchmarks/c/baseline.c is called: by which of librdkafka's functions, how it takes reports, how the values lie in memory.
+# How benchmarks/c/baseline.c is called: by which of librdkafka's functions, how it takes reports,
+# how the values lie in memory.
 C_WAYS = {
     "produce": ("produce", "thread", "bytes"),
     "produce-inline": ("produce", "inline", "bytes"),
@@ -40,14 +43,28 @@ def missing(job: Job) -> str | None:
 def run(job: Job, bootstrap_servers: str) -> Measured:
     if job.client == "C":
         settings = [f"{name}={value}" for name, value in job.librdkafka(bootstrap_servers).items()]
-        numbers = [str(number) for number in (job.count, job.size, job.distinct, job.batch, WARM_UP)]
+        numbers = [
+            str(number) for number in (job.count, job.size, job.distinct, job.batch, WARM_UP)
+        ]
         command = [str(native.program("baseline")), *C_WAYS[job.way], TOPIC, *numbers, *settings]
     else:
-        command = [sys.executable, "-m", "benchmarks.measure", PYTHON_CLIENTS[job.client][0], job.to_json(), bootstrap_servers]
-    process = subprocess.run(command, cwd=native.REPOSITORY, capture_output=True, text=True, timeout=300)
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.measure",
+            PYTHON_CLIENTS[job.client][0],
+            job.to_json(),
+            bootstrap_servers,
+        ]
+    process = subprocess.run(
+        command, cwd=native.REPOSITORY, capture_output=True, text=True, timeout=300
+    )
     if process.returncode:
         raise JobError(f"{job.name}: exit status {process.returncode}\n{process.stderr}")
     measured = Measured.from_json(process.stdout)
     if measured.failed or measured.reported != job.count:
-        raise JobError(f"{job.name}: {measured.reported} of {job.count} reported, {measured.failed} of them failed\n{process.stderr}")
+        raise JobError(
+            f"{job.name}: {measured.reported} of {job.count} reported, {measured.failed} of them"
+            f" failed\n{process.stderr}"
+        )
     return measured

@@ -1,4 +1,6 @@
-"""Is all that is public in the API reference? Asked by conf.py at the end of each build, where an absence is a warning, hence an error."""
+"""Is all that is public in the API reference? Asked by conf.py at the end of each build, where an
+absence is a warning, hence an error.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from types import ModuleType
 
 
 def public_names(module: ModuleType) -> set[str]:
-    """The names of `module.__all__` and the public methods of the classes among them, with the module's name before them."""
+    """The names of `module.__all__` and the public methods of the classes among them, with the
+    module's name before them.
+    """
     names = set()
     for name in module.__all__:
         thing = getattr(module, name)

@@ -1,4 +1,6 @@
-"""The directive `command-help`: what `kafka-ext COMMAND --help` prints, so that the page cannot say anything else."""
+"""The directive `command-help`: what `kafka-ext COMMAND --help` prints, so that the page cannot say
+anything else.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ class CommandHelp(Directive):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        # In a process of its own: argparse looks at the terminal, and the command may end the interpreter.
+        # In a process of its own: argparse looks at the terminal, and the command may end the
+        # interpreter.
         main = "import sys; from kafka_ext.cli import main; sys.exit(main())"
         environment = {**os.environ, "COLUMNS": "88", "NO_COLOR": "1", "PYTHON_COLORS": "0"}
         shown = subprocess.run(
@@ -28,8 +31,13 @@ class CommandHelp(Directive):
             check=False,
         )
         if shown.returncode:
-            raise self.error(f"kafka-ext {self.arguments[0]} --help ended with {shown.returncode}: {shown.stderr}")
-        block = nodes.literal_block(shown.stdout, shown.stdout.replace("usage: -c", "usage: kafka-ext"))
+            raise self.error(
+                f"kafka-ext {self.arguments[0]} --help ended with {shown.returncode}:"
+                f" {shown.stderr}"
+            )
+        block = nodes.literal_block(
+            shown.stdout, shown.stdout.replace("usage: -c", "usage: kafka-ext")
+        )
         block["language"] = "text"
         block["classes"].append("terminal")
         return [block]

@@ -34,7 +34,8 @@ html_css_files = ["wide.css"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-# Docstrings are read in an editor or with help() first: one backtick a side is code there, and so it is here.
+# Docstrings are read in an editor or with help() first: one backtick a side is code there, and so
+# it is here.
 default_role = "code"
 highlight_language = "python"
 autodoc_member_order = "bysource"
@@ -42,7 +43,8 @@ autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 88
-# Every reference must lead somewhere; what Python documents is not looked up, for that would need the network.
+# Every reference must lead somewhere; what Python documents is not looked up, for that would need
+# the network.
 nitpicky = True
 nitpick_ignore_regex = [
     (
@@ -65,4 +67,6 @@ def setup(app: Sphinx) -> None:
 
 def check_reference_is_complete(app: Sphinx, env: BuildEnvironment) -> None:
     for name in missing(set(env.domaindata["py"]["objects"]), kafka_ext, kafka_ext.testing):
-        logging.getLogger(__name__).warning("%s is public, and not in docs/api.md (or it has no docstring)", name, location="api")
+        logging.getLogger(__name__).warning(
+            "%s is public, and not in docs/api.md (or it has no docstring)", name, location="api"
+        )

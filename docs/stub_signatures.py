@@ -1,4 +1,6 @@
-"""The signatures of what is compiled, from the stubs: a cdef class has none to ask for, and stubtest holds the stubs against the module."""
+"""The signatures of what is compiled, from the stubs: a cdef class has none to ask for, and
+stubtest holds the stubs against the module.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class _Spell(ast.NodeTransformer):
 
 
 def _takes_nothing(function: ast.FunctionDef) -> bool:
-    """Whether it is the constructor of a class that cannot be made by hand: `(*args, **kwargs)`, and always a TypeError."""
+    """Whether it is the constructor of a class that cannot be made by hand: `(*args, **kwargs)`,
+    and always a TypeError.
+    """
     return function.args.vararg is not None and function.args.kwarg is not None
 
 
@@ -42,13 +46,21 @@ def read() -> dict[str, ast.FunctionDef]:
             functions[thing.name] = thing
         elif isinstance(thing, ast.ClassDef):
             for member in thing.body:
-                if isinstance(member, ast.FunctionDef) and not member.decorator_list and not _takes_nothing(member):
-                    functions[thing.name if member.name == "__init__" else f"{thing.name}.{member.name}"] = member
+                if (
+                    isinstance(member, ast.FunctionDef)
+                    and not member.decorator_list
+                    and not _takes_nothing(member)
+                ):
+                    functions[
+                        thing.name if member.name == "__init__" else f"{thing.name}.{member.name}"
+                    ] = member
     return functions
 
 
 def signature_of(function: ast.FunctionDef, thing: Callable[..., Any]) -> tuple[str, str]:
-    """`(arguments)` and what is returned, as text; a default that the stub leaves out (`...`) is asked of the thing itself."""
+    """`(arguments)` and what is returned, as text; a default that the stub leaves out (`...`) is
+    asked of the thing itself.
+    """
     function = _Spell().visit(function)
     arguments = function.args
     for positional in (arguments.posonlyargs, arguments.args):
@@ -57,13 +69,21 @@ def signature_of(function: ast.FunctionDef, thing: Callable[..., Any]) -> tuple[
     for place, default in enumerate(arguments.kw_defaults):
         if isinstance(default, ast.Constant) and default.value is ...:
             value = inspect.signature(thing).parameters[arguments.kwonlyargs[place].arg].default
-            text = f"{type(value).__name__}.{value.name}" if isinstance(value, Enum) else repr(value)
+            text = (
+                f"{type(value).__name__}.{value.name}" if isinstance(value, Enum) else repr(value)
+            )
             arguments.kw_defaults[place] = ast.parse(text, mode="eval").body
     return f"({ast.unparse(arguments)})", ast.unparse(function.returns) if function.returns else ""
 
 
 def process_signature(
-    app: object, what: str, name: str, thing: Any, options: object, signature: str | None, returns: str | None
+    app: object,
+    what: str,
+    name: str,
+    thing: Any,
+    options: object,
+    signature: str | None,
+    returns: str | None,
 ) -> tuple[str, str] | None:
     """Sphinx's event autodoc-process-signature."""
     function = read().get(getattr(thing, "__qualname__", ""))

@@ -1,4 +1,5 @@
-"""Sending from an event loop: a future for each record, back-pressure that suspends, and a batch that can be awaited.
+"""Sending from an event loop: a future for each record, back-pressure that suspends, and a batch
+that can be awaited.
 
     python examples/asyncio_producer.py [bootstrap servers]
 
@@ -17,11 +18,15 @@ from kafka_ext.testing import EmbeddedBroker
 async def send_orders(bootstrap_servers: str) -> None:
     async with AsyncKafkaProducer(bootstrap_servers=bootstrap_servers) as producer:
         # One record, and what became of it.
-        metadata = await producer.send_and_wait(ProducerRecord("orders", "the first order", key="ada"))
+        metadata = await producer.send_and_wait(
+            ProducerRecord("orders", "the first order", key="ada")
+        )
         print("delivered to partition", metadata.partition, "at offset", metadata.offset)
 
         # Many: `await send` is over when the record is enqueued, its future when it is delivered.
-        futures = [await producer.send(ProducerRecord("orders", f"order {n}", id=n)) for n in range(1000)]
+        futures = [
+            await producer.send(ProducerRecord("orders", f"order {n}", id=n)) for n in range(1000)
+        ]
         delivered = 0
         for future in futures:
             try:

@@ -17,13 +17,18 @@ from kafka_ext.testing import EmbeddedBroker
 
 def send_query(producer: KafkaProducer) -> None:
     with duckdb.connect() as connection:
-        result = connection.sql(
-            """
+        result = connection.sql("""
             select 'user ' || range as customer, 'order ' || range as payload, (range % 4)::int as shard, '2026' as version
             from range(100_000)
-            """
+            """)
+        batch = producer.send_table(
+            result,
+            topic="orders",
+            value="payload",
+            key="customer",
+            partition="shard",
+            headers=["version"],
         )
-        batch = producer.send_table(result, topic="orders", value="payload", key="customer", partition="shard", headers=["version"])
         batch.wait(timeout=60)
     batch.raise_for_errors()
     print(len(batch), "rows sent,", batch.failed, "failed")

@@ -21,10 +21,20 @@ def send_records(producer: KafkaProducer) -> None:
     trades["price"] = np.linspace(10, 20, 1000)
     times = 1767225600000 + np.arange(1000)  # milliseconds since the epoch
     # tolist(): NumPy pads its strings with NUL, which would be sent as part of the key.
-    batch = producer.send_batch("trades", trades, keys=trades["instrument"].tolist(), timestamps=times)
+    batch = producer.send_batch(
+        "trades", trades, keys=trades["instrument"].tolist(), timestamps=times
+    )
     batch.wait(timeout=30)
     batch.raise_for_errors()
-    print(len(batch), "records of", trades.itemsize, "bytes at offsets", batch.offsets[0], "to", batch.offsets[-1])
+    print(
+        len(batch),
+        "records of",
+        trades.itemsize,
+        "bytes at offsets",
+        batch.offsets[0],
+        "to",
+        batch.offsets[-1],
+    )
 
 
 def send_images(producer: KafkaProducer) -> None:

@@ -31,10 +31,21 @@ def send_frame(producer: KafkaProducer) -> None:
 
 def send_numbers(producer: KafkaProducer) -> None:
     # A row of numbers is sent as the memory it is; what is not contiguous must be made so first.
-    numbers = pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]}).to_numpy(copy=True, dtype="<f8").copy(order="C")
+    numbers = (
+        pd.DataFrame({"x": [1.0, 2.0], "y": [3.0, 4.0]})
+        .to_numpy(copy=True, dtype="<f8")
+        .copy(order="C")
+    )
     batch = producer.send_batch("numbers", numbers)
     batch.wait(timeout=30)
-    print(len(batch), "rows of", numbers.shape[1] * numbers.itemsize, "bytes sent,", batch.failed, "failed")
+    print(
+        len(batch),
+        "rows of",
+        numbers.shape[1] * numbers.itemsize,
+        "bytes sent,",
+        batch.failed,
+        "failed",
+    )
 
 
 def main(bootstrap_servers: str) -> None:

@@ -17,7 +17,8 @@ from kafka_ext.testing import EmbeddedBroker
 
 def send_frame(producer: KafkaProducer) -> None:
     readings = pl.DataFrame({"sensor": ["a", "b", "a", "c"], "celsius": [20.5, None, 21.0, 19.5]})
-    # One JSON text a row; the sensor's name is the key, so that each sensor's readings keep their order.
+    # One JSON text a row; the sensor's name is the key, so that each sensor's readings keep their
+    # order.
     messages = readings.with_columns(message=pl.struct("sensor", "celsius").struct.json_encode())
     batch = producer.send_table(messages, topic="readings", value="message", key="sensor")
     batch.wait(timeout=30)

@@ -30,12 +30,20 @@ def send_table(producer: KafkaProducer) -> None:
             "payload": [b"a book", b"a lamp", b"a chair"],
             "customer": ["ada", "bob", "ada"],
             "shard": pa.array([0, 1, 0], pa.int32()),
-            "at": pa.array([1767225600000, 1767225600001, 1767225600002], pa.timestamp("ms", tz="UTC")),
+            "at": pa.array(
+                [1767225600000, 1767225600001, 1767225600002], pa.timestamp("ms", tz="UTC")
+            ),
             "origin": ["web", None, "shop"],
         }
     )
     batch = producer.send_table(
-        orders, topic="orders", value="payload", key="customer", partition="shard", timestamp="at", headers=["origin"]
+        orders,
+        topic="orders",
+        value="payload",
+        key="customer",
+        partition="shard",
+        timestamp="at",
+        headers=["origin"],
     )
     batch.wait(timeout=30)
     sent = orders.append_column("offset", pa.array(batch.offsets))  # where each row went

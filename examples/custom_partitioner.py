@@ -35,7 +35,10 @@ def main(bootstrap_servers: str) -> None:
     with KafkaProducer(bootstrap_servers=bootstrap_servers, partitioner=by_customer) as producer:
         for customer in ("ada", "bob", "eve"):
             for order in range(5):
-                producer.send(ProducerRecord("by-customer", b"...", key=f"{customer}/{order}", id=customer), on_delivery)
+                producer.send(
+                    ProducerRecord("by-customer", b"...", key=f"{customer}/{order}", id=customer),
+                    on_delivery,
+                )
     for customer, counts in sorted(partitions.items()):
         print(f"{customer}: {sum(counts.values())} orders in {len(counts)} partition")
 

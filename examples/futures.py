@@ -16,7 +16,9 @@ from kafka_ext.testing import EmbeddedBroker
 
 def main(bootstrap_servers: str) -> None:
     with KafkaProducer(bootstrap_servers=bootstrap_servers) as producer:
-        futures = [producer.send_future(ProducerRecord("orders", f"order {n}", id=n)) for n in range(10)]
+        futures = [
+            producer.send_future(ProducerRecord("orders", f"order {n}", id=n)) for n in range(10)
+        ]
         delivered = 0
         for future in as_completed(futures, timeout=30):
             try:

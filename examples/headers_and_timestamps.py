@@ -36,13 +36,24 @@ def main(bootstrap_servers: str) -> None:
             ),
             timeout=30,
         )
-        print("record", metadata.record_id, "with the headers", [name for name, _ in metadata.headers or ()])
+        print(
+            "record",
+            metadata.record_id,
+            "with the headers",
+            [name for name, _ in metadata.headers or ()],
+        )
         print("its status:", metadata.persisted_status.name)
 
         # A null value is a tombstone: compaction removes the key. It is not the same as
         # an empty value.
         tombstone = producer.sync_send(ProducerRecord("sessions", None, key="user-17"), timeout=30)
-        print("the tombstone has", tombstone.value_size, "bytes of value and", tombstone.key_size, "of key")
+        print(
+            "the tombstone has",
+            tombstone.value_size,
+            "bytes of value and",
+            tombstone.key_size,
+            "of key",
+        )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ def configuration(bootstrap_servers: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"json": {"()": "kafka_ext.logging.JsonFormatter", "static": {"service": "shop"}}},
+        "formatters": {
+            "json": {"()": "kafka_ext.logging.JsonFormatter", "static": {"service": "shop"}}
+        },
         "handlers": {
             "kafka": {
                 "class": "kafka_ext.logging.KafkaHandler",
@@ -42,7 +44,9 @@ def configuration(bootstrap_servers: str) -> dict[str, Any]:
 
 
 def main(bootstrap_servers: str) -> None:
-    handler = KafkaHandler("logs", {"bootstrap.servers": bootstrap_servers}, key="name", headers=["levelname"])
+    handler = KafkaHandler(
+        "logs", {"bootstrap.servers": bootstrap_servers}, key="name", headers=["levelname"]
+    )
     handler.setFormatter(JsonFormatter(static={"service": "shop"}))
     logger = logging.getLogger("shop")
     logger.addHandler(handler)

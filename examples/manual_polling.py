@@ -37,7 +37,11 @@ def send_all(producer: KafkaProducer, topic: str, to_send: dict[int, str]) -> No
 
 def main(bootstrap_servers: str) -> None:
     # A queue this small is full all the time: it shows the other way through the loop.
-    properties = {"bootstrap.servers": bootstrap_servers, "enable.manual.events.poll": True, "queue.buffering.max.messages": 100}
+    properties = {
+        "bootstrap.servers": bootstrap_servers,
+        "enable.manual.events.poll": True,
+        "queue.buffering.max.messages": 100,
+    }
     to_send = {number: f"value {number}" for number in range(1000)}
     with KafkaProducer(properties) as producer:
         send_all(producer, "manual", to_send)

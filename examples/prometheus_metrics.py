@@ -65,7 +65,11 @@ class ProducerCollector(Collector):
 
     def of_brokers(self, statistics: Statistics) -> Iterator[Metric]:
         up = GaugeMetricFamily("kafka_broker_up", "Whether it is connected", labels=["broker"])
-        rtt = GaugeMetricFamily("kafka_broker_rtt_seconds", "Round trips of the last interval", labels=["broker", "quantile"])
+        rtt = GaugeMetricFamily(
+            "kafka_broker_rtt_seconds",
+            "Round trips of the last interval",
+            labels=["broker", "quantile"],
+        )
         for broker in statistics.brokers.values():
             if broker.nodeid < 0:
                 continue  # an address to begin with, not a broker
@@ -77,7 +81,11 @@ class ProducerCollector(Collector):
         yield rtt
 
     def of_topics(self, statistics: Statistics) -> Iterator[Metric]:
-        transmitted = CounterMetricFamily("kafka_partition_transmitted", "Messages sent, each as often", labels=["topic", "partition"])
+        transmitted = CounterMetricFamily(
+            "kafka_partition_transmitted",
+            "Messages sent, each as often",
+            labels=["topic", "partition"],
+        )
         for topic in statistics.topics.values():
             for number, partition in topic.partitions.items():
                 if number >= 0:

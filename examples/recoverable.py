@@ -1,4 +1,5 @@
-"""Going on after a fatal error: the producer is replaced, and what it had no answer for is sent again.
+"""Going on after a fatal error: the producer is replaced, and what it had no answer for is sent
+again.
 
     python examples/recoverable.py
 

@@ -1,10 +1,12 @@
-"""A producer that knows what became of everything: nothing is dropped in silence, nothing is sent twice.
+"""A producer that knows what became of everything: nothing is dropped in silence, nothing is sent
+twice.
 
     python examples/reliable_producer.py [bootstrap servers]
 
 Without an argument it starts a broker of its own.
 
-Each message comes from a source that wants to know when it is safe (here a dict, elsewhere a database table or another queue).
+Each message comes from a source that wants to know when it is safe (here a dict, elsewhere a
+database table or another queue).
 """
 
 from __future__ import annotations
@@ -13,7 +15,15 @@ import logging
 import sys
 import threading
 
-from kafka_ext import KafkaError, KafkaException, KafkaProducer, KafkaTimeoutError, PersistedStatus, ProducerRecord, RecordMetadata
+from kafka_ext import (
+    KafkaError,
+    KafkaException,
+    KafkaProducer,
+    KafkaTimeoutError,
+    PersistedStatus,
+    ProducerRecord,
+    RecordMetadata,
+)
 from kafka_ext.testing import EmbeddedBroker
 
 log = logging.getLogger("orders")

@@ -2,7 +2,8 @@
 
     python examples/schema_registry.py [http://localhost:8081 localhost:9092]
 
-Without arguments it starts a broker of its own, and what stands in for a registry. Needs kafka-ext[registry].
+Without arguments it starts a broker of its own, and what stands in for a registry. Needs
+kafka-ext[registry].
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ def main(registry_url: str, bootstrap_servers: str) -> None:
     registry = SchemaRegistry(registry_url)
     serializer = AvroSerializer(registry, ORDER)
     serializer.prepare("orders")  # asks the registry now, not with the first record
-    with KafkaProducer(bootstrap_servers=bootstrap_servers, value_serializer=serializer) as producer:
-        metadata = producer.sync_send(ProducerRecord("orders", {"item": "a book", "count": 2}, key="ada"))
+    with KafkaProducer(
+        bootstrap_servers=bootstrap_servers, value_serializer=serializer
+    ) as producer:
+        metadata = producer.sync_send(
+            ProducerRecord("orders", {"item": "a book", "count": 2}, key="ada")
+        )
         print(f"{metadata.value_size} bytes at offset {metadata.offset}")
     registry.close()
 
@@ -49,7 +54,10 @@ class StandIn(BaseHTTPRequestHandler):
 
 
 def main_by_itself() -> None:
-    with EmbeddedBroker(topics={"orders": 1}) as broker, HTTPServer(("127.0.0.1", 0), StandIn) as server:
+    with (
+        EmbeddedBroker(topics={"orders": 1}) as broker,
+        HTTPServer(("127.0.0.1", 0), StandIn) as server,
+    ):
         Thread(target=server.serve_forever, daemon=True).start()
         main(f"http://127.0.0.1:{server.server_port}", broker.bootstrap_servers)
         server.shutdown()

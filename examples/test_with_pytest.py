@@ -19,7 +19,9 @@ def publish(producer: KafkaProducer, order: dict[str, str]) -> None:
 
 
 @pytest.mark.kafka_broker(topics={"orders": 2})
-def test_an_order_reaches_its_topic(kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer) -> None:
+def test_an_order_reaches_its_topic(
+    kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer
+) -> None:
     publish(kafka_producer, {"customer": "ada", "item": "a book"})
     kafka_producer.flush(timeout=10)
 
@@ -27,7 +29,9 @@ def test_an_order_reaches_its_topic(kafka_broker: EmbeddedBroker, kafka_producer
     assert (message.key, message.value) == (b"ada", b"a book")
 
 
-def test_orders_keep_their_order(kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer) -> None:
+def test_orders_keep_their_order(
+    kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer
+) -> None:
     items = [f"item {n}" for n in range(100)]
     for item in items:
         publish(kafka_producer, {"customer": "ada", "item": item})
@@ -38,7 +42,9 @@ def test_orders_keep_their_order(kafka_broker: EmbeddedBroker, kafka_producer: K
     kafka_broker.assert_delivered("orders", values, exactly_once=True, ordered=True)
 
 
-def test_a_short_outage_is_survived(kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer) -> None:
+def test_a_short_outage_is_survived(
+    kafka_broker: EmbeddedBroker, kafka_producer: KafkaProducer
+) -> None:
     kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.NOT_ENOUGH_REPLICAS] * 2)
     metadata = kafka_producer.sync_send(ProducerRecord("orders", b"a book"), timeout=10)
     assert metadata.offset == 0  # librdkafka has tried again

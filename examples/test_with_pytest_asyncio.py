@@ -21,12 +21,16 @@ async def publish(producer: AsyncKafkaProducer, orders: list[str]) -> int:
     return len(await asyncio.gather(*futures))
 
 
-async def test_orders_keep_their_order(kafka_broker: EmbeddedBroker, async_kafka_producer: AsyncKafkaProducer) -> None:
+async def test_orders_keep_their_order(
+    kafka_broker: EmbeddedBroker, async_kafka_producer: AsyncKafkaProducer
+) -> None:
     assert await publish(async_kafka_producer, ["a book", "a pen"]) == 2
     kafka_broker.assert_delivered("orders", ["a book", "a pen"], exactly_once=True, ordered=True)
 
 
-async def test_a_refusal_is_raised(kafka_broker: EmbeddedBroker, async_kafka_producer: AsyncKafkaProducer) -> None:
+async def test_a_refusal_is_raised(
+    kafka_broker: EmbeddedBroker, async_kafka_producer: AsyncKafkaProducer
+) -> None:
     kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TOPIC_AUTHORIZATION_FAILED])
     with pytest.raises(KafkaException) as refused:
         await publish(async_kafka_producer, ["a book"])

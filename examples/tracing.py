@@ -1,4 +1,5 @@
-"""Interceptors: add a trace header to every record, and time every answer, without touching the code that sends.
+"""Interceptors: add a trace header to every record, and time every answer, without touching the
+code that sends.
 
     python examples/tracing.py [bootstrap servers]
 

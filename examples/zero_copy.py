@@ -65,7 +65,10 @@ def main(bootstrap_servers: str) -> None:
         send_reused_buffer(producer)
         producer.flush(timeout=30)
         metrics = producer.metrics()
-        print(f"{metrics.delivered} delivered, {metrics.failed} failed, {metrics.pinned_bytes} bytes still pinned")
+        print(
+            f"{metrics.delivered} delivered, {metrics.failed} failed, {metrics.pinned_bytes} bytes"
+            " still pinned"
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""The fastest and safest way for a Python program to write to Kafka: librdkafka, directly, without copies.
+"""The fastest and safest way for a Python program to write to Kafka: librdkafka, directly, without
+copies.
 
     from kafka_ext import KafkaProducer, ProducerRecord
 
     with KafkaProducer(bootstrap_servers="localhost:9092") as producer:
         producer.send(ProducerRecord("orders", b"a value", key=b"a key"))
 
-Every name below is public. `kafka_ext.testing` has a broker for tests inside the process, `kafka-ext` is the command line.
+Every name below is public. `kafka_ext.testing` has a broker for tests inside the process,
+`kafka-ext` is the command line.
 """
 
 import os as _os
@@ -81,8 +83,9 @@ __all__ = [
 ]
 
 
-# Each name is loaded at its first use. pytest imports this package in every environment that has its plugin, and a run that sends
-# nothing should not pay for librdkafka, nor a program without an event loop for asyncio.
+# Each name is loaded at its first use. pytest imports this package in every environment that has
+# its plugin, and a run that sends nothing should not pay for librdkafka, nor a program without an
+# event loop for asyncio.
 _WHERE = {
     "ActionWhileQueueIsFull": "._rdkafka",
     "BatchDelivery": "._rdkafka",
@@ -146,4 +149,6 @@ def get_include() -> str:
     """The folder with this package's `.pxd` and C headers, for extensions that cimport them."""
     here = _os.path.dirname(__file__)
     installed = _os.path.join(here, "include")
-    return installed if _os.path.isdir(installed) else _os.path.join(_os.path.dirname(here), "include")
+    return (
+        installed if _os.path.isdir(installed) else _os.path.join(_os.path.dirname(here), "include")
+    )

@@ -1,4 +1,6 @@
-"""What annotations name, imported when `typing.get_type_hints` asks for it: importing this package does not pay for it."""
+"""What annotations name, imported when `typing.get_type_hints` asks for it: importing this package
+does not pay for it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
 else:
     Self = typing.Self if sys.version_info >= (3, 11) else Any
 
-_WHERE = {"Future": "concurrent.futures", "BrokerMetadata": "kafka_ext.metadata", "ProducerMetrics": "kafka_ext.metrics"}
+_WHERE = {
+    "Future": "concurrent.futures",
+    "BrokerMetadata": "kafka_ext.metadata",
+    "ProducerMetrics": "kafka_ext.metrics",
+}
 
 
 def __getattr__(name: str) -> Any:

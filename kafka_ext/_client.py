@@ -22,7 +22,9 @@ class _Producer(Protocol):
 class Client:
     """The part of a producer that answers questions."""
 
-    _properties = Properties()  # of an instance whose constructor was never through: it can still be printed
+    _properties = (
+        Properties()
+    )  # of an instance whose constructor was never through: it can still be printed
     _unpicklable: ClassVar[str]
 
     @property
@@ -32,7 +34,8 @@ class Client:
         return self._properties.copy()
 
     def get_property(self: _Producer, name: str) -> str | None:
-        """The value in force of any property, as librdkafka spells it (rd_kafka_conf_get); None where it has none.
+        """The value in force of any property, as librdkafka spells it (rd_kafka_conf_get); None
+        where it has none.
 
         Raises:
             InvalidConfigError: there is no property of this name.
@@ -41,8 +44,12 @@ class Client:
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         self.handle.check_usable()
         name = str.__str__(name)
-        if name in OWN_NAMES and not (name == "partitioner" and isinstance(self._properties.get(name, ""), str)):
-            value = self._properties.get(name, "false" if name == "enable.manual.events.poll" else None)
+        if name in OWN_NAMES and not (
+            name == "partitioner" and isinstance(self._properties.get(name, ""), str)
+        ):
+            value = self._properties.get(
+                name, "false" if name == "enable.manual.events.poll" else None
+            )
             return value if value is None or isinstance(value, str) else repr(value)
         try:
             return self.handle.get_property(name)
@@ -50,21 +57,36 @@ class Client:
             raise invalid(name, exc.error.message) from None
 
     def metrics(self: _Producer) -> _annotations.ProducerMetrics:
-        """The producer's counters now. Cheap, and any thread may call it, also after the producer was closed."""
+        """The producer's counters now. Cheap, and any thread may call it, also after the producer
+        was closed.
+        """
         _check_not_forked(self.handle)
         from .metrics import ProducerMetrics
 
         return ProducerMetrics(*self.handle.counters())
 
     def fatal_error(self: _Producer) -> KafkaError | None:
-        """The fatal error that ended this producer's work, or None while it can work (rd_kafka_fatal_error)."""
+        """The fatal error that ended this producer's work, or None while it can work
+        (rd_kafka_fatal_error).
+        """
         self.handle.check_usable()
         return self.handle.fatal_error()
 
     def __repr__(self: _Producer) -> str:
         handle = self._handle_or_none()
-        state = "unusable" if handle is None else "forked" if handle.forked else "closed" if handle.closing else "open"
-        return f"<{type(self).__name__} {_rdkafka.shown_url(self._properties.get('bootstrap.servers', ''))!r} {state}>"
+        state = (
+            "unusable"
+            if handle is None
+            else "forked"
+            if handle.forked
+            else "closed"
+            if handle.closing
+            else "open"
+        )
+        return (
+            f"<{type(self).__name__}"
+            f" {_rdkafka.shown_url(self._properties.get('bootstrap.servers', ''))!r} {state}>"
+        )
 
     def __reduce__(self) -> Any:
         raise TypeError(self._unpicklable)
@@ -77,7 +99,11 @@ def _check_not_forked(handle: Handle) -> None:
 
 def metadata_failure(exc: KafkaException, timeout: float | None, handle: Handle) -> KafkaException:
     if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
-        return KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s{handle.cause}"))
+        return KafkaTimeoutError(
+            KafkaError(
+                ErrorCode["TIMED_OUT"], f"no broker answered within {timeout} s{handle.cause}"
+            )
+        )
     return exc
 
 

@@ -1,4 +1,6 @@
-"""The future of one record. A module of its own, for importing concurrent.futures is half of what importing the producer would take."""
+"""The future of one record. A module of its own, for importing concurrent.futures is half of what
+importing the producer would take.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class DeliveryFuture(_Future):
     """A concurrent.futures.Future that cannot be cancelled, and that does not wait for itself.
 
     Args:
-        check: called with a method's name where that would wait; raises where it would wait for ever.
+        check: called with a method's name where that would wait; raises where it would wait for
+            ever.
     """
 
     def __init__(self, check: Callable[[str], object]) -> None:
@@ -29,7 +32,9 @@ class DeliveryFuture(_Future):
 
     @property
     def _waiters(self) -> list[Any]:
-        """Where wait() and as_completed() of concurrent.futures put what shall wake them, before they wait; they know no timeout here."""
+        """Where wait() and as_completed() of concurrent.futures put what shall wake them, before
+        they wait; they know no timeout here.
+        """
         if not self.done():
             self._check("wait")
         return self._waiting
@@ -39,13 +44,17 @@ class DeliveryFuture(_Future):
         self._waiting = waiters
 
     def result(self, timeout: float | None = None) -> RecordMetadata:
-        """As concurrent.futures.Future; KafkaException inside a callback of the producer, unless it is done."""
+        """As concurrent.futures.Future; KafkaException inside a callback of the producer, unless it
+        is done.
+        """
         if not self.done():
             self._check("result")
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As concurrent.futures.Future; KafkaException inside a callback of the producer, unless it is done."""
+        """As concurrent.futures.Future; KafkaException inside a callback of the producer, unless it
+        is done.
+        """
         if not self.done():
             self._check("exception")
         return super().exception(timeout)

@@ -8,9 +8,19 @@ import warnings
 import weakref
 from _thread import get_ident
 
-from ._rdkafka import ErrorCode, Handle, KafkaError, KafkaException, Thread, end_handovers, new_thread, sleep
+from ._rdkafka import (
+    ErrorCode,
+    Handle,
+    KafkaError,
+    KafkaException,
+    Thread,
+    end_handovers,
+    new_thread,
+    sleep,
+)
 
-# How long the interpreter's exit waits for what was never closed. Past it the rest fails with PURGE_QUEUE or PURGE_INFLIGHT.
+# How long the interpreter's exit waits for what was never closed. Past it the rest fails with
+# PURGE_QUEUE or PURGE_INFLIGHT.
 EXIT_TIMEOUT = 30.0
 
 _open: weakref.WeakSet[Handle] = weakref.WeakSet()
@@ -21,7 +31,9 @@ _closed_by: dict[Handle, list[Handle]] = {}
 
 
 def start(handle: Handle) -> None:
-    """Give `handle` its events thread (none under manual polling) and remember it for the interpreter's exit."""
+    """Give `handle` its events thread (none under manual polling) and remember it for the
+    interpreter's exit.
+    """
     _open.add(handle)
     handle.open()
     if not handle.manual:
@@ -29,7 +41,8 @@ def start(handle: Handle) -> None:
 
 
 def _start_thread(handle: Handle) -> None:
-    # A daemon: what it must do before the interpreter ends is seen to by `_close_all`, which can be bounded; joining it could not.
+    # A daemon: what it must do before the interpreter ends is seen to by `_close_all`, which can be
+    # bounded; joining it could not.
     thread = new_thread("kafka_ext events", _serve, handle)
     _threads[handle] = thread
     thread.start()
@@ -44,11 +57,13 @@ def _serve(handle: Handle) -> None:
 
 
 def begin_closing(handle: Handle) -> Handle | None:
-    """Before this thread closes `handle`, which waits for its callbacks to end: those may be closing others, and so on.
+    """Before this thread closes `handle`, which waits for its callbacks to end: those may be
+    closing others, and so on.
 
     Returns:
-        The handle whose callback this is, for `end_closing`; None: this is no callback. No context manager: closing must
-        end where there is no memory, and CPython loses the MemoryError of an `__exit__` whose frame cannot be made.
+        The handle whose callback this is, for `end_closing`; None: this is no callback. No context
+        manager: closing must end where there is no memory, and CPython loses the MemoryError of an
+            `__exit__` whose frame cannot be made.
 
     Raises:
         KafkaException: this is a callback of a producer that one of them waits for.
@@ -62,7 +77,10 @@ def begin_closing(handle: Handle) -> Handle | None:
         seen = [handle]
         for other in seen:
             if other is caller:
-                message = "close() would wait for a callback that is closing the producer of this callback; call it outside"
+                message = (
+                    "close() would wait for a callback that is closing the producer of this"
+                    " callback; call it outside"
+                )
                 raise KafkaException(KafkaError(ErrorCode["STATE"], message))
             seen += [another for another in _closed_by.get(other, ()) if another not in seen]
     except BaseException:
@@ -79,21 +97,27 @@ def end_closing(caller: Handle) -> None:
 
 
 def close(handle: Handle, timeout: float | None) -> bool:
-    """Every report, then the end of the thread and of the handle. True when nothing had to be purged."""
+    """Every report, then the end of the thread and of the handle. True when nothing had to be
+    purged.
+    """
     handle.begin_close()
     delivered = handle.finish_close(timeout)
     handle.stop_events()
     thread = _threads.get(handle)
     if thread is not None and thread.is_alive():
         thread.join()
-    while handle.running:  # start() was interrupted; a thread that gets there from now on ends at once
+    while (
+        handle.running
+    ):  # start() was interrupted; a thread that gets there from now on ends at once
         sleep(0.001)
     handle.destroy()
     return delivered
 
 
 def abandon(handle: Handle) -> None:
-    """Its producer was collected: let the events thread (or one made for it) deliver everything and end the handle. Does not wait."""
+    """Its producer was collected: let the events thread (or one made for it) deliver everything and
+    end the handle. Does not wait.
+    """
     handle.abandoned = True
     if handle.manual:
         _start_thread(handle)
@@ -118,12 +142,15 @@ def _close_all() -> None:
 
 
 def _at_exit() -> None:
-    left_open = sum(1 for handle in list(_open) if not (handle.forked or handle.closing or handle.abandoned))
+    left_open = sum(
+        1 for handle in list(_open) if not (handle.forked or handle.closing or handle.abandoned)
+    )
     try:
         if left_open:
             plural = "producers were" if left_open > 1 else "producer was"
             warnings.warn(
-                f"at the interpreter's exit {left_open} {plural} not closed; what was given to them is still delivered",
+                f"at the interpreter's exit {left_open} {plural} not closed; what was given to them"
+                " is still delivered",
                 ResourceWarning,
                 stacklevel=1,
             )

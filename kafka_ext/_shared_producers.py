@@ -1,4 +1,6 @@
-"""The producers that the sinks of one process share: made when first needed, one for the same properties, gone with the process."""
+"""The producers that the sinks of one process share: made when first needed, one for the same
+properties, gone with the process.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from . import _lifecycle, _rdkafka  # imported first: at the interpreter's exit what is registered last runs first
+from . import (
+    _lifecycle,
+    _rdkafka,
+)  # imported first: at the interpreter's exit what is registered last runs first
 from .metrics import ProducerMetrics, added
 from .producer import KafkaProducer
 from .properties import MANUAL_POLL, Properties, invalid, resolve
@@ -19,7 +24,10 @@ from .properties import MANUAL_POLL, Properties, invalid, resolve
 PropertiesSource: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 _REFUSED = {
-    "transactional.id": "every process would fence off the one before it; records in a transaction need a producer of their own",
+    "transactional.id": (
+        "every process would fence off the one before it; records in a transaction need a producer"
+        " of their own"
+    ),
     MANUAL_POLL: "the events of a shared producer are served by its own thread",
 }
 
@@ -28,17 +36,24 @@ def _checked(properties: Mapping[str, Any]) -> Properties:
     checked = Properties(properties)
     settings = resolve(checked)
     if settings.manual:
-        raise invalid(MANUAL_POLL, f"property {MANUAL_POLL!r} cannot be set for a sink: {_REFUSED[MANUAL_POLL]}")
+        raise invalid(
+            MANUAL_POLL,
+            f"property {MANUAL_POLL!r} cannot be set for a sink: {_REFUSED[MANUAL_POLL]}",
+        )
     if "transactional.id" in settings.librdkafka:
-        raise invalid("transactional.id", f"property 'transactional.id' cannot be set for a sink: {_REFUSED['transactional.id']}")
+        raise invalid(
+            "transactional.id",
+            f"property 'transactional.id' cannot be set for a sink: {_REFUSED['transactional.id']}",
+        )
     return checked
 
 
 class Recipe:
     """What a producer is made from, so that it can be compared, hashed and sent to another process.
 
-    Text is compared as text. What is no text (a callback, or a callable that gives the properties) is compared by identity; so that it is
-    the same thing again however often it is unpickled, it travels under a name of its own, and a process keeps the first that came.
+    Text is compared as text. What is no text (a callback, or a callable that gives the properties)
+    is compared by identity; so that it is the same thing again however often it is unpickled, it
+    travels under a name of its own, and a process keeps the first that came.
     """
 
     __slots__ = ("__weakref__", "_key", "_token", "source")
@@ -52,7 +67,12 @@ class Recipe:
             self._key: tuple[Any, ...] = (id(source),)
         else:
             self.source = _checked(source)
-            self._key = tuple(sorted((name, value if isinstance(value, str) else _identity(value)) for name, value in self.source.items()))
+            self._key = tuple(
+                sorted(
+                    (name, value if isinstance(value, str) else _identity(value))
+                    for name, value in self.source.items()
+                )
+            )
 
     def make(self) -> KafkaProducer:
         if not callable(self.source):
@@ -103,7 +123,9 @@ class _Shared:
 
     def __init__(self, producer: KafkaProducer, before: _Shared | None = None) -> None:
         self.producer = producer
-        self.before = before  # the one whose place it took, until that is closed and its counts are in `past`
+        self.before = (
+            before  # the one whose place it took, until that is closed and its counts are in `past`
+        )
         self.past = ProducerMetrics()
         self.users = 0
         self.retired = False  # no longer found; whoever uses it last closes it
@@ -137,7 +159,9 @@ def producer_for(recipe: Recipe) -> Iterator[KafkaProducer]:
 def _enter(recipe: Recipe) -> _Shared:
     with _lock:
         shared = _producers.get(recipe)
-        broken = shared if shared is not None and shared.producer.fatal_error() is not None else None
+        broken = (
+            shared if shared is not None and shared.producer.fatal_error() is not None else None
+        )
         if broken is not None:  # it can do nothing more; another one can
             del _producers[recipe]
             shared = None
@@ -177,7 +201,9 @@ def metrics(recipe: Recipe) -> ProducerMetrics:
 
 
 def close(recipe: Recipe) -> None:
-    """Close this process's producer for `recipe`, once nobody uses it; the next to ask gets another."""
+    """Close this process's producer for `recipe`, once nobody uses it; the next to ask gets
+    another.
+    """
     with _lock:
         shared = _producers.pop(recipe, None)
     if shared is not None:

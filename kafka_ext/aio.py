@@ -3,11 +3,13 @@
     from kafka_ext import AsyncKafkaProducer, ProducerRecord
 
     async with AsyncKafkaProducer(bootstrap_servers="localhost:9092") as producer:
-        future = await producer.send(ProducerRecord("orders", b"a value"))     # over when it is enqueued
-        metadata = await future                                                # over when it is delivered
+        future = await producer.send(ProducerRecord("orders", b"a value"))     # over when it is
+        enqueued metadata = await future                                                # over when
+        it is delivered
 
-librdkafka's queue of events writes to a pipe when it stops being empty (rd_kafka_queue_io_event_enable); the loop reads the pipe and
-answers all that waits in one pass, on its own thread: futures are resolved directly, callbacks called. Works with asyncio's loops and
+librdkafka's queue of events writes to a pipe when it stops being empty
+(rd_kafka_queue_io_event_enable); the loop reads the pipe and answers all that waits in one pass, on
+its own thread: futures are resolved directly, callbacks called. Works with asyncio's loops and
 uvloop.
 """
 
@@ -47,56 +49,76 @@ __all__ = ["AsyncKafkaProducer"]
 
 T = TypeVar("T")
 
-# librdkafka disregards linger.ms only while rd_kafka_flush() waits, which would block the loop: with a longer linger than this, in
-# seconds, a flush has it wait for a millisecond of each such interval.
+# librdkafka disregards linger.ms only while rd_kafka_flush() waits, which would block the loop:
+# with a longer linger than this, in seconds, a flush has it wait for a millisecond of each such
+# interval.
 LINGER_WORTH_A_NUDGE = 0.02
 
-# rd_kafka_init_transactions() waits so long, in milliseconds, on the loop's thread, each time it is asked: too short for others to notice.
-# (It can be taken up again at any moment: nothing but the producer id answers its first step, and the second has no timeout; 2.15.1.)
+# rd_kafka_init_transactions() waits so long, in milliseconds, on the loop's thread, each time it is
+# asked: too short for others to notice. (It can be taken up again at any moment: nothing but the
+# producer id answers its first step, and the second has no timeout; 2.15.1.)
 INIT_SLICE_MS = 2
 
-# How long a partitioner written in Python waits to learn how many partitions a topic has, in seconds; as the synchronous producer.
+# How long a partitioner written in Python waits to learn how many partitions a topic has, in
+# seconds; as the synchronous producer.
 PARTITIONS_TIMEOUT = 10.0
 
 
 class AsyncKafkaProducer(AsyncProducer, Client):
-    """Writes records to Kafka from an event loop. One is enough for a loop; any number of its tasks can use it.
+    """Writes records to Kafka from an event loop. One is enough for a loop; any number of its tasks
+    can use it.
 
     Args:
-        properties: as `KafkaProducer`'s. `enable.manual.events.poll` has no meaning here and is refused.
+        properties: as `KafkaProducer`'s. `enable.manual.events.poll` has no meaning here and is
+            refused.
         keywords: the same with underscores for dots: `linger_ms=5`. They go before `properties`.
 
     Raises:
         RuntimeError: made outside of a running event loop.
-        InvalidConfigError: a property is unknown, misspelt, out of range or contradicts another; it is named.
+        InvalidConfigError: a property is unknown, misspelt, out of range or contradicts another; it
+            is named.
         TypeError: a property's value is of the wrong type.
 
-    It belongs to the event loop it was made in, and everything happens on that loop's thread: the callbacks in the properties (which may
-    be coroutine functions here), interceptors, and futures getting their results. What a callback raises goes to the loop's exception
-    handler.
+    It belongs to the event loop it was made in, and everything happens on that loop's thread: the
+    callbacks in the properties (which may be coroutine functions here), interceptors, and futures
+    getting their results. What a callback raises goes to the loop's exception handler.
 
-    `async with` closes it, and so delivers everything, also when the block raises. One that is only dropped still delivers what it was
-    given, by a thread that is started for that, and warns (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up
-    again (`fetch_broker_metadata`, `commit_transaction`, `abort_transaction`, `send_offsets_to_transaction`, the end of a closed producer)
-    run in a thread that lives as long as the call. So are timeouts counted: no clock of the loop's has a say in them.
+    `async with` closes it, and so delivers everything, also when the block raises. One that is only
+    dropped still delivers what it was given, by a thread that is started for that, and warns
+    (ResourceWarning). Calls of librdkafka's that can be neither sliced nor taken up again
+    (`fetch_broker_metadata`, `commit_transaction`, `abort_transaction`,
+    `send_offsets_to_transaction`, the end of a closed producer) run in a thread that lives as long
+    as the call. So are timeouts counted: no clock of the loop's has a say in them.
     """
 
-    _unpicklable = "an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each process, from its properties"
+    _unpicklable = (
+        "an AsyncKafkaProducer cannot be pickled: it is connections and a loop. Make one in each"
+        " process, from its properties"
+    )
 
     def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         self._properties = Properties(properties, **keywords)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            raise RuntimeError("an AsyncKafkaProducer is made inside a running event loop: in a coroutine, not before it") from None
+            raise RuntimeError(
+                "an AsyncKafkaProducer is made inside a running event loop: in a coroutine, not"
+                " before it"
+            ) from None
         if MANUAL_POLL in self._properties:
-            raise invalid(MANUAL_POLL, f"property {MANUAL_POLL!r} cannot be set: an AsyncKafkaProducer's events are served by its loop")
+            raise invalid(
+                MANUAL_POLL,
+                f"property {MANUAL_POLL!r} cannot be set: an AsyncKafkaProducer's events are served"
+                " by its loop",
+            )
         settings = resolve(self._properties, coroutines=True)
         self._loop_ = loop
         self._turnstile = asyncio.Lock()  # of those who wait for room, the first goes to the gate
         self._closer: asyncio.Task[None] | None = None
         self._closes: asyncio.Future[None] = loop.create_future()  # done once a close has begun
-        callbacks: dict[str, Callable[..., Any]] = dict(settings.callbacks)  # the handle asks librdkafka for what these need
+        callbacks: dict[str, Callable[..., Any]] = dict(
+            settings.callbacks
+        )  # the handle asks librdkafka for what these need
         self._one_closes = _rdkafka.Monitor()  # where its loop is closed
         handle = Handle(settings.librdkafka, callbacks, True, OWN_NAMES)
         for name, callback in settings.callbacks.items():
@@ -107,26 +129,37 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         except BaseException:  # no descriptors left, a loop that cannot watch any
             _lifecycle.close(handle, 0.0)
             raise
-        self._open(handle, settings.partitioner, settings.interceptors or None, loop, settings.serializers)
+        self._open(
+            handle, settings.partitioner, settings.interceptors or None, loop, settings.serializers
+        )
 
     # ------------------------------------------------------------------ sending
 
     async def send_and_wait(
-        self, record: ProducerRecord, *misplaced: NoReturn, option: SendOption = SendOption.NO_COPY_RECORD_VALUE
+        self,
+        record: ProducerRecord,
+        *misplaced: NoReturn,
+        option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
     ) -> RecordMetadata:
         """Send a record and wait for its report; what became of it.
 
         Raises:
-            KafkaException: it was not delivered, and `error` says why. Besides, whatever `send` raises.
+            KafkaException: it was not delivered, and `error` says why. Besides, whatever `send`
+                raises.
 
-        Cancelled once the record is enqueued, it takes nothing back: the record stays on its way, and may be delivered.
+        Cancelled once the record is enqueued, it takes nothing back: the record stays on its way,
+        and may be delivered.
         """
         if misplaced or not isinstance(record, ProducerRecord):
             raise _rdkafka.no_record("send_and_wait", record, misplaced)
         return await (await self.send(record, option=option))
 
-    async def _send_later(self, record: ProducerRecord, copy: bool) -> asyncio.Future[RecordMetadata]:
-        """A send that cannot be done at once, or has Python of the user's to call: `Sending` awaits it."""
+    async def _send_later(
+        self, record: ProducerRecord, copy: bool
+    ) -> asyncio.Future[RecordMetadata]:
+        """A send that cannot be done at once, or has Python of the user's to call: `Sending` awaits
+        it.
+        """
         given = record
         try:
             record, future, on_delivery = self._prepare(record)
@@ -156,11 +189,16 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             self._wait_ends(began)
 
     async def _know_partitions(self, record: ProducerRecord) -> None:
-        """Until a partitioner written in Python can be told how many partitions there are (a thread finds out, every few minutes)."""
+        """Until a partitioner written in Python can be told how many partitions there are (a thread
+        finds out, every few minutes).
+        """
         end = time.monotonic() + PARTITIONS_TIMEOUT
         while not self._partitions_known(record):
             if time.monotonic() > end:
-                message = f"topic {record.topic}: its partitions are not known, so the partitioner cannot be asked"
+                message = (
+                    f"topic {record.topic}: its partitions are not known, so the partitioner cannot"
+                    " be asked"
+                )
                 raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC"], message))
             await self._sleep(0.005)
 
@@ -177,24 +215,32 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         on_delivery: Callable[[BatchDelivery], object] | None = None,
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
     ) -> BatchDelivery:
-        """Send a column of values: `batch = await producer.send_batch(…)` is over when all is enqueued, `await batch` when all is reported.
+        """Send a column of values: `batch = await producer.send_batch(…)` is over when all is
+        enqueued, `await batch` when all is reported.
 
-        Arguments as `KafkaProducer.send_batch`, which says what `values` can be. While the queue is full the task is suspended, in its turn
-        among all who send; every few thousand messages it lets others have theirs. `on_delivery(batch)` is called on the loop's thread;
-        it may be a coroutine function.
+        Arguments as `KafkaProducer.send_batch`, which says what `values` can be. While the queue is
+        full the task is suspended, in its turn among all who send; every few thousand messages it
+        lets others have theirs. `on_delivery(batch)` is called on the loop's thread; it may be a
+        coroutine function.
 
         Returns:
-            BatchDelivery: what becomes of it. Each message is either enqueued or in its `errors()` by index.
+            BatchDelivery: what becomes of it. Each message is either enqueued or in its `errors()`
+                by index.
 
-        Raises: what `KafkaProducer.send_batch` raises. Cancelled, what is not enqueued yet fails with INTR, and `batch` of the
+        Raises: what `KafkaProducer.send_batch` raises. Cancelled, what is not enqueued yet fails
+            with INTR, and `batch` of the
         CancelledError is what was sent.
         """
         self._usable()
         try:
             on_delivery = self._awaiting(on_delivery)
-            if self._has_partitioner() and not isinstance(partitions, int):  # it is asked for those that a column leaves null, too
+            if self._has_partitioner() and not isinstance(
+                partitions, int
+            ):  # it is asked for those that a column leaves null, too
                 await self._know_partitions(ProducerRecord(topic))
-            started = _rdkafka.start_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option)
+            started = _rdkafka.start_batch(
+                self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option
+            )
         except BaseException as exc:
             self._not_sent(None, exc)
             raise
@@ -213,24 +259,32 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         on_delivery: Callable[[BatchDelivery], object] | None = None,
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
     ) -> BatchDelivery:
-        """Send the rows of a table, each a message. Arguments as `KafkaProducer.send_table`; all else as `send_batch`.
+        """Send the rows of a table, each a message. Arguments as `KafkaProducer.send_table`; all
+        else as `send_batch`.
 
-        A stream is read chunk by chunk, on the loop's thread: what makes the chunks should have them ready.
+        A stream is read chunk by chunk, on the loop's thread: what makes the chunks should have
+        them ready.
         """
         self._usable()
         try:
             on_delivery = self._awaiting(on_delivery)
             if self._has_partitioner():
                 await self._know_partitions(ProducerRecord(topic))
-            started = _rdkafka.start_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option)
+            started = _rdkafka.start_table(
+                self, table, topic, value, key, partition, timestamp, headers, on_delivery, option
+            )
         except BaseException as exc:
             self._not_sent(None, exc)
             raise
         return await self._drive(*started)
 
-    def _awaiting(self, on_delivery: Callable[[BatchDelivery], object] | None) -> Callable[[BatchDelivery], object] | None:
+    def _awaiting(
+        self, on_delivery: Callable[[BatchDelivery], object] | None
+    ) -> Callable[[BatchDelivery], object] | None:
         """A batch's callback; a coroutine function becomes a task when it is called."""
-        if on_delivery is not None and _rdkafka.check_callback(on_delivery, "on_delivery", coroutines=True):
+        if on_delivery is not None and _rdkafka.check_callback(
+            on_delivery, "on_delivery", coroutines=True
+        ):
             return _OnLoop(self._loop_, self.handle, "on_delivery", on_delivery)
         return on_delivery
 
@@ -254,13 +308,15 @@ class AsyncKafkaProducer(AsyncProducer, Client):
     # ------------------------------------------------------------------ waiting, giving up, ending
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Send all that waits, without regard to `linger.ms`, and wait until every record and batch has been reported.
+        """Send all that waits, without regard to `linger.ms`, and wait until every record and batch
+        has been reported.
 
-        What other tasks send meanwhile is waited for as well. Futures have their results when it returns; what waits for them runs in the
-        loop's next turn.
+        What other tasks send meanwhile is waited for as well. Futures have their results when it
+        returns; what waits for them runs in the loop's next turn.
 
         Raises:
-            KafkaTimeoutError: records are still outstanding after `timeout` seconds; they stay enqueued.
+            KafkaTimeoutError: records are still outstanding after `timeout` seconds; they stay
+                enqueued.
             ProducerClosedError: the producer is closed, or being closed.
         """
         self._usable()
@@ -270,11 +326,14 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             delivered = await self._server.drained(deadline)
         if not delivered:
             outstanding = self.handle.outstanding
-            text = f"{outstanding} records are still outstanding after {timeout} s{self.handle.cause}"
+            text = (
+                f"{outstanding} records are still outstanding after {timeout} s{self.handle.cause}"
+            )
             raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
 
     def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
-        """Fail records at once: those waiting here (PURGE_QUEUE), those sent but not answered (PURGE_INFLIGHT; they may be persisted).
+        """Fail records at once: those waiting here (PURGE_QUEUE), those sent but not answered
+        (PURGE_INFLIGHT; they may be persisted).
 
         Their futures get the exception soon; this does not wait for it. Source: rd_kafka_purge().
         """
@@ -282,11 +341,13 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         self.handle.purge(bool(in_queue), bool(in_flight))
 
     async def aclose(self, timeout: float | None = None) -> None:
-        """Take no new records, wait up to `timeout` seconds for every report, purge what is left, and free everything.
+        """Take no new records, wait up to `timeout` seconds for every report, purge what is left,
+        and free everything.
 
-        When it returns every future has its result and every buffer has been released. Sends that wait for room raise ProducerClosedError.
-        Idempotent; several tasks can wait for it, and the shortest `timeout` holds. Cancelled, the closing goes on by itself.
-        Once its event loop is closed, it can be closed in any other: `asyncio.run(producer.aclose())`.
+        When it returns every future has its result and every buffer has been released. Sends that
+        wait for room raise ProducerClosedError. Idempotent; several tasks can wait for it, and the
+        shortest `timeout` holds. Cancelled, the closing goes on by itself. Once its event loop is
+        closed, it can be closed in any other: `asyncio.run(producer.aclose())`.
 
         Raises:
             ProducerForkedError: made before a fork.
@@ -301,7 +362,9 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         if self._loop_.is_closed():
             self._server.stop()
             closed_there = _Outcome(asyncio.get_running_loop())
-            _rdkafka.new_thread("kafka_ext call", _call, closed_there, lambda: self._close_here(timeout)).start()
+            _rdkafka.new_thread(
+                "kafka_ext call", _call, closed_there, lambda: self._close_here(timeout)
+            ).start()
             await closed_there.future
             return
         self._check_loop()
@@ -348,9 +411,16 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         self._usable()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if exc is not None and self.handle.forked:
-            return  # a child leaving by the block it was forked in (sys.exit, say): that is what its parent shall see
+            # a child leaving by the block it was forked in (sys.exit, say): that is what its parent
+            # shall see
+            return
         await self.aclose()
 
     def __del__(self) -> None:
@@ -361,14 +431,16 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             message = f"{self!r} was not closed; what it was given is still being delivered"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
-            # Also where warnings are errors. The loop may never run again, so from here on it is a thread that serves.
+            # Also where warnings are errors. The loop may never run again, so from here on it is a
+            # thread that serves.
             _lifecycle.abandon(handle)
             self._server.stop()
 
     # ------------------------------------------------------------------ transactions
 
     async def init_transactions(self, timeout: float | None = None) -> None:
-        """Get ready for transactions: once, before the first. Fences older producers of the same `transactional.id`.
+        """Get ready for transactions: once, before the first. Fences older producers of the same
+        `transactional.id`.
 
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
@@ -381,11 +453,13 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         refused = ""
         while True:
             self._usable()
-            # librdkafka goes on with it in the background: it is asked again and again, hardly waiting.
+            # librdkafka goes on with it in the background: it is asked again and again, hardly
+            # waiting.
             error = _rdkafka.init_transactions_slice(self.handle, INIT_SLICE_MS)
             if error is None:
                 return
-            # What it says of a coordinator that is not there yet is what it would say at the end of a longer timeout.
+            # What it says of a coordinator that is not there yet is what it would say at the end of
+            # a longer timeout.
             timed_out = error.code == ErrorCode["TIMED_OUT"]
             if not error.is_retriable or error.is_fatal or _rdkafka.seconds_until(deadline) == 0.0:
                 if timed_out and refused:
@@ -402,7 +476,8 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         Waits for an abort that goes on because the task that asked for it was cancelled.
 
         Raises:
-            KafkaException: `init_transactions` has not been called, a transaction is open, or the producer has been fenced.
+            KafkaException: `init_transactions` has not been called, a transaction is open, or the
+                producer has been fenced.
 
         Source: rd_kafka_begin_transaction().
         """
@@ -413,12 +488,14 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         _rdkafka.begin_transaction(self.handle)
 
     async def commit_transaction(self, timeout: float | None = None) -> None:
-        """Wait for every record's report and commit. Cancelled, librdkafka goes on with it: call it again to see the end.
+        """Wait for every record's report and commit. Cancelled, librdkafka goes on with it: call it
+        again to see the end.
 
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
-            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer; CONFLICT: an
-                `abort_transaction` that ran out of time is under way; call that again.
+            KafkaException: `error.transaction_requires_abort`: abort and begin anew;
+                `error.is_fatal`: close the producer; CONFLICT: an `abort_transaction` that ran out
+                of time is under way; call that again.
 
         Source: rd_kafka_commit_transaction().
         """
@@ -426,9 +503,11 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         await self._end_transaction(True, _rdkafka.deadline(timeout))
 
     async def abort_transaction(self, timeout: float | None = None) -> None:
-        """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Cancelled, librdkafka goes on with it.
+        """Drop the transaction; its records that are still here fail with PURGE_QUEUE. Cancelled,
+        librdkafka goes on with it.
 
-        Raises as `commit_transaction`; CONFLICT where it is a commit that is under way. Source: rd_kafka_abort_transaction().
+        Raises as `commit_transaction`; CONFLICT where it is a commit that is under way. Source:
+        rd_kafka_abort_transaction().
         """
         self._usable()
         await self._end_transaction(False, _rdkafka.deadline(timeout))
@@ -443,8 +522,11 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             ending.leave(outcome)
         ending.take()
 
-    async def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
-        """Commit a consumer's offsets with the transaction. Arguments as `KafkaProducer.send_offsets_to_transaction`.
+    async def send_offsets_to_transaction(
+        self, offsets: Any, group_metadata: Any, timeout: float | None = None
+    ) -> None:
+        """Commit a consumer's offsets with the transaction. Arguments as
+        `KafkaProducer.send_offsets_to_transaction`.
 
         Raises as `commit_transaction`. Source: rd_kafka_send_offsets_to_transaction().
         """
@@ -475,14 +557,18 @@ class AsyncKafkaProducer(AsyncProducer, Client):
 
     @asynccontextmanager
     async def transaction(self, timeout: float | None = None) -> AsyncIterator[AsyncKafkaProducer]:
-        """`async with producer.transaction():` begins, and commits at the end of the block, or aborts when the block or the commit raises.
+        """`async with producer.transaction():` begins, and commits at the end of the block, or
+        aborts when the block or the commit raises.
 
-        A commit that only timed out, or was cancelled, is not aborted: call `commit_transaction` again to go on with it.
+        A commit that only timed out, or was cancelled, is not aborted: call `commit_transaction`
+        again to go on with it.
 
         Args:
-            timeout (float | None): seconds for the commit, and as many again for an abort; None for no limit.
+            timeout (float | None): seconds for the commit, and as many again for an abort; None for
+                no limit.
 
-        Raises: what the block raised, after the abort; else as `begin_transaction` and `commit_transaction`.
+        Raises: what the block raised, after the abort; else as `begin_transaction` and
+            `commit_transaction`.
         """
         await self.begin_transaction()
         try:
@@ -498,7 +584,9 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             raise
 
     async def _abort_after(self, exc: BaseException, timeout: float | None) -> None:
-        """Abort; when that fails as well, the block's own exception is the one to see, with this one in its context."""
+        """Abort; when that fails as well, the block's own exception is the one to see, with this
+        one in its context.
+        """
         try:
             await self.abort_transaction(timeout)
         except KafkaException as failure:
@@ -507,8 +595,11 @@ class AsyncKafkaProducer(AsyncProducer, Client):
 
     # ------------------------------------------------------------------ what is known
 
-    async def fetch_broker_metadata(self, topic: str | None = None, timeout: float | None = 10.0) -> BrokerMetadata:
-        """Ask a broker for the cluster's brokers and for one topic's partitions, or all topics' with None.
+    async def fetch_broker_metadata(
+        self, topic: str | None = None, timeout: float | None = 10.0
+    ) -> BrokerMetadata:
+        """Ask a broker for the cluster's brokers and for one topic's partitions, or all topics'
+        with None.
 
         Raises:
             KafkaTimeoutError: no broker answered within `timeout` seconds.
@@ -537,7 +628,9 @@ class AsyncKafkaProducer(AsyncProducer, Client):
 
 
 class _Server:
-    """What the loop calls when librdkafka has something to say, and those who wait for what comes of it. Does not keep the producer."""
+    """What the loop calls when librdkafka has something to say, and those who wait for what comes
+    of it. Does not keep the producer.
+    """
 
     def __init__(self, handle: Handle, loop: asyncio.AbstractEventLoop) -> None:
         self._handle = handle
@@ -555,7 +648,9 @@ class _Server:
             self._close_pipe()
             raise
         _rdkafka.attach_loop(handle, loop, self._writes)
-        os.write(self._writes, b"1")  # what waits already will wake nobody: librdkafka writes when the queue stops being empty
+        os.write(
+            self._writes, b"1"
+        )  # what waits already will wake nobody: librdkafka writes when the queue stops being empty
 
     def _serve(self) -> None:
         handle = self._handle
@@ -573,7 +668,9 @@ class _Server:
         for exc in handle.take_raised():
             if isinstance(exc, (SystemExit, KeyboardInterrupt)):
                 raise exc
-            self._loop.call_exception_handler({"message": "a callback of an AsyncKafkaProducer raised", "exception": exc})
+            self._loop.call_exception_handler(
+                {"message": "a callback of an AsyncKafkaProducer raised", "exception": exc}
+            )
 
     def hurry_after(self, closed: _rdkafka.Event, seconds: float) -> None:
         """In a thread of its own: unless it is `closed` by then, what has no report fails."""
@@ -599,12 +696,15 @@ class _Server:
         await waiter
 
     async def drained(self, deadline: int) -> bool:
-        """Until everything has been reported (True), or `deadline` is over. While a close is in a hurry, what is left is purged."""
+        """Until everything has been reported (True), or `deadline` is over. While a close is in a
+        hurry, what is left is purged.
+        """
         handle = self._handle
         closing = handle.closing
         while not _rdkafka.all_reported(handle):
             if handle.closing and not closing:
-                handle.check_usable()  # close() has begun elsewhere: that sees to the reports, within its own time
+                # close() has begun elsewhere: that sees to the reports, within its own time
+                handle.check_usable()
             if closing and handle.hurry:
                 _rdkafka.purge_rest(handle)
             left = _rdkafka.seconds_until(deadline)
@@ -614,14 +714,17 @@ class _Server:
                 _rdkafka.hurry(handle)
             waiter = self._loop.create_future()
             self._waiting.append(waiter)
-            # In any case once in a while: purging may have to be repeated, and a nudge come too early.
+            # In any case once in a while: purging may have to be repeated, and a nudge come too
+            # early.
             slice_ = LINGER_WORTH_A_NUDGE if self._nudge else 0.25
             await asyncio.wait({waiter}, timeout=slice_ if left is None else min(left, slice_))
             waiter.cancel()
         return True
 
     def stop(self) -> None:
-        """Let go of the loop and of the pipe. Called on any thread, for a producer is collected on any."""
+        """Let go of the loop and of the pipe. Called on any thread, for a producer is collected on
+        any.
+        """
         if not self._open:
             return
         self._open = False
@@ -645,18 +748,28 @@ class _Server:
 
 
 class _OnLoop:
-    """A callback in the properties, or a batch's, called on the loop's thread; a coroutine function becomes a task."""
+    """A callback in the properties, or a batch's, called on the loop's thread; a coroutine function
+    becomes a task.
+    """
 
     _tasks: ClassVar[set[asyncio.Task[None]]] = set()
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, handle: Handle, name: str, callback: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handle: Handle,
+        name: str,
+        callback: Callable[..., Any],
+    ) -> None:
         self._loop = loop
         self._handle = handle
         self._name = name
         self._callback = callback
 
     def __call__(self, *arguments: Any) -> Any:
-        if threading.get_ident() != self._handle.loop_thread_id:  # the producer was dropped, or is at its end
+        if (
+            threading.get_ident() != self._handle.loop_thread_id
+        ):  # the producer was dropped, or is at its end
             try:
                 self._loop.call_soon_threadsafe(self, *arguments)
             except RuntimeError:
@@ -715,12 +828,16 @@ class _Outcome:
 
 @contextmanager
 def _alarm(loop: asyncio.AbstractEventLoop, seconds: float | None) -> Iterator[asyncio.Future[Any]]:
-    """A future that is done after `seconds`, by no clock of the loop, which tests like to stop. Its thread ends with the block."""
+    """A future that is done after `seconds`, by no clock of the loop, which tests like to stop. Its
+    thread ends with the block.
+    """
     outcome = _Outcome(loop)
     ended = _rdkafka.Event()
     try:
         if seconds is not None:
-            _rdkafka.new_thread("kafka_ext call", _call, outcome, lambda: ended.wait(seconds)).start()
+            _rdkafka.new_thread(
+                "kafka_ext call", _call, outcome, lambda: ended.wait(seconds)
+            ).start()
         yield outcome.future
     finally:
         ended.set()

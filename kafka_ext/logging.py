@@ -1,4 +1,6 @@
-"""Logging to Kafka: a handler that never blocks and never recurses, and a formatter that makes JSON."""
+"""Logging to Kafka: a handler that never blocks and never recurses, and a formatter that makes
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
-from . import _lifecycle  # imported first: at the interpreter's exit what is registered last runs first
-from ._rdkafka import KafkaError, KafkaException, Monitor, ProducerRecord, RecordMetadata, check_callback, check_topic_name
+from . import (
+    _lifecycle,
+)  # imported first: at the interpreter's exit what is registered last runs first
+from ._rdkafka import (
+    KafkaError,
+    KafkaException,
+    Monitor,
+    ProducerRecord,
+    RecordMetadata,
+    check_callback,
+    check_topic_name,
+)
 from .producer import KafkaProducer
 from .properties import Properties
 
@@ -36,32 +48,38 @@ _ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 
 
 class KafkaHandler(logging.Handler):
-    """Sends log records to a topic. It never blocks the program that logs, and counts what it had to drop.
+    """Sends log records to a topic. It never blocks the program that logs, and counts what it had
+    to drop.
 
     Args:
         topic: where to.
-        properties: those of a KafkaProducer that this handler makes, and closes. In a process forked from this one it makes another.
-        producer: in place of `properties`: one that others use as well. It is flushed by this handler, and not closed. After a fork what
-            is logged in the child is dropped, for a producer does not survive one.
-        key: a log record's attribute (`"name"`), or a function of the log record, that gives the message's key. A str, bytes or None is
-            taken as it is, the rest as text.
-        headers: names of attributes that become headers of their own name; or a mapping of header names to attributes or functions.
-            What is None, or not there, makes no header.
+        properties: those of a KafkaProducer that this handler makes, and closes. In a process
+            forked from this one it makes another.
+        producer: in place of `properties`: one that others use as well. It is flushed by this
+            handler, and not closed. After a fork what is logged in the child is dropped, for a
+            producer does not survive one.
+        key: a log record's attribute (`"name"`), or a function of the log record, that gives the
+            message's key. A str, bytes or None is taken as it is, the rest as text.
+        headers: names of attributes that become headers of their own name; or a mapping of header
+            names to attributes or functions. What is None, or not there, makes no header.
         level: as every handler.
         flush_timeout: seconds that `flush` and `close` wait for what is on its way.
 
     Raises:
-        TypeError: an argument is of the wrong type, or there is not one of `properties` and `producer`.
+        TypeError: an argument is of the wrong type, or there is not one of `properties` and
+            `producer`.
         InvalidConfigError: as KafkaProducer, at once and not with the first record.
 
-    The value is what the formatter makes (JsonFormatter makes JSON), the timestamp the log record's own.
+    The value is what the formatter makes (JsonFormatter makes JSON), the timestamp the log record's
+    own.
 
-    - **It does not block.** A record that finds the queue full is dropped and counted (`dropped`), as is one that comes after `close`. A
-      record that was sent and could not be delivered is counted in `failed`. `close` logs a warning when there were any. The handler
-      takes no lock while it sends.
-    - **It does not recurse.** Records of the logger "kafka_ext" and those below it are passed over: they tell of producers, and sending
-      them would make more of them. Give that logger another handler. What is logged while a record is being formatted for this handler is
-      dropped.
+    - **It does not block.** A record that finds the queue full is dropped and counted (`dropped`),
+      as is one that comes after `close`. A record that was sent and could not be delivered is
+      counted in `failed`. `close` logs a warning when there were any. The handler takes no lock
+      while it sends.
+    - **It does not recurse.** Records of the logger "kafka_ext" and those below it are passed over:
+      they tell of producers, and sending them would make more of them. Give that logger another
+      handler. What is logged while a record is being formatted for this handler is dropped.
     - **At exit** all handlers deliver what they have, within `flush_timeout`.
     """
 
@@ -76,20 +94,26 @@ class KafkaHandler(logging.Handler):
         level: int | str = logging.NOTSET,
         flush_timeout: float = 5.0,
     ) -> None:
-        self._ready = False  # until the constructor is through: logging.shutdown() closes all that Handler.__init__ has seen
+        # until the constructor is through: logging.shutdown() closes all that Handler.__init__ has
+        # seen
+        self._ready = False
         self._flush_timeout = flush_timeout
         super().__init__(level)
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a str, not {type(topic).__name__}")
         topic = check_topic_name(topic)
         if (properties is None) == (producer is None):
-            raise TypeError("give either properties, for a producer of the handler's own, or a producer")
+            raise TypeError(
+                "give either properties, for a producer of the handler's own, or a producer"
+            )
         if producer is not None and not isinstance(producer, KafkaProducer):
             raise TypeError(f"producer must be a KafkaProducer, not {type(producer).__name__}")
         if key is not None:
             _check_part("key", key)
         if isinstance(headers, str):
-            raise TypeError("headers must be a sequence of attributes' names or a mapping, not a str")
+            raise TypeError(
+                "headers must be a sequence of attributes' names or a mapping, not a str"
+            )
         self._headers: list[tuple[str, Part]] = list(
             headers.items() if isinstance(headers, Mapping) else ((name, name) for name in headers)
         )
@@ -98,7 +122,9 @@ class KafkaHandler(logging.Handler):
         self._topic = topic
         self._key = key
         self._properties = None if properties is None else Properties(properties)
-        self._counting = Monitor()  # a signal handler, or a finalizer, may log in the midst of counting
+        self._counting = (
+            Monitor()
+        )  # a signal handler, or a finalizer, may log in the midst of counting
         self._dropped = 0
         self._failed = 0
         self._over = False
@@ -108,7 +134,9 @@ class KafkaHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """Records that were not sent, for want of room in the queue, after `close`, unfit for the topic, in a child without a producer."""
+        """Records that were not sent, for want of room in the queue, after `close`, unfit for the
+        topic, in a child without a producer.
+        """
         return self._dropped
 
     @property
@@ -130,7 +158,9 @@ class KafkaHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send a log record. Raises nothing, as every handler: errors go to `handleError`."""
         if getattr(_here, "emitting", False):
-            self._drop()  # logged by a formatter, a function that gives the key, a signal handler in the midst of this
+            # logged by a formatter, a function that gives the key, a signal handler in the midst of
+            # this
+            self._drop()
             return
         _here.emitting = True
         try:
@@ -162,7 +192,9 @@ class KafkaHandler(logging.Handler):
             _here.emitting = False
 
     def _formatted(self, record: logging.LogRecord) -> str:
-        """What the formatter makes; where it raises, the message as far as it goes, and the error goes to `handleError`."""
+        """What the formatter makes; where it raises, the message as far as it goes, and the error
+        goes to `handleError`.
+        """
         try:
             return _sendable(self.format(record))
         except Exception:  # noqa: BLE001 - a formatter's, or an argument's str()
@@ -174,7 +206,9 @@ class KafkaHandler(logging.Handler):
         return [(name, value) for name, value in headers if value is not None] or None
 
     def _after_fork(self) -> KafkaProducer:
-        """A producer for this process. One that was given cannot be made anew: ProducerForkedError, and the record is dropped."""
+        """A producer for this process. One that was given cannot be made anew: ProducerForkedError,
+        and the record is dropped.
+        """
         if self._properties is None:
             self._producer.handle.check_usable()
         with self._counting:
@@ -193,7 +227,9 @@ class KafkaHandler(logging.Handler):
                 self._failed += 1
 
     def flush(self) -> None:
-        """Wait for what is on its way, up to `flush_timeout` seconds. Raises nothing; what takes longer stays on its way."""
+        """Wait for what is on its way, up to `flush_timeout` seconds. Raises nothing; what takes
+        longer stays on its way.
+        """
         self._flush(self._flush_timeout)
 
     def _flush(self, timeout: float) -> None:
@@ -201,10 +237,14 @@ class KafkaHandler(logging.Handler):
             if self._ready and not self._over and not self._producer.handle.forked:
                 self._producer.flush(timeout)
         except KafkaException:
-            pass  # the time was up; or this is a callback, where nothing can be waited for; or it is closed elsewhere
+            # the time was up; or this is a callback, where nothing can be waited for; or it is
+            # closed elsewhere
+            pass
 
     def close(self) -> None:
-        """Send no more, and wait up to `flush_timeout` seconds for what is on its way; the rest is counted as failed. Idempotent."""
+        """Send no more, and wait up to `flush_timeout` seconds for what is on its way; the rest is
+        counted as failed. Idempotent.
+        """
         self._close(self._flush_timeout)
         super().close()
 
@@ -222,9 +262,16 @@ class KafkaHandler(logging.Handler):
             try:
                 self._producer.close(timeout)
             except KafkaException:
-                _lifecycle.abandon(self._producer.handle)  # inside one of its callbacks: it ends by itself
+                _lifecycle.abandon(
+                    self._producer.handle
+                )  # inside one of its callbacks: it ends by itself
         if self._dropped or self._failed:
-            _log.warning("of the log records for %s, %d were dropped and %d not delivered", self._topic, self._dropped, self._failed)
+            _log.warning(
+                "of the log records for %s, %d were dropped and %d not delivered",
+                self._topic,
+                self._dropped,
+                self._failed,
+            )
 
     def __repr__(self) -> str:
         return f"<KafkaHandler {self._topic!r} ({logging.getLevelName(self.level)})>"
@@ -232,7 +279,10 @@ class KafkaHandler(logging.Handler):
 
 def _check_part(what: str, part: Any) -> None:
     if not isinstance(part, str) and not callable(part):
-        raise TypeError(f"{what} must be the name of a log record's attribute or a function of the log record, not {type(part).__name__}")
+        raise TypeError(
+            f"{what} must be the name of a log record's attribute or a function of the log record,"
+            f" not {type(part).__name__}"
+        )
     if not isinstance(part, str):
         check_callback(part, what)
 
@@ -243,7 +293,9 @@ def _taken(record: logging.LogRecord, part: Part) -> str | bytes | None:
 
 
 def _sendable(text: str) -> str:
-    """Lone surrogates, as file names and broken input have them, as the escapes that Python prints: UTF-8 has none."""
+    """Lone surrogates, as file names and broken input have them, as the escapes that Python prints:
+    UTF-8 has none.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -252,7 +304,9 @@ def _sendable(text: str) -> str:
 
 
 def _text(value: object) -> str:
-    """`str(value)`, or where that raises, what kind of thing it is: the record is not to be lost for it."""
+    """`str(value)`, or where that raises, what kind of thing it is: the record is not to be lost
+    for it.
+    """
     try:
         return str(value)
     except Exception as exc:  # noqa: BLE001 - whatever it is, it was raised by the program's own object
@@ -260,17 +314,22 @@ def _text(value: object) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """A log record as one JSON object: time (ISO 8601, UTC), level, logger, message, all of `extra`, and exception and stack if any.
+    """A log record as one JSON object: time (ISO 8601, UTC), level, logger, message, all of
+    `extra`, and exception and stack if any.
 
     Args:
-        attributes: more of a log record's attributes, such as `["process", "threadName", "lineno"]`.
+        attributes: more of a log record's attributes, such as `["process", "threadName",
+            "lineno"]`.
         static: what every object has besides, such as `{"service": "shop"}`.
 
-    Every record becomes JSON. What JSON does not know becomes text (`str`), as do keys, NaN and infinities; a lone surrogate becomes its
-    escape. What contains itself, or is nested deeper than 100 levels, has "..." there. Where an object's `str` raises, its type is named.
+    Every record becomes JSON. What JSON does not know becomes text (`str`), as do keys, NaN and
+    infinities; a lone surrogate becomes its escape. What contains itself, or is nested deeper than
+    100 levels, has "..." there. Where an object's `str` raises, its type is named.
     """
 
-    def __init__(self, attributes: Sequence[str] = (), static: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, attributes: Sequence[str] = (), static: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         if isinstance(attributes, str):
             raise TypeError("attributes must be a sequence of names, not a str")
@@ -280,14 +339,20 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON, on one line."""
         document: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": (
+                datetime.fromtimestamp(record.created, timezone.utc)
+                .isoformat(timespec="milliseconds")
+                .replace("+00:00", "Z")
+            ),
             "level": record.levelname,
             "logger": record.name,
             "message": _message(record),
             **self._static,
         }
         document.update((name, getattr(record, name, None)) for name in self._attributes)
-        document.update((name, value) for name, value in vars(record).items() if name not in _ATTRIBUTES)
+        document.update(
+            (name, value) for name, value in vars(record).items() if name not in _ATTRIBUTES
+        )
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
@@ -304,14 +369,19 @@ def _message(record: logging.LogRecord) -> str:
 
 def _json(document: dict[str, Any]) -> str:
     try:
-        return _sendable_json(json.dumps(document, default=str, ensure_ascii=False, allow_nan=False))
+        return _sendable_json(
+            json.dumps(document, default=str, ensure_ascii=False, allow_nan=False)
+        )
     except Exception:  # noqa: BLE001 - a key, a cycle, a NaN, an object whose str() raises
         return _sendable_json(json.dumps(_plain(document, ()), ensure_ascii=False, allow_nan=False))
 
 
 def _sendable_json(text: str) -> str:
-    # As `_sendable`, with the backslash as JSON writes it: \\ud800 alone is an escape of JSON's own that only Python reads.
-    return text if text.isascii() else _SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text)
+    # As `_sendable`, with the backslash as JSON writes it: \\ud800 alone is an escape of JSON's own
+    # that only Python reads.
+    return (
+        text if text.isascii() else _SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text)
+    )
 
 
 def _plain(value: Any, within: tuple[int, ...]) -> Any:
@@ -346,7 +416,9 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
-    """Before _lifecycle.py closes the producers and says that they were left open: that of a handler is nobody's to close."""
+    """Before _lifecycle.py closes the producers and says that they were left open: that of a
+    handler is nobody's to close.
+    """
     started = time.monotonic()
     for handler in list(_all):
         handler._close(max(0.0, handler._flush_timeout - (time.monotonic() - started)))

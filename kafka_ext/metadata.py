@@ -19,7 +19,9 @@ class BrokerNode:
 
 @dataclass(frozen=True)
 class PartitionMetadata:
-    """A partition: its leader's broker id (None: it has none now), its replicas, and those of them that are in sync."""
+    """A partition: its leader's broker id (None: it has none now), its replicas, and those of them
+    that are in sync.
+    """
 
     id: int
     leader: int | None
@@ -62,7 +64,9 @@ def from_tuples(raw: tuple[Any, ...]) -> BrokerMetadata:
             name: TopicMetadata(
                 name,
                 {
-                    number: PartitionMetadata(number, None if leader < 0 else leader, replicas, in_sync, _error(err))
+                    number: PartitionMetadata(
+                        number, None if leader < 0 else leader, replicas, in_sync, _error(err)
+                    )
                     for number, leader, replicas, in_sync, err in partitions
                 },
                 _error(error),

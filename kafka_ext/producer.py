@@ -1,4 +1,6 @@
-"""KafkaProducer: what a Python person sees. The hot path is in core/producer/producer.pyx; here is all that may take its time."""
+"""KafkaProducer: what a Python person sees. The hot path is in core/producer/producer.pyx; here is
+all that may take its time.
+"""
 
 from __future__ import annotations
 
@@ -35,27 +37,32 @@ class KafkaProducer(Producer, Client):
     """Writes records to Kafka. Thread-safe; one is enough for a process.
 
     Args:
-        properties: librdkafka's settings by name, and this package's own: `enable.manual.events.poll`, `partitioner` (a name or a
-            callable), `interceptors`, `key_serializer`, `value_serializer`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`,
+        properties: librdkafka's settings by name, and this package's own:
+            `enable.manual.events.poll`, `partitioner` (a name or a callable), `interceptors`,
+            `key_serializer`, `value_serializer`, `error_cb`, `stats_cb`, `throttle_cb`, `log_cb`,
             `oauthbearer_token_refresh_cb`.
         keywords: the same with underscores for dots: `linger_ms=5`. They go before `properties`.
 
     Raises:
-        InvalidConfigError: a property is unknown, misspelt, out of range or contradicts another; it is named.
+        InvalidConfigError: a property is unknown, misspelt, out of range or contradicts another; it
+            is named.
         TypeError: a property's value is of the wrong type.
 
-    Safe by default: `acks=all` and `enable.idempotence=true`, unless your own settings contradict idempotence without naming it. Keys land
-    where the Java client puts them (`partitioner=murmur2_random`). Every other default is librdkafka's (CONFIGURATION.md).
+    Safe by default: `acks=all` and `enable.idempotence=true`, unless your own settings contradict
+    idempotence without naming it. Keys land where the Java client puts them
+    (`partitioner=murmur2_random`). Every other default is librdkafka's (CONFIGURATION.md).
 
-    Callbacks run in one events thread a producer. With `enable.manual.events.poll=true` there is none, and they run in whichever
-    thread calls `poll_events`, `flush`, `sync_send` or `close`.
+    Callbacks run in one events thread a producer. With `enable.manual.events.poll=true` there is
+    none, and they run in whichever thread calls `poll_events`, `flush`, `sync_send` or `close`.
 
-    Close it, or use it as a context manager. One that is only dropped still delivers what it was given, and warns (ResourceWarning).
+    Close it, or use it as a context manager. One that is only dropped still delivers what it was
+    given, and warns (ResourceWarning).
     """
 
     _unpicklable = (
-        "a KafkaProducer cannot be pickled: it is threads and connections. Send a KafkaSink(properties, topic) in its place, which "
-        "makes one in each process, or make one there yourself"
+        "a KafkaProducer cannot be pickled: it is threads and connections. Send a"
+        " KafkaSink(properties, topic) in its place, which makes one in each process, or make one"
+        " there yourself"
     )
 
     def __init__(self, properties: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
@@ -68,7 +75,9 @@ class KafkaProducer(Producer, Client):
         except BaseException:  # "can't start new thread", for one
             _lifecycle.close(handle, 0.0)
             raise
-        self._open(handle, settings.partitioner, settings.interceptors or None, settings.serializers)
+        self._open(
+            handle, settings.partitioner, settings.interceptors or None, settings.serializers
+        )
 
     # ------------------------------------------------------------------ sending
 
@@ -79,8 +88,10 @@ class KafkaProducer(Producer, Client):
             What became of it.
 
         Raises:
-            KafkaTimeoutError: no report within `timeout` seconds. The record is still on its way: it may be delivered yet.
-            KafkaException: it was not delivered, and `error` says why; or this is inside a callback. Besides, whatever `send` raises.
+            KafkaTimeoutError: no report within `timeout` seconds. The record is still on its way:
+                it may be delivered yet.
+            KafkaException: it was not delivered, and `error` says why; or this is inside a
+                callback. Besides, whatever `send` raises.
 
         With manual polling it serves events on this thread, other records' callbacks among them.
         """
@@ -90,14 +101,19 @@ class KafkaProducer(Producer, Client):
         handle.check_usable()
         handle.check_not_in_callback("sync_send")
         deadline = _Deadline(timeout)
-        report: list[Any] = [False, None, None]  # room made beforehand: taking a report must not need memory
+        report: list[Any] = [
+            False,
+            None,
+            None,
+        ]  # room made beforehand: taking a report must not need memory
         answered = _rdkafka.Event()
 
         def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
             report[0], report[1], report[2] = True, metadata, error
             answered.set()
 
-        # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
+        # Told once the callback is gone, and with it what it kept pinned: the value is the caller's
+        # again when this returns.
         released = _rdkafka.Event()
         gone = weakref.ref(on_delivery, released.set)
         self.send(record, on_delivery, timeout=timeout)
@@ -116,7 +132,8 @@ class KafkaProducer(Producer, Client):
                 raise KafkaTimeoutError(
                     KafkaError(
                         ErrorCode["TIMED_OUT"],
-                        f"no report within {timeout} s; the record stays enqueued and may still be delivered{handle.cause}",
+                        f"no report within {timeout} s; the record stays enqueued and may still be"
+                        f" delivered{handle.cause}",
                     )
                 )
         released.wait(1.0)  # in vain where an interceptor or a subclass keeps the callback
@@ -136,11 +153,13 @@ class KafkaProducer(Producer, Client):
     ) -> _annotations.Future[RecordMetadata]:
         """As `send`, with the outcome as a future: a RecordMetadata, or a KafkaException.
 
-        It cannot be cancelled, for the record cannot be called back. Its callbacks run where delivery callbacks do: in the events thread,
-        or with manual polling in the thread that serves, without which the future is never done. In a callback of this producer
-        `result()` and `exception()` of one that is not done raise a KafkaException: they would wait for themselves. So do `wait()` and
-        `as_completed()` of concurrent.futures, with any timeout. The value is let go just after the future's callbacks: a moment after
-        `result()` may have returned.
+        It cannot be cancelled, for the record cannot be called back. Its callbacks run where
+        delivery callbacks do: in the events thread, or with manual polling in the thread that
+        serves, without which the future is never done. In a callback of this producer `result()`
+        and `exception()` of one that is not done raise a KafkaException: they would wait for
+        themselves. So do `wait()` and `as_completed()` of concurrent.futures, with any timeout. The
+        value is let go just after the future's callbacks: a moment after `result()` may have
+        returned.
 
         Raises: whatever `send` raises; what happens after that is the future's.
         """
@@ -169,44 +188,68 @@ class KafkaProducer(Producer, Client):
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
     ) -> BatchDelivery:
-        """Send a column of values in one call, without the GIL and without anything of Python's for each message.
+        """Send a column of values in one call, without the GIL and without anything of Python's for
+        each message.
 
-        The column stays pinned until the last message of it has been reported, and is then let go once.
+        The column stays pinned until the last message of it has been reported, and is then let go
+        once.
 
         Args:
             topic: where to.
-            values: a list or tuple of what a record's value can be; an Arrow column (anything with `__arrow_c_array__` or
-                `__arrow_c_stream__`) of binary, string, their large and view forms, fixed-size binary, or a dictionary of one of them,
-                nulls becoming tombstones; or a C-contiguous buffer of two dimensions, or one of records, whose rows are the messages.
-            keys: the same forms, or one key for all (a str, bytes or flat buffer of bytes). Copied within the call.
-            partitions: one int, a sequence, an integer buffer or an Arrow column of integers. Without, or where one is None or null, the
-                partitioner chooses.
-            timestamps: the same, in milliseconds since the epoch, or datetimes, or an Arrow column of timestamps. Without, or where one is
-                None or null, now.
+            values: a list or tuple of what a record's value can be; an Arrow column (anything with
+                `__arrow_c_array__` or `__arrow_c_stream__`) of binary, string, their large and view
+                forms, fixed-size binary, or a dictionary of one of them, nulls becoming tombstones;
+                or a C-contiguous buffer of two dimensions, or one of records, whose rows are the
+                messages.
+            keys: the same forms, or one key for all (a str, bytes or flat buffer of bytes). Copied
+                within the call.
+            partitions: one int, a sequence, an integer buffer or an Arrow column of integers.
+                Without, or where one is None or null, the partitioner chooses.
+            timestamps: the same, in milliseconds since the epoch, or datetimes, or an Arrow column
+                of timestamps. Without, or where one is None or null, now.
             headers: one list of pairs (or mapping) for all, or a sequence of such lists.
             ids: anything, one for each; kept as `BatchDelivery.ids`.
-            on_delivery: called once, as `on_delivery(batch)`, when every message has been reported: by the thread that serves events.
+            on_delivery: called once, as `on_delivery(batch)`, when every message has been reported:
+                by the thread that serves events.
             option: TO_COPY_RECORD_VALUE copies the values within the call.
             action: as `send`.
             timeout: as `send`, for the whole call.
 
         Returns:
-            What becomes of it. A message that could not be enqueued (no room within `timeout`, too large, unknown partition) is in its
-            `errors()` by index; the call does not raise for it.
+            What becomes of it. A message that could not be enqueued (no room within `timeout`, too
+            large, unknown partition) is in its `errors()` by index; the call does not raise for it.
 
         Raises:
-            TypeError: an argument is of the wrong type. Nothing has been enqueued, as with the next two.
-            ValueError: an argument is out of range, or lengths differ; InvalidRecordError where memory is not C-contiguous, or where
-                strings of a NumPy array end in NUL, their padding.
+            TypeError: an argument is of the wrong type. Nothing has been enqueued, as with the next
+                two.
+            ValueError: an argument is out of range, or lengths differ; InvalidRecordError where
+                memory is not C-contiguous, or where strings of a NumPy array end in NUL, their
+                padding.
             ProducerClosedError: closed, or being closed.
             ProducerForkedError: made before a fork.
-            KafkaException: the producer has interceptors or serializers, which see records one by one.
+            KafkaException: the producer has interceptors or serializers, which see records one by
+                one.
 
-        What a signal handler raises while it waits (KeyboardInterrupt, say) has an attribute `batch`: all that was enqueued is in it.
+        What a signal handler raises while it waits (KeyboardInterrupt, say) has an attribute
+        `batch`: all that was enqueued is in it.
 
-        Source: rd_kafka_produce_batch(); with timestamps or headers, which that call drops, rd_kafka_produceva().
+        Source: rd_kafka_produce_batch(); with timestamps or headers, which that call drops,
+            rd_kafka_produceva().
         """
-        return _rdkafka.send_batch(self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout)
+        return _rdkafka.send_batch(
+            self,
+            topic,
+            values,
+            keys,
+            partitions,
+            timestamps,
+            headers,
+            ids,
+            on_delivery,
+            option,
+            action,
+            timeout,
+        )
 
     def send_table(
         self,
@@ -226,41 +269,62 @@ class KafkaProducer(Producer, Client):
         """Send the rows of a table, each a message, naming the columns that make it up.
 
         Args:
-            table: anything with `__arrow_c_stream__` or `__arrow_c_array__` of structs: a pyarrow Table, RecordBatch or RecordBatchReader,
-                a Polars or pandas DataFrame, a DuckDB relation. A stream is consumed chunk by chunk, each let go once it is reported, so
+            table: anything with `__arrow_c_stream__` or `__arrow_c_array__` of structs: a pyarrow
+                Table, RecordBatch or RecordBatchReader, a Polars or pandas DataFrame, a DuckDB
+                relation. A stream is consumed chunk by chunk, each let go once it is reported, so
                 that it may be larger than memory.
             topic: where to.
             value: the column with the values, of the types that `send_batch` takes.
             key: the column with the keys, of the same types.
             partition: a column of integers; a null lets the partitioner choose.
-            timestamp: a column of integers (milliseconds since the epoch) or timestamps; a null means now.
+            timestamp: a column of integers (milliseconds since the epoch) or timestamps; a null
+                means now.
             headers: columns that become headers of their own name.
             on_delivery: as `send_batch`.
             option: as `send_batch`.
             action: as `send_batch`.
             timeout: as `send_batch`.
 
-        A reader that gives nothing is warned of (RuntimeWarning): one that was read before looks like an empty one.
+        A reader that gives nothing is warned of (RuntimeWarning): one that was read before looks
+        like an empty one.
 
-        It returns and raises what `send_batch` does; ValueError also for a column that the table does not have. When a chunk turns out
-        unusable, or the stream fails, what was enqueued before is in the exception's `batch` attribute.
+        It returns and raises what `send_batch` does; ValueError also for a column that the table
+        does not have. When a chunk turns out unusable, or the stream fails, what was enqueued
+        before is in the exception's `batch` attribute.
         """
-        return _rdkafka.send_table(self, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout)
+        return _rdkafka.send_table(
+            self,
+            table,
+            topic,
+            value,
+            key,
+            partition,
+            timestamp,
+            headers,
+            on_delivery,
+            option,
+            action,
+            timeout,
+        )
 
     # ------------------------------------------------------------------ events
 
     def poll_events(self, timeout: float = 0.0) -> int:
-        """Serve events on this thread: delivery callbacks, errors, statistics, logs, token refreshes.
+        """Serve events on this thread: delivery callbacks, errors, statistics, logs, token
+        refreshes.
 
-        Waits up to `timeout` seconds (None: no limit) for the first, then serves all that are there.
+        Waits up to `timeout` seconds (None: no limit) for the first, then serves all that are
+        there.
 
         Returns:
             The number of events served, each record's report being one.
 
         Raises:
-            KafkaException: the producer has an events thread (`enable.manual.events.poll` is not set), or this is inside a callback.
+            KafkaException: the producer has an events thread (`enable.manual.events.poll` is not
+                set), or this is inside a callback.
             Exception: whatever a callback raised, as it is. The events behind it have been served.
-            ExceptionGroup: several callbacks raised (before Python 3.11: the first exception, the others in its `__context__`).
+            ExceptionGroup: several callbacks raised (before Python 3.11: the first exception, the
+                others in its `__context__`).
 
         Source: rd_kafka_queue_poll().
         """
@@ -270,7 +334,8 @@ class KafkaProducer(Producer, Client):
             raise KafkaException(
                 KafkaError(
                     ErrorCode["STATE"],
-                    "poll_events() is for producers with enable.manual.events.poll=true; this one has an events thread",
+                    "poll_events() is for producers with enable.manual.events.poll=true; this one"
+                    " has an events thread",
                 )
             )
         handle.check_not_in_callback("poll_events")
@@ -283,13 +348,17 @@ class KafkaProducer(Producer, Client):
         return served
 
     def flush(self, timeout: float | None = None) -> None:
-        """Send all that waits, without regard to `linger.ms`, and wait until every record has been reported.
+        """Send all that waits, without regard to `linger.ms`, and wait until every record has been
+        reported.
 
-        Records sent meanwhile by other threads are waited for as well. Under manual polling it serves the events itself.
+        Records sent meanwhile by other threads are waited for as well. Under manual polling it
+        serves the events itself.
 
         Raises:
-            KafkaTimeoutError: records are still outstanding after `timeout` seconds; they stay enqueued.
-            KafkaException: called inside a callback. Under manual polling also what the callbacks raised, as `poll_events`.
+            KafkaTimeoutError: records are still outstanding after `timeout` seconds; they stay
+                enqueued.
+            KafkaException: called inside a callback. Under manual polling also what the callbacks
+                raised, as `poll_events`.
 
         Source: rd_kafka_flush().
         """
@@ -300,26 +369,34 @@ class KafkaProducer(Producer, Client):
         _rdkafka.raise_together(handle.take_raised())
         if not done:
             raise KafkaTimeoutError(
-                KafkaError(ErrorCode["TIMED_OUT"], f"{handle.outstanding} records are still outstanding after {timeout} s{handle.cause}")
+                KafkaError(
+                    ErrorCode["TIMED_OUT"],
+                    f"{handle.outstanding} records are still outstanding after {timeout}"
+                    f" s{handle.cause}",
+                )
             )
 
     def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
-        """Fail records at once: those waiting here (PURGE_QUEUE), those sent but not answered (PURGE_INFLIGHT; they may be persisted).
+        """Fail records at once: those waiting here (PURGE_QUEUE), those sent but not answered
+        (PURGE_INFLIGHT; they may be persisted).
 
-        Their callbacks are called as always, where delivery callbacks are; this does not wait for them. Source: rd_kafka_purge().
+        Their callbacks are called as always, where delivery callbacks are; this does not wait for
+        them. Source: rd_kafka_purge().
         """
         self.handle.purge(bool(in_queue), bool(in_flight))
 
     # ------------------------------------------------------------------ the end
 
     def close(self, timeout: float | None = None) -> None:
-        """Take no new records, wait up to `timeout` seconds for every report, purge what is left, and free everything.
+        """Take no new records, wait up to `timeout` seconds for every report, purge what is left,
+        and free everything.
 
-        When it returns, every record sent has been called back and every buffer released. Idempotent. An interrupted close (Ctrl-C)
-        can be called again.
+        When it returns, every record sent has been called back and every buffer released.
+        Idempotent. An interrupted close (Ctrl-C) can be called again.
 
         Raises:
-            KafkaException: called inside a callback. Under manual polling also what the callbacks raised, once all is closed.
+            KafkaException: called inside a callback. Under manual polling also what the callbacks
+                raised, once all is closed.
         """
         handle = self._handle_or_none()
         if handle is None:
@@ -334,7 +411,9 @@ class KafkaProducer(Producer, Client):
         try:
             while not self._closing.acquire(timeout=min(deadline.remaining(), 0.1)):
                 if deadline.expired():
-                    handle.hurry = True  # another thread closes, and may have more time than this one
+                    handle.hurry = (
+                        True  # another thread closes, and may have more time than this one
+                    )
             try:
                 if not handle.closed:
                     _lifecycle.close(handle, deadline.left())
@@ -349,9 +428,16 @@ class KafkaProducer(Producer, Client):
         self.handle.check_usable()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if exc is not None and self.handle.forked:
-            return  # a child leaving by the block it was forked in (sys.exit, say): that is what its parent shall see
+            # a child leaving by the block it was forked in (sys.exit, say): that is what its parent
+            # shall see
+            return
         self.close()
 
     def __del__(self) -> None:
@@ -367,14 +453,16 @@ class KafkaProducer(Producer, Client):
     # ------------------------------------------------------------------ transactions
 
     def init_transactions(self, timeout: float | None = None) -> None:
-        """Get ready for transactions: once, before the first. Fences older producers of the same `transactional.id`.
+        """Get ready for transactions: once, before the first. Fences older producers of the same
+        `transactional.id`.
 
-        Waits while the coordinator is not ready, or still aborts what the older producer has left open.
+        Waits while the coordinator is not ready, or still aborts what the older producer has left
+        open.
 
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
-            KafkaException: there is no `transactional.id`, or the coordinator refuses: for good, or `error.is_retriable` and `timeout`
-                is over.
+            KafkaException: there is no `transactional.id`, or the coordinator refuses: for good, or
+                `error.is_retriable` and `timeout` is over.
 
         Source: rd_kafka_init_transactions().
         """
@@ -385,7 +473,8 @@ class KafkaProducer(Producer, Client):
         """Begin a transaction: what is sent from here on, by any thread, belongs to it.
 
         Raises:
-            KafkaException: `init_transactions` has not been called, a transaction is open, or the producer has been fenced.
+            KafkaException: `init_transactions` has not been called, a transaction is open, or the
+                producer has been fenced.
 
         Source: rd_kafka_begin_transaction().
         """
@@ -394,14 +483,16 @@ class KafkaProducer(Producer, Client):
     def commit_transaction(self, timeout: float | None = None) -> None:
         """Wait for every record's report and commit.
 
-        Only what is complete is committed: where a record was not delivered, or `send`, `try_send`, `send_batch` or `send_table` refused
-        one, this raises INCONSISTENT, as the Java client does, and the transaction has to be aborted. A refused record counts no more once
-        it, the same ProducerRecord, was sent again and taken.
+        Only what is complete is committed: where a record was not delivered, or `send`, `try_send`,
+        `send_batch` or `send_table` refused one, this raises INCONSISTENT, as the Java client does,
+        and the transaction has to be aborted. A refused record counts no more once it, the same
+        ProducerRecord, was sent again and taken.
 
         Raises:
             KafkaTimeoutError: not done within `timeout` seconds; call it again to go on.
-            KafkaException: `error.transaction_requires_abort`: abort and begin anew; `error.is_fatal`: close the producer; CONFLICT: an
-                `abort_transaction` that ran out of time is under way; call that again; STATE: it is another call's turn.
+            KafkaException: `error.transaction_requires_abort`: abort and begin anew;
+                `error.is_fatal`: close the producer; CONFLICT: an `abort_transaction` that ran out
+                of time is under way; call that again; STATE: it is another call's turn.
 
         Source: rd_kafka_commit_transaction().
         """
@@ -419,40 +510,52 @@ class KafkaProducer(Producer, Client):
         self._end_transaction(False, timeout)
 
     def _end_transaction(self, commits: bool, timeout: float | None) -> None:
-        # librdkafka waits for the reports of what is in flight, but serves none: without an events thread, this one does meanwhile.
-        # (Purging what is in flight instead would leave a hole in the sequence numbers and fail the next transaction.)
+        # librdkafka waits for the reports of what is in flight, but serves none: without an events
+        # thread, this one does meanwhile. (Purging what is in flight instead would leave a hole in
+        # the sequence numbers and fail the next transaction.)
         handle = self.handle
         _rdkafka.end_transaction(handle, commits, timeout)
         _rdkafka.raise_together(handle.take_raised())
 
-    def send_offsets_to_transaction(self, offsets: Any, group_metadata: Any, timeout: float | None = None) -> None:
+    def send_offsets_to_transaction(
+        self, offsets: Any, group_metadata: Any, timeout: float | None = None
+    ) -> None:
         """Commit a consumer's offsets with the transaction.
 
         Args:
-            offsets: the next offset to read, by (topic, partition), or objects with `topic`, `partition` and `offset`.
-                Those that are none, such as the -1001 of a consumer's `position` that has read nothing yet, are passed over.
-            group_metadata: a ConsumerGroupMetadata, a group id, or what confluent-kafka's `consumer_group_metadata()` gives.
+            offsets: the next offset to read, by (topic, partition), or objects with `topic`,
+                `partition` and `offset`. Those that are none, such as the -1001 of a consumer's
+                `position` that has read nothing yet, are passed over.
+            group_metadata: a ConsumerGroupMetadata, a group id, or what confluent-kafka's
+                `consumer_group_metadata()` gives.
 
-        Raises as `commit_transaction`; ValueError for offsets or group metadata that no broker could take. Given up, because of a signal
-        say, it goes on until `timeout`, or `transaction.timeout.ms`, is over; what ends the transaction waits for it.
+        Raises as `commit_transaction`; ValueError for offsets or group metadata that no broker
+        could take. Given up, because of a signal say, it goes on until `timeout`, or
+        `transaction.timeout.ms`, is over; what ends the transaction waits for it.
 
         Source: rd_kafka_send_offsets_to_transaction().
         """
         self.handle.check_not_in_callback("send_offsets_to_transaction")
         from .transactions import group_of, offset_rows
 
-        _rdkafka.send_offsets_to_transaction(self.handle, offset_rows(offsets), group_of(group_metadata), timeout)
+        _rdkafka.send_offsets_to_transaction(
+            self.handle, offset_rows(offsets), group_of(group_metadata), timeout
+        )
 
     @contextmanager
     def transaction(self, timeout: float | None = None) -> Iterator[KafkaProducer]:
-        """`with producer.transaction():` begins, and commits at the end of the block, or aborts when the block or the commit raises.
+        """`with producer.transaction():` begins, and commits at the end of the block, or aborts
+        when the block or the commit raises.
 
-        A commit that only timed out is not aborted: call `commit_transaction` again to go on with it.
+        A commit that only timed out is not aborted: call `commit_transaction` again to go on with
+        it.
 
         Args:
-            timeout (float | None): seconds for the commit, and as many again for an abort; None for no limit.
+            timeout (float | None): seconds for the commit, and as many again for an abort; None for
+                no limit.
 
-        Raises: what the block raised, after the abort; else as `begin_transaction` and `commit_transaction`.
+        Raises: what the block raised, after the abort; else as `begin_transaction` and
+            `commit_transaction`.
         """
         self.begin_transaction()
         try:
@@ -468,7 +571,9 @@ class KafkaProducer(Producer, Client):
             raise
 
     def _abort_after(self, exc: BaseException, timeout: float | None) -> None:
-        """Abort; when that fails as well, the block's own exception is the one to see, with this one in its context."""
+        """Abort; when that fails as well, the block's own exception is the one to see, with this
+        one in its context.
+        """
         try:
             self.abort_transaction(timeout)
         except Exception as failure:  # noqa: BLE001 - also what callbacks raised under manual polling
@@ -477,8 +582,11 @@ class KafkaProducer(Producer, Client):
 
     # ------------------------------------------------------------------ what is known
 
-    def fetch_broker_metadata(self, topic: str | None = None, timeout: float | None = 10.0) -> _annotations.BrokerMetadata:
-        """Ask a broker for the cluster's brokers and for one topic's partitions, or all topics' with None.
+    def fetch_broker_metadata(
+        self, topic: str | None = None, timeout: float | None = 10.0
+    ) -> _annotations.BrokerMetadata:
+        """Ask a broker for the cluster's brokers and for one topic's partitions, or all topics'
+        with None.
 
         Raises:
             KafkaTimeoutError: no broker answered within `timeout` seconds.
@@ -496,7 +604,9 @@ class KafkaProducer(Producer, Client):
 
 
 class _Outcome:
-    """The delivery callback of `send_future`: the future is done once this goes, also where there was no memory to call it."""
+    """The delivery callback of `send_future`: the future is done once this goes, also where there
+    was no memory to call it.
+    """
 
     __slots__ = ("_future",)
 
@@ -513,7 +623,9 @@ class _Outcome:
         for _ in range(20):
             try:
                 if not self._future.done():
-                    self._future.set_exception(MemoryError("there was no memory for the record's report"))
+                    self._future.set_exception(
+                        MemoryError("there was no memory for the record's report")
+                    )
                 return
             except MemoryError:  # noqa: PERF203 - the loop is for it
                 _rdkafka.sleep(0.01)  # somebody waits for it, and nobody else will end that

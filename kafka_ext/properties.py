@@ -7,12 +7,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from ._rdkafka import ErrorCode, InvalidConfigError, KafkaError, check_callback, known_properties, shown, shown_url, unknown_property
+from ._rdkafka import (
+    ErrorCode,
+    InvalidConfigError,
+    KafkaError,
+    check_callback,
+    known_properties,
+    shown,
+    shown_url,
+    unknown_property,
+)
 from .serialization import Serialize, Serializers, with_topic
 
 # Whatever keeps a report from coming would keep buffers pinned for ever (DESIGN.md, rule 5).
 _REFUSED = {
-    "delivery.report.only.error": "every record's report is what releases its memory and calls back",
+    "delivery.report.only.error": (
+        "every record's report is what releases its memory and calls back"
+    ),
     "dr_cb": "delivery reports come to the callback given to send()",
     "dr_msg_cb": "delivery reports come to the callback given to send()",
     "event_cb": "events come to error_cb, stats_cb, throttle_cb and log_cb",
@@ -23,14 +34,21 @@ _REFUSED = {
     "sasl.jaas.config": "the names here are 'sasl.username' and 'sasl.password'",
 }
 
-CALLBACKS = frozenset({"error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"})
+CALLBACKS = frozenset(
+    {"error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"}
+)
 MANUAL_POLL = "enable.manual.events.poll"
-# Ours, or with a meaning of ours. librdkafka's own names with an underscore are few, and hold Python objects or are for tests.
+# Ours, or with a meaning of ours. librdkafka's own names with an underscore are few, and hold
+# Python objects or are for tests.
 SERIALIZERS = ("key_serializer", "value_serializer")
 _OWN_OBJECTS = CALLBACKS | {"interceptors", "partitioner", *SERIALIZERS}
 OWN_NAMES = _OWN_OBJECTS | {MANUAL_POLL}
-_OBJECTS = _OWN_OBJECTS | {name for name in _REFUSED if "." not in name}  # what is refused stays what it is until then
-_UNDERSCORED = frozenset({"log_level", "ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"})
+_OBJECTS = _OWN_OBJECTS | {
+    name for name in _REFUSED if "." not in name
+}  # what is refused stays what it is until then
+_UNDERSCORED = frozenset(
+    {"log_level", "ssl_ca", "ssl_certificate", "ssl_key", "ssl_engine_callback_data"}
+)
 # What other clients for Python and Java call it.
 _IN_OTHER_CLIENTS = {
     "api.version": "leave it out: librdkafka asks each broker for its version",
@@ -43,17 +61,25 @@ _IN_OTHER_CLIENTS = {
     "max.block.ms": "give seconds to each call: send(record, timeout=60)",
     "max.request.size": "the name here is 'message.max.bytes'",
     "on.delivery": "give the callback to each call: send(record, on_delivery)",
-    "sasl.oauth.token.provider": "the name here is 'oauthbearer_token_refresh_cb', a callable that returns an OAuthBearerToken",
+    "sasl.oauth.token.provider": (
+        "the name here is 'oauthbearer_token_refresh_cb', a callable that returns an"
+        " OAuthBearerToken"
+    ),
     "sasl.plain.password": "the name here is 'sasl.password'",
     "sasl.plain.username": "the name here is 'sasl.username'",
     "ssl.cafile": "the name here is 'ssl.ca.location'",
     "ssl.certfile": "the name here is 'ssl.certificate.location'",
     "ssl.check.hostname": "the name here is 'ssl.endpoint.identification.algorithm': https or none",
-    "ssl.context": "librdkafka has its own TLS: set 'ssl.ca.location', 'ssl.certificate.location' and 'ssl.key.location'",
+    "ssl.context": (
+        "librdkafka has its own TLS: set 'ssl.ca.location', 'ssl.certificate.location' and"
+        " 'ssl.key.location'"
+    ),
     "ssl.keyfile": "the name here is 'ssl.key.location'",
     "ssl.password": "the name here is 'ssl.key.password'",
     "value.deserializer": "a producer has none; 'value_serializer' makes bytes of values",
-    "value.serializer": "the name here is 'value_serializer', a callable or an object with serialize()",
+    "value.serializer": (
+        "the name here is 'value_serializer', a callable or an object with serialize()"
+    ),
 }
 _ACKS = ("0", "1", "-1", "all")
 _PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
@@ -61,7 +87,8 @@ _SERVER = re.compile(
     r"(?:(?P<protocol>[A-Za-z_]+)://)?(?P<host>\[[0-9A-Fa-f:.]+(?:%[^\]\s]+)?\]|[^\s:;,/@?#\[\]]+)(?::(?P<port>[0-9]{1,5}))?"
 )
 
-# The settings an idempotent producer needs, under each of their names (librdkafka's INTRODUCTION.md, "Idempotent Producer").
+# The settings an idempotent producer needs, under each of their names (librdkafka's
+# INTRODUCTION.md, "Idempotent Producer").
 _IDEMPOTENCE_NEEDS: dict[str, Callable[[str], bool]] = {
     "acks": lambda value: value in ("-1", "all"),
     "request.required.acks": lambda value: value in ("-1", "all"),
@@ -78,7 +105,9 @@ def invalid(name: str | None, message: str) -> InvalidConfigError:
 
 
 def _number(value: str, otherwise: int) -> int:
-    """A property's number; `otherwise` where it is none, which librdkafka's table of properties finds out later."""
+    """A property's number; `otherwise` where it is none, which librdkafka's table of properties
+    finds out later.
+    """
     return int(value) if re.fullmatch(r"[0-9]{1,10}", value) else otherwise
 
 
@@ -103,28 +132,42 @@ def _text(name: str, value: object) -> str:
         return text
     if isinstance(value, (list, tuple)):
         return ",".join(_item(name, item) for item in value)
-    raise TypeError(f"property {name!r} must be a str, a number, a bool or a list of them, not {type(value).__name__}")
+    raise TypeError(
+        f"property {name!r} must be a str, a number, a bool or a list of them, not"
+        f" {type(value).__name__}"
+    )
 
 
 def _item(name: str, item: object) -> str:
     if isinstance(item, (list, tuple)):
-        like = ", such as 'localhost:9092'" if name in ("bootstrap.servers", "metadata.broker.list") else ""
-        raise TypeError(f"property {name!r}: each item of its list must be a str{like}, not a {type(item).__name__}")
+        like = (
+            ", such as 'localhost:9092'"
+            if name in ("bootstrap.servers", "metadata.broker.list")
+            else ""
+        )
+        raise TypeError(
+            f"property {name!r}: each item of its list must be a str{like}, not a"
+            f" {type(item).__name__}"
+        )
     return _text(name, item)
 
 
 class Properties(MutableMapping[str, Any]):
-    """A producer's settings by librdkafka's names, as str to str; callbacks, interceptors and a partitioner stay what they are.
+    """A producer's settings by librdkafka's names, as str to str; callbacks, interceptors and a
+    partitioner stay what they are.
 
     Args:
-        settings: any mapping of names to values. True is "true", 5 is "5", ["a:1", "b:2"] is "a:1,b:2".
-        keywords: the same with underscores for dots: `linger_ms=5` means `linger.ms`. They go before `settings`.
+        settings: any mapping of names to values. True is "true", 5 is "5", ["a:1", "b:2"] is
+            "a:1,b:2".
+        keywords: the same with underscores for dots: `linger_ms=5` means `linger.ms`. They go
+            before `settings`.
 
     Raises:
         TypeError: a name or value is of a type that no property has.
         InvalidConfigError: a name is another client's, or bytes are not UTF-8.
 
-    Secrets are masked in its `repr`: whatever by its name may be one, and users, passwords and queries in URLs.
+    Secrets are masked in its `repr`: whatever by its name may be one, and users, passwords and
+    queries in URLs.
     """
 
     def __init__(self, settings: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
@@ -135,7 +178,13 @@ class Properties(MutableMapping[str, Any]):
             for name, value in settings.items():
                 self[name] = value
         for name, value in keywords.items():
-            self[name if name in _OBJECTS or name in _UNDERSCORED or name.startswith("ut_") else name.replace("_", ".")] = value
+            self[
+                (
+                    name
+                    if name in _OBJECTS or name in _UNDERSCORED or name.startswith("ut_")
+                    else name.replace("_", ".")
+                )
+            ] = value
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -147,7 +196,9 @@ class Properties(MutableMapping[str, Any]):
         hint = None if name in _OBJECTS else _IN_OTHER_CLIENTS.get(name.replace("_", "."))
         if hint is not None:
             raise invalid(name, f"property {name!r} cannot be set: {hint}")
-        self._values[name] = value if name in _OBJECTS and not isinstance(value, str) else _text(name, value)
+        self._values[name] = (
+            value if name in _OBJECTS and not isinstance(value, str) else _text(name, value)
+        )
 
     def __delitem__(self, name: str) -> None:
         del self._values[name]
@@ -194,7 +245,9 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def _check_bootstrap(name: str, servers: str, protocol: str) -> None:
-    """What librdkafka would only log, or look up as a host: an address list that holds no usable address."""
+    """What librdkafka would only log, or look up as a host: an address list that holds no usable
+    address.
+    """
     for server in servers.split(","):
         problem = _problem_of(server.strip(), protocol)
         if problem is not None:
@@ -221,24 +274,39 @@ def _problem_of(server: str, protocol: str) -> str | None:
 
 
 def _check_meaning(values: dict[str, str]) -> None:
-    """What librdkafka takes and a broker then refuses, or what means something else than it says."""
+    """What librdkafka takes and a broker then refuses, or what means something else
+    than it says.
+    """
     for name in ("bootstrap.servers", "metadata.broker.list"):
         if name in values:
             _check_bootstrap(name, values[name], values.get("security.protocol", "plaintext"))
     for name in ("acks", "request.required.acks"):
         if name in values and values[name].strip().lower() not in _ACKS:
-            raise invalid(name, f"property {name!r}: a broker takes 0, 1 and all (or -1), not {values[name]!r}")
+            raise invalid(
+                name,
+                f"property {name!r}: a broker takes 0, 1 and all (or -1), not {values[name]!r}",
+            )
     if values.get("transactional.id", "-").strip() == "":
-        raise invalid("transactional.id", "property 'transactional.id' is empty: leave it out for a producer without transactions")
+        raise invalid(
+            "transactional.id",
+            "property 'transactional.id' is empty: leave it out for a producer without"
+            " transactions",
+        )
 
 
 def _with_safe_defaults(values: dict[str, str]) -> dict[str, str]:
-    """Idempotence and the Java client's partitioner, unless the caller's own settings say otherwise."""
+    """Idempotence and the Java client's partitioner, unless the caller's own settings say
+    otherwise.
+    """
     values.setdefault("partitioner", "murmur2_random")
     values.setdefault("log.queue", "true")
     if "enable.idempotence" in values:
         return values
-    allows = all(fits(values[name].strip().lower()) for name, fits in _IDEMPOTENCE_NEEDS.items() if name in values)
+    allows = all(
+        fits(values[name].strip().lower())
+        for name, fits in _IDEMPOTENCE_NEEDS.items()
+        if name in values
+    )
     if allows or "transactional.id" in values:
         values["enable.idempotence"] = "true"  # and with it acks=all, in librdkafka
     if "acks" not in values and "request.required.acks" not in values:
@@ -275,35 +343,60 @@ def resolve(properties: Properties, *, coroutines: bool = False) -> Settings:
             check_callback(value, name)
             partitioner = value
         elif name == "partitioner" and not isinstance(value, str):
-            raise TypeError(f"partitioner must be one of librdkafka's names or a callable, not {type(value).__name__}")
+            raise TypeError(
+                "partitioner must be one of librdkafka's names or a callable, not"
+                f" {type(value).__name__}"
+            )
         elif name == MANUAL_POLL:
             manual = _boolean(name, value)
         elif name in _REFUSED:
             raise invalid(name, f"property {name!r} cannot be set: {_REFUSED[name]}")
         elif name == "log.queue" and not _boolean(name, value):
-            raise invalid(name, f"property {name!r} cannot be false: librdkafka's threads never call Python")
+            raise invalid(
+                name, f"property {name!r} cannot be false: librdkafka's threads never call Python"
+            )
         else:
             values[name] = value
-    if not any(name in values for name in ("bootstrap.servers", "metadata.broker.list", "test.mock.num.brokers")):
+    if not any(
+        name in values
+        for name in ("bootstrap.servers", "metadata.broker.list", "test.mock.num.brokers")
+    ):
         known = known_properties()
         unknown = next((name for name in values if name not in known), None)
         if unknown is not None:
             raise unknown_property(unknown, OWN_NAMES)  # perhaps what is missing, misspelt
-        missing = "property 'bootstrap.servers' is missing: it says where the cluster is, such as 'localhost:9092'"
+        missing = (
+            "property 'bootstrap.servers' is missing: it says where the cluster is, such as"
+            " 'localhost:9092'"
+        )
         raise invalid("bootstrap.servers", missing)
     _check_meaning(values)
     pair = (serializers.get("key_serializer"), serializers.get("value_serializer"))
-    return Settings(_with_safe_defaults(values), callbacks, manual, partitioner, interceptors, None if pair == (None, None) else pair)
+    return Settings(
+        _with_safe_defaults(values),
+        callbacks,
+        manual,
+        partitioner,
+        interceptors,
+        None if pair == (None, None) else pair,
+    )
 
 
 def _checked_interceptors(value: Any) -> tuple[Any, ...]:
     try:
         interceptors = tuple(value or ())
     except TypeError:
-        raise TypeError(f"interceptors must be a sequence of interceptors, not {type(value).__name__}") from None
+        raise TypeError(
+            f"interceptors must be a sequence of interceptors, not {type(value).__name__}"
+        ) from None
     for interceptor in interceptors:
         for method in ("on_send", "on_acknowledgement"):
             if not callable(getattr(interceptor, method, None)):
-                raise TypeError(f"interceptors: {type(interceptor).__name__} has no method {method}")
-            check_callback(getattr(interceptor, method), f"interceptors: {method} of {type(interceptor).__name__}")
+                raise TypeError(
+                    f"interceptors: {type(interceptor).__name__} has no method {method}"
+                )
+            check_callback(
+                getattr(interceptor, method),
+                f"interceptors: {method} of {type(interceptor).__name__}",
+            )
     return interceptors

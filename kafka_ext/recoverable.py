@@ -1,4 +1,6 @@
-"""RecoverableProducer: goes on after a fatal error, with a new producer in the place of the one that can do nothing more."""
+"""RecoverableProducer: goes on after a fatal error, with a new producer in the place of the one
+that can do nothing more.
+"""
 
 from __future__ import annotations
 
@@ -53,10 +55,25 @@ _PURGED = (ErrorCode["PURGE_QUEUE"], ErrorCode["PURGE_INFLIGHT"])
 class _Sent:
     """A record until its outcome: the delivery callback that the producer of the day has for it."""
 
-    __slots__ = ("__weakref__", "error", "metadata", "number", "on_delivery", "owner", "pin", "record", "until")
+    __slots__ = (
+        "__weakref__",
+        "error",
+        "metadata",
+        "number",
+        "on_delivery",
+        "owner",
+        "pin",
+        "record",
+        "until",
+    )
 
     def __init__(
-        self, owner: RecoverableProducer, record: ProducerRecord, on_delivery: DeliveryCallback | None, number: int, until: float
+        self,
+        owner: RecoverableProducer,
+        record: ProducerRecord,
+        on_delivery: DeliveryCallback | None,
+        number: int,
+        until: float,
     ) -> None:
         self.owner = owner
         self.record = record
@@ -84,34 +101,42 @@ class _Sent:
 
 
 class RecoverableProducer:
-    """A KafkaProducer that goes on after a fatal error: another takes its place, and what was not answered is sent again or reported.
+    """A KafkaProducer that goes on after a fatal error: another takes its place, and what was not
+    answered is sent again or reported.
 
-    A fatal error means that idempotence could not be kept up: the broker has lost the producer's state, or a sequence of records has a
-    hole. The producer that meets it can do nothing more (rd_kafka_fatal_error). This one closes it, makes a new one from the same
-    properties, and lets calls that came meanwhile wait.
+    A fatal error means that idempotence could not be kept up: the broker has lost the producer's
+    state, or a sequence of records has a hole. The producer that meets it can do nothing more
+    (rd_kafka_fatal_error). This one closes it, makes a new one from the same properties, and lets
+    calls that came meanwhile wait.
 
     Args:
-        properties: as KafkaProducer. `transactional.id` and `enable.manual.events.poll` are refused.
-        on_fatal: what becomes of the records that the broken producer had no answer for. "resend": they are sent again, in the order of
-            their `send`, before anything newer, each to the partition it was for and with the time of its `send`; their callbacks come
-            with the final outcome. "report": their callbacks get the fatal error (or PURGE_QUEUE, PURGE_INFLIGHT), and
-            `persisted_status` says what is known.
-        on_recovery: called as `on_recovery(error, resent)` after each recovery, with the fatal KafkaError and the number of records sent
-            again, by a thread made for it. It may send; it must not wait for long.
-        answer_timeout: seconds to wait for answers to what is in flight when a fatal error comes. What has none by then is taken as
-            unanswered: more time makes fewer duplicates.
+        properties: as KafkaProducer. `transactional.id` and `enable.manual.events.poll` are
+            refused.
+        on_fatal: what becomes of the records that the broken producer had no answer for. "resend":
+            they are sent again, in the order of their `send`, before anything newer, each to the
+            partition it was for and with the time of its `send`; their callbacks come with the
+            final outcome. "report": their callbacks get the fatal error (or PURGE_QUEUE,
+            PURGE_INFLIGHT), and `persisted_status` says what is known.
+        on_recovery: called as `on_recovery(error, resent)` after each recovery, with the fatal
+            KafkaError and the number of records sent again, by a thread made for it. It may send;
+            it must not wait for long.
+        answer_timeout: seconds to wait for answers to what is in flight when a fatal error comes.
+            What has none by then is taken as unanswered: more time makes fewer duplicates.
         keywords: as KafkaProducer.
 
     Raises: as KafkaProducer; ValueError for another `on_fatal`.
 
-    **A re-send can make duplicates.** A record that the broker had stored and whose acknowledgement was lost is stored a second time, and
-    the new producer, which has another identity, is not recognised. Its copies may stand behind records that were sent after it. With
-    "report" you decide yourself, by `persisted_status`. What a record was refused for besides (too large, no rights, its
-    `message.timeout.ms`) is reported in both ways. A record is sent again for as long as `message.timeout.ms` after its `send`.
+    **A re-send can make duplicates.** A record that the broker had stored and whose acknowledgement
+    was lost is stored a second time, and the new producer, which has another identity, is not
+    recognised. Its copies may stand behind records that were sent after it. With "report" you
+    decide yourself, by `persisted_status`. What a record was refused for besides (too large, no
+    rights, its `message.timeout.ms`) is reported in both ways. A record is sent again for as long
+    as `message.timeout.ms` after its `send`.
 
-    Every send that returned calls back exactly once. Callbacks run in the events thread of the producer of the day, one after the other.
-    During a recovery `send` waits as if the queue were full; what may not wait gets QUEUE_FULL. Interceptors see each attempt,
-    serializers only the first. Thread-safe. Close it, or use it as a context manager.
+    Every send that returned calls back exactly once. Callbacks run in the events thread of the
+    producer of the day, one after the other. During a recovery `send` waits as if the queue were
+    full; what may not wait gets QUEUE_FULL. Interceptors see each attempt, serializers only the
+    first. Thread-safe. Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -127,7 +152,9 @@ class RecoverableProducer:
         if on_fatal not in ("resend", "report"):
             raise ValueError(f"on_fatal must be 'resend' or 'report', not {on_fatal!r}")
         if on_recovery is not None and not callable(on_recovery):
-            raise TypeError(f"on_recovery must be callable or None, not {type(on_recovery).__name__}")
+            raise TypeError(
+                f"on_recovery must be callable or None, not {type(on_recovery).__name__}"
+            )
         if on_recovery is not None:
             _rdkafka.check_callback(on_recovery, "on_recovery")
         _rdkafka.deadline(answer_timeout)  # raises for nonsense
@@ -135,13 +162,16 @@ class RecoverableProducer:
         settings = resolve(self._properties)
         if settings.manual:
             raise invalid(
-                MANUAL_POLL, f"property {MANUAL_POLL!r} cannot be set: a recovery needs the events served while it waits for them"
+                MANUAL_POLL,
+                f"property {MANUAL_POLL!r} cannot be set: a recovery needs the events served while"
+                " it waits for them",
             )
         if "transactional.id" in settings.librdkafka:
             raise invalid(
                 "transactional.id",
-                "property 'transactional.id' cannot be set: a transaction cannot be sent again by somebody else. Close the producer, make "
-                "another, init_transactions(), and do the transaction again",
+                "property 'transactional.id' cannot be set: a transaction cannot be sent again by"
+                " somebody else. Close the producer, make another, init_transactions(), and do the"
+                " transaction again",
             )
         self._settings = self._properties.copy()
         self._serializers = settings.serializers
@@ -153,11 +183,15 @@ class RecoverableProducer:
         self._answer_timeout = answer_timeout
         self._changed = _rdkafka.Monitor()  # guards what follows, and tells of its changes
         self._newest = KafkaProducer(self._settings)  # the one whose reports come
-        self._open_to_all: KafkaProducer | None = self._newest  # the same, or None: a recovery is going on
+        self._open_to_all: KafkaProducer | None = (
+            self._newest
+        )  # the same, or None: a recovery is going on
         self._recovery: _rdkafka.Thread | None = None
         self._fatal: KafkaError | None = None
         self._unanswered: list[_Sent] = []  # to be sent again
-        self._outstanding = 0  # accepted, and its callback not returned from; counted with "resend" only
+        self._outstanding = (
+            0  # accepted, and its callback not returned from; counted with "resend" only
+        )
         self._purging = False
         self._closing = False
         self._hurry = False  # a close elsewhere has run out of time
@@ -182,13 +216,17 @@ class RecoverableProducer:
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
     ) -> None:
-        """As `KafkaProducer.send`. With "resend" the value stays pinned until the final outcome; TO_COPY_RECORD_VALUE copies it here."""
+        """As `KafkaProducer.send`. With "resend" the value stays pinned until the final outcome;
+        TO_COPY_RECORD_VALUE copies it here.
+        """
         if not isinstance(record, ProducerRecord):
             raise _rdkafka.no_record("send", record)
         if not isinstance(option, SendOption):
             raise TypeError(f"option must be a SendOption, not {option!r}")
         if on_delivery is not None and not callable(on_delivery):
-            raise TypeError(f"on_delivery must be callable or None, not {type(on_delivery).__name__}")
+            raise TypeError(
+                f"on_delivery must be callable or None, not {type(on_delivery).__name__}"
+            )
         if on_delivery is not None:
             _rdkafka.check_callback(on_delivery, "on_delivery")
         until = _rdkafka.deadline(timeout)
@@ -198,14 +236,22 @@ class RecoverableProducer:
         if self._resends:
             record = _frozen(record, option is SendOption.TO_COPY_RECORD_VALUE)
             option = SendOption.NO_COPY_RECORD_VALUE
-            callback = _Sent(self, record, on_delivery, next(self._numbers), time.monotonic() + self._lifetime)
+            callback = _Sent(
+                self, record, on_delivery, next(self._numbers), time.monotonic() + self._lifetime
+            )
             self._count(1)
         accepted = False
         try:
             while not accepted:
                 producer = self._ready(until, action is ActionWhileQueueIsFull.BLOCK)
                 try:
-                    producer.send(record, callback, option=option, action=action, timeout=_rdkafka.seconds_until(until))
+                    producer.send(
+                        record,
+                        callback,
+                        option=option,
+                        action=action,
+                        timeout=_rdkafka.seconds_until(until),
+                    )
                     accepted = True
                 except ProducerForkedError:
                     raise
@@ -268,13 +314,17 @@ class RecoverableProducer:
             reports.append((metadata, error))
             reported.set()
 
-        # Told once the callback is gone, and with it what it kept pinned: the value is the caller's again when this returns.
+        # Told once the callback is gone, and with it what it kept pinned: the value is the caller's
+        # again when this returns.
         released = _rdkafka.Event()
         gone = weakref.ref(on_delivery, released.set)
         self.send(record, on_delivery, timeout=timeout)
         del on_delivery
         if not reported.wait(_rdkafka.seconds_until(until)):
-            text = f"no report within {timeout} s; the record stays enqueued and may still be delivered{self._newest.handle.cause}"
+            text = (
+                f"no report within {timeout} s; the record stays enqueued and may still be"
+                f" delivered{self._newest.handle.cause}"
+            )
             raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
         metadata, error = reports[0]
         released.wait(1.0)  # in vain where an interceptor keeps the callback
@@ -283,32 +333,49 @@ class RecoverableProducer:
             raise _rdkafka.exception_for(error)
         return metadata
 
-    def send_batch(self, topic: str, values: Any, *, timeout: float | None = None, **arguments: Any) -> BatchDelivery:
-        """As `KafkaProducer.send_batch`, with "report" only: `errors()` has what a fatal error has failed.
+    def send_batch(
+        self, topic: str, values: Any, *, timeout: float | None = None, **arguments: Any
+    ) -> BatchDelivery:
+        """As `KafkaProducer.send_batch`, with "report" only: `errors()` has what a fatal error has
+        failed.
 
         Raises:
-            KafkaException: with "resend", for a batch keeps no record that could be sent again: `send` them, or wait for the batch, and
-                send again what its `errors()` name.
+            KafkaException: with "resend", for a batch keeps no record that could be sent again:
+                `send` them, or wait for the batch, and send again what its `errors()` name.
         """
         return self._batch(KafkaProducer.send_batch, topic, values, timeout=timeout, **arguments)
 
-    def send_table(self, table: Any, *, timeout: float | None = None, **arguments: Any) -> BatchDelivery:
+    def send_table(
+        self, table: Any, *, timeout: float | None = None, **arguments: Any
+    ) -> BatchDelivery:
         """As `KafkaProducer.send_table`, with "report" only; see `send_batch`."""
         return self._batch(KafkaProducer.send_table, table, timeout=timeout, **arguments)
 
-    def _batch(self, send: Callable[..., BatchDelivery], *values: Any, timeout: float | None, **arguments: Any) -> BatchDelivery:
+    def _batch(
+        self,
+        send: Callable[..., BatchDelivery],
+        *values: Any,
+        timeout: float | None,
+        **arguments: Any,
+    ) -> BatchDelivery:
         if self._serializers is not None:
-            text = "value_serializer and key_serializer see records one by one, and a batch has none: send() records"
+            text = (
+                "value_serializer and key_serializer see records one by one, and a batch has none:"
+                " send() records"
+            )
             raise KafkaException(KafkaError(ErrorCode["NOT_IMPLEMENTED"], text))
         if self._resends:
             raise KafkaException(
                 KafkaError(
                     ErrorCode["NOT_IMPLEMENTED"],
-                    "on_fatal='resend' sends records one by one, and a batch keeps none: send() them, or use on_fatal='report'",
+                    "on_fatal='resend' sends records one by one, and a batch keeps none: send()"
+                    " them, or use on_fatal='report'",
                 )
             )
         until = _rdkafka.deadline(timeout)
-        may_wait = arguments.get("action", ActionWhileQueueIsFull.BLOCK) is ActionWhileQueueIsFull.BLOCK
+        may_wait = (
+            arguments.get("action", ActionWhileQueueIsFull.BLOCK) is ActionWhileQueueIsFull.BLOCK
+        )
         while True:
             producer = self._ready(until, may_wait)
             try:
@@ -319,7 +386,9 @@ class RecoverableProducer:
     # ------------------------------------------------------------------ which producer
 
     def _ready(self, until: int, may_wait: bool) -> KafkaProducer:
-        """The producer that takes records now, waiting for the end of a recovery where that is allowed."""
+        """The producer that takes records now, waiting for the end of a recovery where that is
+        allowed.
+        """
         producer = self._open_to_all
         if producer is not None and not self._closing:
             return producer
@@ -328,20 +397,30 @@ class RecoverableProducer:
         with self._changed:
             while True:
                 if self._closing:
-                    raise ProducerClosedError(KafkaError(ErrorCode["STATE"], "the producer is closed"))
+                    raise ProducerClosedError(
+                        KafkaError(ErrorCode["STATE"], "the producer is closed")
+                    )
                 if self._open_to_all is not None:
                     return self._open_to_all
                 if not may_wait:
-                    text = f"the producer is being replaced after a fatal error ({self._fatal}); try again"
+                    text = (
+                        f"the producer is being replaced after a fatal error ({self._fatal}); try"
+                        " again"
+                    )
                     raise QueueFullError(KafkaError(ErrorCode["QUEUE_FULL"], text))
                 left = _rdkafka.seconds_until(until)
                 if left == 0.0:
-                    text = f"the producer was not replaced in time after a fatal error ({self._fatal}); the record was not enqueued"
+                    text = (
+                        "the producer was not replaced in time after a fatal error"
+                        f" ({self._fatal}); the record was not enqueued"
+                    )
                     raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
                 self._changed.wait(_SLICE if left is None else min(left, _SLICE))
 
     def _raise_unless_recovering(self, producer: KafkaProducer, exc: KafkaException) -> None:
-        """A call that failed because its producer has ended is tried again with the next one; all else is the caller's."""
+        """A call that failed because its producer has ended is tried again with the next one; all
+        else is the caller's.
+        """
         if exc.error.is_fatal:
             self._recover(producer, exc.error)
         elif not isinstance(exc, ProducerClosedError) or self._open_to_all is producer:
@@ -367,7 +446,9 @@ class RecoverableProducer:
                 self._changed.notify_all()
 
     def _reported(self, sent: _Sent, metadata: RecordMetadata, error: KafkaError | None) -> None:
-        """What the producer of the day says of a record: final, or a reason to send it again. Called in its events thread."""
+        """What the producer of the day says of a record: final, or a reason to send it again.
+        Called in its events thread.
+        """
         if error is not None and self._is_to_be_sent_again(sent, error):
             sent.keep(metadata, error)
             with self._changed:
@@ -383,7 +464,8 @@ class RecoverableProducer:
             return False
         if error.is_fatal:
             return True
-        # librdkafka purges what it had not sent yet, and what was in flight is failed by its own code or by the close() of a recovery.
+        # librdkafka purges what it had not sent yet, and what was in flight is failed by its own
+        # code or by the close() of a recovery.
         fatal = self._newest.handle.fatal_error()
         return fatal is not None and (error == fatal or error in _PURGED)
 
@@ -392,14 +474,20 @@ class RecoverableProducer:
             if sent.on_delivery is not None:
                 sent.on_delivery(metadata, error)
             elif error is not None:
-                _log.warning("1 record to %s not delivered, and no callback to tell: %s", metadata.topic, error)
+                _log.warning(
+                    "1 record to %s not delivered, and no callback to tell: %s",
+                    metadata.topic,
+                    error,
+                )
         finally:
             if sent.pin is not None:
                 sent.pin.release()
             self._count(-1)
 
     def _finish_here(self, sent: _Sent, error: KafkaError | None) -> None:
-        """Outside of an events thread: what the callback raises goes where it would have gone there."""
+        """Outside of an events thread: what the callback raises goes where it would have gone
+        there.
+        """
         assert sent.metadata is not None
         try:
             self._finish(sent, sent.metadata, error)
@@ -415,13 +503,18 @@ class RecoverableProducer:
                 return
             self._fatal = producer.handle.fatal_error() or error
             self._open_to_all = None
-            # In a thread of its own: close() would wait for itself in the events thread that has brought the news.
+            # In a thread of its own: close() would wait for itself in the events thread that has
+            # brought the news.
             try:
                 self._recovery = _rdkafka.new_thread("kafka_ext recovery", self._run)
                 self._recovery.start()
                 return
             except Exception as exc:  # noqa: BLE001 - the process may have no more threads, or no more memory
-                _log.error("no recovery from %s: %s; what was not delivered is reported so", self._fatal, exc)
+                _log.error(
+                    "no recovery from %s: %s; what was not delivered is reported so",
+                    self._fatal,
+                    exc,
+                )
                 self._recovery = None
                 self._giving_up = True
                 self._open_to_all = producer  # which refuses all from now on, and says why
@@ -450,7 +543,11 @@ class RecoverableProducer:
             self._changed.notify_all()
         if self._giving_up or fatal is None:
             return
-        _log.warning("the producer was replaced after a fatal error, and %d records were sent again: %s", resent, fatal)
+        _log.warning(
+            "the producer was replaced after a fatal error, and %d records were sent again: %s",
+            resent,
+            fatal,
+        )
         again = self._newest.handle.fatal_error()
         if again is not None:
             self._recover(self._newest, again)  # it came while this recovery was going on
@@ -461,7 +558,9 @@ class RecoverableProducer:
                 _unraisable(exc, self._on_recovery)
 
     def _replace(self) -> int | None:
-        """A new producer in place of the newest, with what is to be sent again: how many, or None when that did not work."""
+        """A new producer in place of the newest, with what is to be sent again: how many, or None
+        when that did not work.
+        """
         old = self._newest
         # When this returns, each of its records has been reported: called back, or in _unanswered.
         old.close(self._answer_timeout)
@@ -472,7 +571,11 @@ class RecoverableProducer:
             try:
                 new = KafkaProducer(self._settings)
             except Exception as exc:  # noqa: BLE001 - a certificate's file that is gone, no memory, no more threads
-                _log.error("no producer could be made in place of the one with a fatal error; trying again: %s", exc)
+                _log.error(
+                    "no producer could be made in place of the one with a fatal error; trying"
+                    " again: %s",
+                    exc,
+                )
                 new = old
             with self._changed:
                 if new is not old:
@@ -489,7 +592,9 @@ class RecoverableProducer:
         return self._newest.metrics().sent - before
 
     def _send_again(self, sent: _Sent) -> bool:
-        """Whether that record is seen to: sent, or finished. False: there is no producer that could take it."""
+        """Whether that record is seen to: sent, or finished. False: there is no producer that could
+        take it.
+        """
         while True:
             if self._giving_up or time.monotonic() >= sent.until:
                 self._finish_here(sent, sent.error)
@@ -509,7 +614,9 @@ class RecoverableProducer:
                     return False
                 self._finish_here(sent, exc.error)
             except Exception as exc:  # noqa: BLE001 - a partitioner's
-                self._finish_here(sent, KafkaError(ErrorCode["FAIL"], f"{type(exc).__name__}: {exc}"))
+                self._finish_here(
+                    sent, KafkaError(ErrorCode["FAIL"], f"{type(exc).__name__}: {exc}")
+                )
             return True
 
     # ------------------------------------------------------------------ waiting, and the end
@@ -537,7 +644,12 @@ class RecoverableProducer:
                 except (KafkaTimeoutError, ProducerClosedError):
                     pass
             with self._changed:
-                quiet = flushed and self._recovery is None and producer is self._newest and not self._outstanding
+                quiet = (
+                    flushed
+                    and self._recovery is None
+                    and producer is self._newest
+                    and not self._outstanding
+                )
                 if quiet and (self._giving_up or producer.handle.fatal_error() is None):
                     return True
                 if left == 0.0 or self._hurry:
@@ -546,7 +658,9 @@ class RecoverableProducer:
                     self._changed.wait(pause)
 
     def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
-        """As `KafkaProducer.purge`; during a recovery, what was to be sent again fails with PURGE_QUEUE."""
+        """As `KafkaProducer.purge`; during a recovery, what was to be sent again fails with
+        PURGE_QUEUE.
+        """
         self._check_forked()
         with self._changed:
             if self._recovery is not None:
@@ -555,7 +669,9 @@ class RecoverableProducer:
         self._newest.purge(in_queue=in_queue, in_flight=in_flight)
 
     def close(self, timeout: float | None = None) -> None:
-        """As `KafkaProducer.close`: waits for reports, and for recoveries that this takes; past `timeout` nothing is sent again."""
+        """As `KafkaProducer.close`: waits for reports, and for recoveries that this takes; past
+        `timeout` nothing is sent again.
+        """
         self._check_forked()
         if self._closed:
             return
@@ -588,7 +704,9 @@ class RecoverableProducer:
             self._newest.handle.hurry = True
             recovery.join()
         self._newest.close(_rdkafka.seconds_until(until) if not self._hurry else 0.0)
-        for sent in self._unanswered:  # by a fatal error that came after nothing was to be sent again
+        for (
+            sent
+        ) in self._unanswered:  # by a fatal error that came after nothing was to be sent again
             self._finish_here(sent, sent.error)
         self._unanswered = []
         self._closed = True
@@ -597,7 +715,12 @@ class RecoverableProducer:
         self._check_forked()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if exc is not None and self._newest.handle.forked:
             return  # a child leaving by the block it was forked in
         self.close()
@@ -606,7 +729,9 @@ class RecoverableProducer:
 
     @property
     def handle(self) -> _rdkafka.Handle:
-        """The C side of the producer of the day. Internal, but for tests of what must happen after a fatal error."""
+        """The C side of the producer of the day. Internal, but for tests of what must happen after
+        a fatal error.
+        """
         return self._newest.handle
 
     @property
@@ -620,12 +745,16 @@ class RecoverableProducer:
         return self._fatal
 
     def metrics(self) -> ProducerMetrics:
-        """As `KafkaProducer.metrics`, over all producers there were: a record that was sent again has been sent twice and failed once."""
+        """As `KafkaProducer.metrics`, over all producers there were: a record that was sent again
+        has been sent twice and failed once.
+        """
         self._check_forked()
         with self._changed:
             return added(self._past, self._newest.metrics())
 
-    def fetch_broker_metadata(self, topic: str | None = None, timeout: float | None = 10.0) -> BrokerMetadata:
+    def fetch_broker_metadata(
+        self, topic: str | None = None, timeout: float | None = 10.0
+    ) -> BrokerMetadata:
         """As `KafkaProducer.fetch_broker_metadata`; during a recovery it waits for its end."""
         until = _rdkafka.deadline(timeout)
         return self._ready(until, True).fetch_broker_metadata(topic, _rdkafka.seconds_until(until))
@@ -644,15 +773,24 @@ class RecoverableProducer:
         return self._ready(_rdkafka.deadline(None), True).get_property(name)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closing else "recovering" if self._recovery is not None else "open"
+        state = (
+            "closed" if self._closing else "recovering" if self._recovery is not None else "open"
+        )
         return f"<RecoverableProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a RecoverableProducer cannot be pickled; a KafkaSink(properties, topic) can, and replaces its producer as well")
+        raise TypeError(
+            "a RecoverableProducer cannot be pickled; a KafkaSink(properties, topic) can, and"
+            " replaces its producer as well"
+        )
 
 
-def _weakly(owner: RecoverableProducer, error_cb: Callable[[KafkaError], object] | None) -> Callable[[KafkaError], None]:
-    """The error callback of each producer. It must not keep the owner: the events thread keeps the callback."""
+def _weakly(
+    owner: RecoverableProducer, error_cb: Callable[[KafkaError], object] | None
+) -> Callable[[KafkaError], None]:
+    """The error callback of each producer. It must not keep the owner: the events thread keeps the
+    callback.
+    """
     found = weakref.ref(owner)
 
     def on_error(error: KafkaError) -> None:
@@ -668,7 +806,9 @@ def _weakly(owner: RecoverableProducer, error_cb: Callable[[KafkaError], object]
 
 
 def _frozen(record: ProducerRecord, copy_value: bool) -> ProducerRecord:
-    """The record as it is now, to be sent again as it was, whatever its owner does with it and with its key and headers."""
+    """The record as it is now, to be sent again as it was, whatever its owner does with it and with
+    its key and headers.
+    """
     return ProducerRecord(
         record.topic,
         _copied("value", record.value) if copy_value else record.value,
@@ -680,11 +820,19 @@ def _frozen(record: ProducerRecord, copy_value: bool) -> ProducerRecord:
     )
 
 
-def _serialized(record: ProducerRecord, of_key: Serialize | None, of_value: Serialize | None) -> ProducerRecord:
+def _serialized(
+    record: ProducerRecord, of_key: Serialize | None, of_value: Serialize | None
+) -> ProducerRecord:
     return ProducerRecord(
         record.topic,
-        record.value if of_value is None or record.value is None else of_value(record.topic, record.value),
-        key=record.key if of_key is None or record.key is None else of_key(record.topic, record.key),
+        (
+            record.value
+            if of_value is None or record.value is None
+            else of_value(record.topic, record.value)
+        ),
+        key=(
+            record.key if of_key is None or record.key is None else of_key(record.topic, record.key)
+        ),
         partition=record.partition,
         headers=record.headers,
         timestamp=record.timestamp,
@@ -699,20 +847,34 @@ def _copied(what: str, content: _Content) -> _Content:
 
 
 def _unraisable(exc: BaseException, where: object) -> None:
-    sys.unraisablehook(SimpleNamespace(exc_type=type(exc), exc_value=exc, exc_traceback=exc.__traceback__, err_msg=None, object=where))
+    sys.unraisablehook(
+        SimpleNamespace(
+            exc_type=type(exc),
+            exc_value=exc,
+            exc_traceback=exc.__traceback__,
+            err_msg=None,
+            object=where,
+        )
+    )
 
 
 _all: weakref.WeakSet[RecoverableProducer] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
-    """Before _lifecycle.py closes the producers one by one: a recovery that is going on still sends what it has."""
+    """Before _lifecycle.py closes the producers one by one: a recovery that is going on still sends
+    what it has.
+    """
     end = time.monotonic() + _lifecycle.EXIT_TIMEOUT
     for producer in list(_all):
         if producer._closed or producer._newest.handle.forked:
             continue
         try:
-            warnings.warn(f"{producer!r} was not closed; what it was given is still delivered", ResourceWarning, stacklevel=1)
+            warnings.warn(
+                f"{producer!r} was not closed; what it was given is still delivered",
+                ResourceWarning,
+                stacklevel=1,
+            )
         finally:
             producer.close(max(0.0, end - time.monotonic()))
 

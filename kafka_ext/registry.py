@@ -1,6 +1,8 @@
-"""A schema registry's wire format: serializers for Avro, JSON Schema and Protobuf (`pip install "kafka-ext[registry]"`).
+"""A schema registry's wire format: serializers for Avro, JSON Schema and Protobuf (`pip install
+"kafka-ext[registry]"`).
 
-What is sent is a zero byte, the schema's id in four bytes, and the data; for Protobuf also which message of the schema it is.
+What is sent is a zero byte, the schema's id in four bytes, and the data; for Protobuf also which
+message of the schema it is.
 """
 
 from __future__ import annotations
@@ -21,17 +23,25 @@ from ._rdkafka import Monitor, redact, shown_url
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["AvroSerializer", "JsonSchemaSerializer", "ProtobufSerializer", "RegistryError", "SchemaRegistry"]
+__all__ = [
+    "AvroSerializer",
+    "JsonSchemaSerializer",
+    "ProtobufSerializer",
+    "RegistryError",
+    "SchemaRegistry",
+]
 
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.1
-# What an answer may have: a schema of megabytes is no schema. And how much of its words an exception repeats.
+# What an answer may have: a schema of megabytes is no schema. And how much of its words an
+# exception repeats.
 _MAX_ANSWER = 16 << 20
 _MAX_MESSAGE = 500
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-# From a topic and a record's name (Avro: namespace and name; Protobuf: the message's full name; JSON Schema: its title) to a subject.
+# From a topic and a record's name (Avro: namespace and name; Protobuf: the message's full name;
+# JSON Schema: its title) to a subject.
 SubjectOf: TypeAlias = Callable[[str, str], str]
 
 
@@ -48,7 +58,8 @@ class RegistryError(Exception):
 
     Attributes:
         status (int | None): the HTTP status; None when there was no answer.
-        code (int | None): the registry's own code, such as 40401 (no such subject), 409 (not compatible).
+        code (int | None): the registry's own code, such as 40401 (no such subject), 409 (not
+            compatible).
     """
 
     def __init__(self, message: str, status: int | None = None, code: int | None = None) -> None:
@@ -61,21 +72,24 @@ class RegistryError(Exception):
 
 
 class SchemaRegistry:
-    """A schema registry, by its HTTP API. Thread-safe, picklable, usable after a fork; what it has learnt it does not ask again.
+    """A schema registry, by its HTTP API. Thread-safe, picklable, usable after a fork; what it has
+    learnt it does not ask again.
 
     Args:
         url: such as `https://registry.example:8081`. A user and password in it count as `auth`.
         auth: user and password for HTTP basic authentication.
         headers: sent with each request, such as `{"Authorization": "Bearer …"}`.
-        timeout: seconds for one request. One that fails by the connection or with a status of 5xx is tried four times in all.
+        timeout: seconds for one request. One that fails by the connection or with a status of 5xx
+            is tried four times in all.
         verify: False, or the path of a CA file, for TLS (httpx's `verify`).
 
     Raises:
         ImportError: httpx is not installed; it names the extra.
         ValueError: the URL is no http or https URL.
 
-    Warns (UserWarning) when credentials would go over plain http to another machine. Neither its `repr` nor its errors show credentials; a
-    pickle has them. An answer of more than 16 MiB, or compressed, is refused.
+    Warns (UserWarning) when credentials would go over plain http to another machine. Neither its
+    `repr` nor its errors show credentials; a pickle has them. An answer of more than 16 MiB, or
+    compressed, is refused.
     """
 
     def __init__(
@@ -97,7 +111,11 @@ class SchemaRegistry:
         self._settings = (url, auth, dict(headers or {}), timeout, verify)
         self._start()
         if self._has_credentials and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            warnings.warn(f"{self!r}: credentials go over plain http, readable by anybody on the way; use https", stacklevel=2)
+            warnings.warn(
+                f"{self!r}: credentials go over plain http, readable by anybody on the way; use"
+                " https",
+                stacklevel=2,
+            )
 
     def _start(self) -> None:
         self._lock = Monitor()
@@ -108,7 +126,9 @@ class SchemaRegistry:
         credentials = [auth[1]] if auth is not None else []
         credentials += [value for name, value in headers.items() if _is_credential(name)]
         self._has_credentials = any(credentials)
-        self._secrets = tuple(text for text in credentials if len(text) >= 4)  # less would be found in any text
+        self._secrets = tuple(
+            text for text in credentials if len(text) >= 4
+        )  # less would be found in any text
 
     def __getstate__(self) -> Any:
         return self._settings
@@ -120,37 +140,54 @@ class SchemaRegistry:
     def __repr__(self) -> str:
         return f"SchemaRegistry({shown_url(self._settings[0])!r})"
 
-    def register(self, subject: str, schema: str, kind: str = "AVRO", references: tuple[Any, ...] = ()) -> int:
-        """The id of `schema` under `subject`, where it is registered if it was not. Raises RegistryError.
+    def register(
+        self, subject: str, schema: str, kind: str = "AVRO", references: tuple[Any, ...] = ()
+    ) -> int:
+        """The id of `schema` under `subject`, where it is registered if it was not. Raises
+        RegistryError.
 
         Source: POST /subjects/(subject)/versions.
         """
         return self._id_of("/versions", subject, schema, kind, references)
 
-    def lookup(self, subject: str, schema: str, kind: str = "AVRO", references: tuple[Any, ...] = ()) -> int:
-        """The id of `schema` under `subject`, where it must be registered already. Raises RegistryError.
+    def lookup(
+        self, subject: str, schema: str, kind: str = "AVRO", references: tuple[Any, ...] = ()
+    ) -> int:
+        """The id of `schema` under `subject`, where it must be registered already. Raises
+        RegistryError.
 
         Source: POST /subjects/(subject).
         """
         return self._id_of("", subject, schema, kind, references)
 
     def latest(self, subject: str) -> tuple[int, str]:
-        """The id and the text of the newest schema of `subject`; asked each time. Raises RegistryError.
+        """The id and the text of the newest schema of `subject`; asked each time. Raises
+        RegistryError.
 
         Source: GET /subjects/(subject)/versions/latest.
         """
         answer = self._ask("GET", f"{_path_of(subject)}/versions/latest")
         return self._number(answer, "id"), self._field(answer, "schema", str)
 
-    def version(self, subject: str, schema: str, kind: str, references: tuple[Any, ...] = ()) -> int:
-        """The version that `schema` has under `subject`. Raises RegistryError. Source: POST /subjects/(subject)."""
-        return self._number(self._ask("POST", _path_of(subject), _document(schema, kind, references)), "version")
+    def version(
+        self, subject: str, schema: str, kind: str, references: tuple[Any, ...] = ()
+    ) -> int:
+        """The version that `schema` has under `subject`. Raises RegistryError. Source: POST
+        /subjects/(subject).
+        """
+        return self._number(
+            self._ask("POST", _path_of(subject), _document(schema, kind, references)), "version"
+        )
 
-    def _id_of(self, where: str, subject: str, schema: str, kind: str, references: tuple[Any, ...]) -> int:
+    def _id_of(
+        self, where: str, subject: str, schema: str, kind: str, references: tuple[Any, ...]
+    ) -> int:
         asked = (where, subject, schema, kind, json.dumps(references))
         found = self._ids.get(asked)
         if found is None:
-            answer = self._ask("POST", f"{_path_of(subject)}{where}", _document(schema, kind, references))
+            answer = self._ask(
+                "POST", f"{_path_of(subject)}{where}", _document(schema, kind, references)
+            )
             found = self._ids[asked] = self._number(answer, "id")
         return found
 
@@ -178,7 +215,9 @@ class SchemaRegistry:
             time.sleep(pause)
             pause *= 2
         # Not from httpx's own exception, which holds the request with its credentials.
-        raise RegistryError(self._said(f"{self!r} did not answer {method} {path}: {content.decode()}"))
+        raise RegistryError(
+            self._said(f"{self!r} did not answer {method} {path}: {content.decode()}")
+        )
 
     def _try(self, method: str, path: str, document: Any) -> tuple[int | None, bytes]:
         """The status and the body of one request; None and the reason when there was no answer."""
@@ -209,24 +248,35 @@ class SchemaRegistry:
         if isinstance(content, dict):
             code, message = content.get("error_code"), content.get("message")
         words = message if isinstance(message, str) else problem
-        raise RegistryError(self._said(f"{what}: {status} {words}"), status, code if type(code) is int else None)
+        raise RegistryError(
+            self._said(f"{what}: {status} {words}"), status, code if type(code) is int else None
+        )
 
     def _said(self, text: str) -> str:
-        """A message of bounded length, printable, without what a registry may have echoed of the credentials."""
+        """A message of bounded length, printable, without what a registry may have echoed of the
+        credentials.
+        """
         text = redact(text, self._secrets)
         text = text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
         return "".join(letter if letter.isprintable() else " " for letter in text)
 
     def _http(self) -> httpx.Client:
         with self._lock:
-            if self._client is None or self._owner != os.getpid():  # the parent's connections are not ours
+            if (
+                self._client is None or self._owner != os.getpid()
+            ):  # the parent's connections are not ours
                 httpx = _needs("httpx", "httpx")
                 url, auth, headers, timeout, verify = self._settings
                 self._client = httpx.Client(
                     base_url=url,
                     auth=auth,
                     # Not compressed: what a few bytes unpack to is not known before they have.
-                    headers={"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE, "Accept-Encoding": "identity"} | headers,
+                    headers={
+                        "Accept": _MEDIA_TYPE,
+                        "Content-Type": _MEDIA_TYPE,
+                        "Accept-Encoding": "identity",
+                    }
+                    | headers,
                     timeout=timeout,
                     verify=verify,
                 )
@@ -257,16 +307,22 @@ def _checked_url(url: str) -> Any:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"url must be a URL such as https://registry.example:8081, not {shown_url(url)!r}")
+        raise ValueError(
+            f"url must be a URL such as https://registry.example:8081, not {shown_url(url)!r}"
+        )
     return parts
 
 
 def _is_credential(header: str) -> bool:
-    return any(word in header.lower() for word in ("auth", "key", "token", "secret", "cookie", "password"))
+    return any(
+        word in header.lower() for word in ("auth", "key", "token", "secret", "cookie", "password")
+    )
 
 
 def _path_of(subject: str) -> str:
-    """Where a subject is. No subject asks for another path: `..` stays `..` however it is quoted."""
+    """Where a subject is. No subject asks for another path: `..` stays `..` however it
+    is quoted.
+    """
     if not isinstance(subject, str):
         raise TypeError(f"subject must be a str, not {type(subject).__name__}")
     if subject in ("", ".", "..") or subject != subject.encode(errors="replace").decode():
@@ -290,11 +346,20 @@ class _Serializer:
     _kind: str
     _after_id = b""
 
-    def __init__(self, registry: SchemaRegistry, *, is_key: bool, subject: str | SubjectOf | None, auto_register: bool) -> None:
+    def __init__(
+        self,
+        registry: SchemaRegistry,
+        *,
+        is_key: bool,
+        subject: str | SubjectOf | None,
+        auto_register: bool,
+    ) -> None:
         if not isinstance(registry, SchemaRegistry):
             raise TypeError(f"registry must be a SchemaRegistry, not {type(registry).__name__}")
         if subject is not None and not isinstance(subject, str) and not callable(subject):
-            raise TypeError(f"subject must be a str, a callable or None, not {type(subject).__name__}")
+            raise TypeError(
+                f"subject must be a str, a callable or None, not {type(subject).__name__}"
+            )
         self._registry = registry
         self._is_key = is_key
         self._subject = subject
@@ -316,14 +381,18 @@ class _Serializer:
         """What stands before the data. The registry is asked once for each topic."""
         prefix = self._prefixes.get(topic)
         if prefix is None:
-            prefix = self._prefixes[topic] = b"\0" + self._schema_id(topic).to_bytes(4, "big") + self._after_id
+            prefix = self._prefixes[topic] = (
+                b"\0" + self._schema_id(topic).to_bytes(4, "big") + self._after_id
+            )
         return prefix
 
     def _schema_id(self, topic: str) -> int:
         raise NotImplementedError
 
     def prepare(self, topic: str) -> None:
-        """Ask the registry now for what the first record for `topic` would ask it: `send` and `try_send` do not wait for it then."""
+        """Ask the registry now for what the first record for `topic` would ask it: `send` and
+        `try_send` do not wait for it then.
+        """
         self._prefix(topic)
 
 
@@ -332,7 +401,8 @@ class AvroSerializer(_Serializer):
 
     Args:
         registry: where the schema is, or is put.
-        schema: the schema as JSON text or as what that parses to; None takes the subject's newest when a topic is first written to.
+        schema: the schema as JSON text or as what that parses to; None takes the subject's newest
+            when a topic is first written to.
         is_key: it is for keys: the subject is `topic-key`, not `topic-value`.
         subject: another subject, or a callable `(topic, record_name) -> subject`.
         auto_register: register the schema where it is not; False insists that it is there.
@@ -340,10 +410,11 @@ class AvroSerializer(_Serializer):
 
     Raises:
         ImportError: fastavro is not installed; it names the extra.
-        Exception: what fastavro raises for a schema that is none (SchemaParseException, UnknownType).
+        Exception: what fastavro raises for a schema that is none (SchemaParseException,
+            UnknownType).
 
-    `send` raises what fastavro raises for an object that does not fit, and RegistryError. The first record for a topic asks the registry,
-    and waits for it. Thread-safe, picklable.
+    `send` raises what fastavro raises for an object that does not fit, and RegistryError. The first
+    record for a topic asks the registry, and waits for it. Thread-safe, picklable.
     """
 
     _kind = "AVRO"
@@ -381,7 +452,9 @@ class AvroSerializer(_Serializer):
             except Exception as exc:  # noqa: BLE001 - whatever fastavro makes of what a registry has sent
                 schema, problem = None, type(exc).__name__
         if schema is None:
-            raise RegistryError(f"{self._registry!r}: the newest schema of {subject!r} is no Avro schema: {problem}")
+            raise RegistryError(
+                f"{self._registry!r}: the newest schema of {subject!r} is no Avro schema: {problem}"
+            )
         self._by_topic[topic] = schema
         return found
 
@@ -404,7 +477,8 @@ class JsonSchemaSerializer(_Serializer):
         is_key: it is for keys: the subject is `topic-key`, not `topic-value`.
         subject: another subject, or a callable `(topic, title) -> subject`.
         auto_register: register the schema where it is not; False insists that it is there.
-        validate: hold each object against the schema before it is sent (needs jsonschema); what does not fit raises its ValidationError.
+        validate: hold each object against the schema before it is sent (needs jsonschema); what
+            does not fit raises its ValidationError.
         to_json: called with each object first, to make of it what `json.dumps` takes.
     """
 
@@ -454,14 +528,19 @@ class JsonSchemaSerializer(_Serializer):
             data = self._to_json(data)
         if self._validator is not None:
             self._validator.validate(data)
-        return self._prefix(topic) + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        return (
+            self._prefix(topic)
+            + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        )
 
 
 class ProtobufSerializer(_Serializer):
-    """Protobuf messages, for `value_serializer` or `key_serializer`. Needs protobuf itself, as whoever has a message class does.
+    """Protobuf messages, for `value_serializer` or `key_serializer`. Needs protobuf itself, as
+    whoever has a message class does.
 
     Args:
-        registry: where the schema is, or is put: the file that defines the message, and those it imports under their own names.
+        registry: where the schema is, or is put: the file that defines the message, and those it
+            imports under their own names.
         message_type: the class of the messages.
         is_key: it is for keys: the subject is `topic-key`, not `topic-value`.
         subject: another subject, or a callable `(topic, full_name) -> subject`.
@@ -481,17 +560,23 @@ class ProtobufSerializer(_Serializer):
     ) -> None:
         super().__init__(registry, is_key=is_key, subject=subject, auto_register=auto_register)
         if not hasattr(message_type, "DESCRIPTOR"):
-            raise TypeError(f"message_type must be a class of protobuf messages, not {message_type!r}")
+            raise TypeError(
+                f"message_type must be a class of protobuf messages, not {message_type!r}"
+            )
         self._type = message_type
         self._after_id = _message_index(message_type.DESCRIPTOR)
 
     def _schema_id(self, topic: str) -> int:
         descriptor = self._type.DESCRIPTOR
         subject = self._subject_of(topic, descriptor.full_name)
-        return self._find_id(subject, _file_text(descriptor.file), self._references(descriptor.file))
+        return self._find_id(
+            subject, _file_text(descriptor.file), self._references(descriptor.file)
+        )
 
     def _references(self, file: Any) -> tuple[Any, ...]:
-        """What a file imports, each registered before it. What comes with protobuf itself every registry knows."""
+        """What a file imports, each registered before it. What comes with protobuf itself every
+        registry knows.
+        """
         references = []
         for imported in file.dependencies:
             if imported.name.startswith("google/protobuf/"):
@@ -506,7 +591,10 @@ class ProtobufSerializer(_Serializer):
     def serialize(self, topic: str, data: Any) -> bytes:
         """`data` in the wire format."""
         if not isinstance(data, self._type):
-            raise TypeError(f"a {self._type.DESCRIPTOR.full_name} is to be serialized, not a {type(data).__name__}")
+            raise TypeError(
+                f"a {self._type.DESCRIPTOR.full_name} is to be serialized, not a"
+                f" {type(data).__name__}"
+            )
         serialized: bytes = data.SerializeToString()
         return self._prefix(topic) + serialized
 
@@ -517,10 +605,14 @@ def _file_text(file: Any) -> str:
 
 
 def _message_index(descriptor: Any) -> bytes:
-    """Which message of its file it is: the indexes from the outermost to it, as zigzag varints after their number; for the first, a 0."""
+    """Which message of its file it is: the indexes from the outermost to it, as zigzag varints
+    after their number; for the first, a 0.
+    """
     path = []
     while descriptor.containing_type is not None:
-        path.append([inner.name for inner in descriptor.containing_type.nested_types].index(descriptor.name))
+        path.append(
+            [inner.name for inner in descriptor.containing_type.nested_types].index(descriptor.name)
+        )
         descriptor = descriptor.containing_type
     path.append(list(descriptor.file.message_types_by_name).index(descriptor.name))
     if path == [0]:

@@ -1,4 +1,6 @@
-"""Serializers: what turns a record's key and value into bytes, at the edge, before anything is enqueued."""
+"""Serializers: what turns a record's key and value into bytes, at the edge, before anything is
+enqueued.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from ._rdkafka import check_callback
 
 @runtime_checkable
 class Serializer(Protocol):
-    """A serializer that wants to know the topic: `value_serializer=` and `key_serializer=` of a producer's properties.
+    """A serializer that wants to know the topic: `value_serializer=` and `key_serializer=` of a
+    producer's properties.
 
     One that does not is any callable of one argument, such as `lambda value: json.dumps(value)`.
     """
@@ -18,8 +21,9 @@ class Serializer(Protocol):
     def serialize(self, topic: str, data: Any) -> Any:
         """What is sent for `data`: a buffer, a str or None.
 
-        Called by the thread that sends, before anything is enqueued; what it raises, `send` raises. Never called with None, which stays a
-        tombstone or no key. (As org.apache.kafka.common.serialization.Serializer, but for that.)
+        Called by the thread that sends, before anything is enqueued; what it raises, `send` raises.
+        Never called with None, which stays a tombstone or no key. (As
+        org.apache.kafka.common.serialization.Serializer, but for that.)
         """
         ...
 
@@ -43,7 +47,10 @@ def with_topic(name: str, serializer: Any) -> Serialize | None:
         found: Serialize = serialize
         return found
     if not callable(serializer):
-        raise TypeError(f"{name} must be callable, or have a method serialize(topic, data); {type(serializer).__name__} is neither")
+        raise TypeError(
+            f"{name} must be callable, or have a method serialize(topic, data);"
+            f" {type(serializer).__name__} is neither"
+        )
     check_callback(serializer, name)
     call = serializer
     return lambda topic, data: call(data)

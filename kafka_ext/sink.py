@@ -1,4 +1,6 @@
-"""KafkaSink: writing to Kafka from tasks that run in many processes, and on many machines (Dask, Ray, Spark, multiprocessing)."""
+"""KafkaSink: writing to Kafka from tasks that run in many processes, and on many machines (Dask,
+Ray, Spark, multiprocessing).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from typing import Any
 
 from . import _rdkafka, _shared_producers
 from ._annotations import Self
-from ._rdkafka import BatchDelivery, ErrorCode, KafkaError, KafkaException, KafkaTimeoutError, ProducerRecord
+from ._rdkafka import (
+    BatchDelivery,
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    KafkaTimeoutError,
+    ProducerRecord,
+)
 from .metrics import ProducerMetrics
 from .producer import KafkaProducer
 
@@ -22,11 +31,13 @@ _PURGED = (ErrorCode["PURGE_QUEUE"], ErrorCode["PURGE_INFLIGHT"])
 
 
 class DeliveryError(KafkaException):
-    """Part of what a KafkaSink was given was not delivered. Picklable, so that it gets from the worker to whoever waits for the task.
+    """Part of what a KafkaSink was given was not delivered. Picklable, so that it gets from the
+    worker to whoever waits for the task.
 
     Attributes:
         error (KafkaError): the first failure's.
-        failures (list[tuple[int, KafkaError]]): what was not delivered, by its index among all that the call was given, in order.
+        failures (list[tuple[int, KafkaError]]): what was not delivered, by its index among all that
+            the call was given, in order.
         total (int): how many there were in all; those not in `failures` were delivered.
     """
 
@@ -35,7 +46,8 @@ class DeliveryError(KafkaException):
         super().__init__(
             KafkaError(
                 first.code,
-                f"{len(failures)} of {total} records were not delivered; the first, at index {index}: {first.message}",
+                f"{len(failures)} of {total} records were not delivered; the first, at index"
+                f" {index}: {first.message}",
                 is_fatal=first.is_fatal,
                 is_retriable=first.is_retriable,
             )
@@ -48,29 +60,36 @@ class DeliveryError(KafkaException):
 
 
 class KafkaSink:
-    """Where tasks write to: picklable, and each call returns only when everything is delivered, so that a finished task means delivered.
+    """Where tasks write to: picklable, and each call returns only when everything is delivered, so
+    that a finished task means delivered.
 
-    A producer cannot travel between processes; this can. Whichever process writes first makes a producer then, and all sinks of that
-    process with equal properties share it. It lives until the process ends, or `close`.
+    A producer cannot travel between processes; this can. Whichever process writes first makes a
+    producer then, and all sinks of that process with equal properties share it. It lives until the
+    process ends, or `close`.
 
     Args:
-        properties: as KafkaProducer takes them; or a callable without arguments that returns them, called in the process that writes, so
-            that secrets need not be in what is sent around. Callbacks must be picklable by whatever sends the sink.
+        properties: as KafkaProducer takes them; or a callable without arguments that returns them,
+            called in the process that writes, so that secrets need not be in what is sent around.
+            Callbacks must be picklable by whatever sends the sink.
         topic: where to, unless a ProducerRecord among the rows says otherwise.
-        value: the column of tables, or the field of rows, that is the value. Without it a row is the value.
+        value: the column of tables, or the field of rows, that is the value. Without it a row is
+            the value.
         key: the column or field that is the key.
         partition: the column or field of integers that is the partition.
-        timestamp: the column or field that is the timestamp: milliseconds since the epoch, datetimes, or an Arrow timestamp.
+        timestamp: the column or field that is the timestamp: milliseconds since the epoch,
+            datetimes, or an Arrow timestamp.
         headers: the columns or fields that become headers of their own name.
 
     Raises:
-        InvalidConfigError: the properties contradict each other, or have `transactional.id` or `enable.manual.events.poll`, which a shared
-            producer cannot have. Names and values that only librdkafka knows are checked by the first write.
+        InvalidConfigError: the properties contradict each other, or have `transactional.id` or
+            `enable.manual.events.poll`, which a shared producer cannot have. Names and values that
+            only librdkafka knows are checked by the first write.
         TypeError: an argument is of the wrong type.
 
-    At least once: a task that failed, or whose worker died, and is run again, writes again what it had written already. Within one call,
-    records of one partition keep their order, and are written once (idempotence). When a call of another task has met a fatal error, the
-    next call gets a new producer. Thread-safe. After a fork the child has a producer of its own.
+    At least once: a task that failed, or whose worker died, and is run again, writes again what it
+    had written already. Within one call, records of one partition keep their order, and are written
+    once (idempotence). When a call of another task has met a fatal error, the next call gets a new
+    producer. Thread-safe. After a fork the child has a producer of its own.
     """
 
     def __init__(
@@ -85,16 +104,28 @@ class KafkaSink:
         headers: Sequence[str] = (),
     ) -> None:
         if not callable(properties) and not isinstance(properties, Mapping):
-            raise TypeError(f"properties must be a mapping, or a callable that returns one, not {type(properties).__name__}")
+            raise TypeError(
+                "properties must be a mapping, or a callable that returns one, not"
+                f" {type(properties).__name__}"
+            )
         if not isinstance(topic, str):
             raise TypeError(f"topic must be a str, not {type(topic).__name__}")
         topic = _rdkafka.check_topic_name(topic)
-        for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp)):
+        for role, name in (
+            ("value", value),
+            ("key", key),
+            ("partition", partition),
+            ("timestamp", timestamp),
+        ):
             if name is not None and not isinstance(name, str):
-                raise TypeError(f"{role} must be the name of a column or field, not {type(name).__name__}")
+                raise TypeError(
+                    f"{role} must be the name of a column or field, not {type(name).__name__}"
+                )
         if isinstance(headers, str) or not all(isinstance(name, str) for name in headers):
             raise TypeError("headers must be a sequence of names of columns or fields")
-        if value is None and not (key is None and partition is None and timestamp is None and not headers):
+        if value is None and not (
+            key is None and partition is None and timestamp is None and not headers
+        ):
             raise TypeError("value must be named as well: without it a row as a whole is the value")
         self._recipe = _shared_producers.Recipe(properties)
         self._topic = topic
@@ -112,9 +143,11 @@ class KafkaSink:
         """Write rows, and return when each of them is delivered.
 
         Args:
-            rows: any iterable, read as it is sent. A row is a ProducerRecord; or, where the sink names a value, anything that has its
-                fields by name: a mapping, a Spark Row, a named tuple, an object; or else a value as `ProducerRecord.value`.
-            timeout: seconds for the whole call; None for as long as `message.timeout.ms` lets each record take.
+            rows: any iterable, read as it is sent. A row is a ProducerRecord; or, where the sink
+                names a value, anything that has its fields by name: a mapping, a Spark Row, a named
+                tuple, an object; or else a value as `ProducerRecord.value`.
+            timeout: seconds for the whole call; None for as long as `message.timeout.ms` lets each
+                record take.
 
         Returns:
             How many there were.
@@ -122,10 +155,13 @@ class KafkaSink:
         Raises:
             DeliveryError: some were not delivered; it says which, and why. The others were.
             KafkaTimeoutError: some have no report within `timeout`; they may be delivered yet.
-            TypeError: a row is not of these types. What was sent before it has been waited for, as with whatever `rows` raises.
+            TypeError: a row is not of these types. What was sent before it has been waited for, as
+                with whatever `rows` raises.
         """
         if isinstance(rows, (str, bytes, bytearray, memoryview, ProducerRecord)):
-            raise TypeError(f"rows must be many rows, not {type(rows).__name__}: a single one goes into a list")
+            raise TypeError(
+                f"rows must be many rows, not {type(rows).__name__}: a single one goes into a list"
+            )
         records = map(self._record_of, rows)
         with self._writing(timeout) as writing:
             if writing.one_by_one:
@@ -146,29 +182,40 @@ class KafkaSink:
         headers: Any = None,
         timeout: float | None = None,
     ) -> int:
-        """Write a column of values (a list, a NumPy array, an Arrow array…), and return when each of them is delivered.
+        """Write a column of values (a list, a NumPy array, an Arrow array…), and return when each
+        of them is delivered.
 
         The arguments are those of `KafkaProducer.send_batch`; returns and raises as `write`.
         """
         with self._writing(timeout) as writing:
             writing.add(
-                KafkaProducer.send_batch, self._topic, values, keys=keys, partitions=partitions, timestamps=timestamps, headers=headers
+                KafkaProducer.send_batch,
+                self._topic,
+                values,
+                keys=keys,
+                partitions=partitions,
+                timestamps=timestamps,
+                headers=headers,
             )
         return writing.total
 
     def write_table(self, table: Any, *, timeout: float | None = None) -> int:
-        """Write the rows of a table, by the columns that the sink names, and return when each of them is delivered.
+        """Write the rows of a table, by the columns that the sink names, and return when each of
+        them is delivered.
 
         Args:
-            table: what `KafkaProducer.send_table` takes: a pyarrow Table, RecordBatch or RecordBatchReader, a pandas or Polars DataFrame, a
-                DuckDB relation.
+            table: what `KafkaProducer.send_table` takes: a pyarrow Table, RecordBatch or
+                RecordBatchReader, a pandas or Polars DataFrame, a DuckDB relation.
             timeout: as `write`.
 
         It returns and raises as `write`; ValueError for a column that the table does not have.
         """
         value = self._value
         if value is None:
-            raise TypeError("this sink names no column for the values: KafkaSink(properties, topic, value='column')")
+            raise TypeError(
+                "this sink names no column for the values: KafkaSink(properties, topic,"
+                " value='column')"
+            )
         with self._writing(timeout) as writing:
             writing.add(
                 KafkaProducer.send_table,
@@ -190,7 +237,8 @@ class KafkaSink:
             try:
                 yield writing
             except Exception:
-                # Whoever sees it may run the task again: nothing of this one is still on its way then.
+                # Whoever sees it may run the task again: nothing of this one is still on its way
+                # then.
                 writing.wait()
                 raise
             writing.finish()
@@ -223,20 +271,29 @@ class KafkaSink:
                 "timestamps": [record.timestamp for record in part],
                 "headers": [record.headers for record in part],
             }
-            given = {name: column for name, column in columns.items() if any(item is not None for item in column)}
-            writing.add(KafkaProducer.send_batch, part[0].topic, [record.value for record in part], **given)
+            given = {
+                name: column
+                for name, column in columns.items()
+                if any(item is not None for item in column)
+            }
+            writing.add(
+                KafkaProducer.send_batch, part[0].topic, [record.value for record in part], **given
+            )
 
     # ------------------------------------------------------------------ life
 
     def metrics(self) -> ProducerMetrics:
-        """The counters of this process's producer, which all its sinks with equal properties share; all zero before the first write.
+        """The counters of this process's producer, which all its sinks with equal properties share;
+        all zero before the first write.
 
-        Over all producers there were in this process, where a fatal error has had one take another's place. After `close` they begin anew.
+        Over all producers there were in this process, where a fatal error has had one take
+        another's place. After `close` they begin anew.
         """
         return _shared_producers.metrics(self._recipe)
 
     def close(self) -> None:
-        """Close this process's producer, once the calls of other threads that write with it are through. Idempotent.
+        """Close this process's producer, once the calls of other threads that write with it are
+        through. Idempotent.
 
         Not needed at the end of a task, nor of the process. A later call makes a new producer.
         """
@@ -245,11 +302,24 @@ class KafkaSink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _settings(self) -> tuple[Any, ...]:
-        return self._recipe, self._topic, self._value, self._key, self._partition, self._timestamp, self._headers
+        return (
+            self._recipe,
+            self._topic,
+            self._value,
+            self._key,
+            self._partition,
+            self._timestamp,
+            self._headers,
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KafkaSink) and self._settings() == other._settings()
@@ -271,7 +341,10 @@ def _field(row: Any, name: str) -> Any:
     try:
         return getattr(row, name)
     except AttributeError:
-        raise TypeError(f"a row must have a field {name!r} (a mapping, a named tuple, an object), not be a {type(row).__name__}") from None
+        raise TypeError(
+            f"a row must have a field {name!r} (a mapping, a named tuple, an object), not be a"
+            f" {type(row).__name__}"
+        ) from None
 
 
 def _heard(batch: BatchDelivery) -> None:
@@ -284,7 +357,10 @@ class _Writing:
     def __init__(self, producer: KafkaProducer, until: int) -> None:
         self.total = 0
         # Interceptors and serializers see records one by one, and a batch has none.
-        self.one_by_one = any(name in producer.properties for name in ("interceptors", "value_serializer", "key_serializer"))
+        self.one_by_one = any(
+            name in producer.properties
+            for name in ("interceptors", "value_serializer", "key_serializer")
+        )
         self._producer = producer
         self._until = until
         self._failures: list[tuple[int, KafkaError]] = []
@@ -295,7 +371,9 @@ class _Writing:
     def add(self, send: Callable[..., BatchDelivery], *arguments: Any, **keywords: Any) -> None:
         """Send a batch by this method of the producer's, and keep it until it is reported."""
         try:
-            batch = send(self._producer, *arguments, on_delivery=_heard, timeout=self._left(), **keywords)
+            batch = send(
+                self._producer, *arguments, on_delivery=_heard, timeout=self._left(), **keywords
+            )
         except BaseException as exc:
             sent = getattr(exc, "batch", None)
             if sent is not None:
@@ -319,7 +397,9 @@ class _Writing:
         with self._answered:
             self._unanswered += 1
         try:
-            self._producer.send(record, lambda metadata, error: self._answer(index, error), timeout=self._left())
+            self._producer.send(
+                record, lambda metadata, error: self._answer(index, error), timeout=self._left()
+            )
         except KafkaException as exc:
             self._answer(index, exc.error)  # as in a batch: it is told with the others, which go on
         except BaseException:
@@ -345,16 +425,25 @@ class _Writing:
                 left = self._left()
                 if left == 0.0:
                     cause = self._producer.handle.cause
-                    raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{self._unanswered} records have no report in time{cause}"))
+                    raise KafkaTimeoutError(
+                        KafkaError(
+                            ErrorCode["TIMED_OUT"],
+                            f"{self._unanswered} records have no report in time{cause}",
+                        )
+                    )
                 self._answered.wait(3600.0 if left is None else left)
 
     def finish(self) -> None:
         """Wait, and raise for what was not delivered."""
         self.wait()
         if self._failures:
-            # Nobody but a fatal error purges here, so that is what those failed for which librdkafka had not sent yet.
+            # Nobody but a fatal error purges here, so that is what those failed for which
+            # librdkafka had not sent yet.
             fatal = self._producer.fatal_error()
-            failures = [(index, fatal if fatal is not None and error in _PURGED else error) for index, error in self._failures]
+            failures = [
+                (index, fatal if fatal is not None and error in _PURGED else error)
+                for index, error in self._failures
+            ]
             raise DeliveryError(sorted(failures, key=lambda failure: failure[0]), self.total)
 
     def _left(self) -> float | None:

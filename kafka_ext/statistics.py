@@ -1,16 +1,19 @@
 """librdkafka's statistics as typed objects.
 
-    statistics = producer.metrics().statistics      # the newest, once `statistics.interval.ms` is set and over
+    statistics = producer.metrics().statistics      # the newest, once `statistics.interval.ms` is
+    set and over
 
     def stats_cb(event):                            # or each, as it comes
         statistics = Statistics.parse(event)
         for broker in statistics.brokers.values():
             print(broker.name, broker.state, broker.rtt.p99 / 1000, "ms")
 
-The fields have librdkafka's own names, and are those of its STATISTICS.md that concern a producer. What is not among them, because it is
-for consumers or newer than this package, is in `raw`, the JSON object that each was made from. A field that the linked librdkafka does not
-send is 0, "" or False. "Now" marks what can go down again; all other numbers are counted since the producer was made, but where an age or
-a window says otherwise. librdkafka does not collect them at one moment, so a total may differ from the sum of its parts.
+The fields have librdkafka's own names, and are those of its STATISTICS.md that concern a producer.
+What is not among them, because it is for consumers or newer than this package, is in `raw`, the
+JSON object that each was made from. A field that the linked librdkafka does not send is 0, "" or
+False. "Now" marks what can go down again; all other numbers are counted since the producer was
+made, but where an age or a window says otherwise. librdkafka does not collect them at one moment,
+so a total may differ from the sum of its parts.
 """
 
 from __future__ import annotations
@@ -43,7 +46,14 @@ class _Statistics:
 
     @classmethod
     def _of(cls, raw: Mapping[str, Any]) -> Self:
-        return cls(raw, **{name: raw[name] for name in cls.__dataclass_fields__ if name in raw and name != "raw"})
+        return cls(
+            raw,
+            **{
+                name: raw[name]
+                for name in cls.__dataclass_fields__
+                if name in raw and name != "raw"
+            },
+        )
 
     def __getitem__(self, name: str) -> Any:
         """A field as librdkafka sent it, by its name; also one that has no attribute here."""
@@ -56,10 +66,11 @@ class _Statistics:
 
 @dataclass(frozen=True)
 class WindowStatistics(_Statistics):
-    """Values of the last `statistics.interval.ms`, from a histogram. All are 0 where there were none; then `cnt` is 0 as well.
+    """Values of the last `statistics.interval.ms`, from a histogram. All are 0 where there were
+    none; then `cnt` is 0 as well.
 
-    The unit is that of the field it is: microseconds for `int_latency`, `outbuf_latency` and `rtt`, milliseconds for `throttle`, bytes for
-    `batchsize`, messages for `batchcnt`.
+    The unit is that of the field it is: microseconds for `int_latency`, `outbuf_latency` and `rtt`,
+    milliseconds for `throttle`, bytes for `batchsize`, messages for `batchcnt`.
 
     Attributes:
         min (int): the smallest.
@@ -156,7 +167,9 @@ class BrokerStatistics(_Statistics):
 
     @cached_property
     def int_latency(self) -> WindowStatistics:
-        """Microseconds that messages waited here, from the enqueue until they were put into a request; `linger.ms` and more."""
+        """Microseconds that messages waited here, from the enqueue until they were put into a
+        request; `linger.ms` and more.
+        """
         return WindowStatistics._of(self._part("int_latency"))
 
     @cached_property
@@ -181,8 +194,15 @@ class BrokerStatistics(_Statistics):
 
     @cached_property
     def toppars(self) -> Mapping[str, TopicPartition]:
-        """The partitions that this broker leads, as far as they are in use here, by "topic-partition"."""
-        return MappingProxyType({name: TopicPartition(raw["topic"], raw["partition"]) for name, raw in self._part("toppars").items()})
+        """The partitions that this broker leads, as far as they are in use here, by
+        "topic-partition".
+        """
+        return MappingProxyType(
+            {
+                name: TopicPartition(raw["topic"], raw["partition"])
+                for name, raw in self._part("toppars").items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -202,9 +222,11 @@ class PartitionStatistics(_Statistics):
         leader_epoch (int): the leader's epoch; -1: not known.
         txmsgs (int): messages sent, each as often as it was.
         txbytes (int): their bytes.
-        msgs (int): messages enqueued; those that have waited in partition -1 first are counted there as well.
+        msgs (int): messages enqueued; those that have waited in partition -1 first are counted
+            there as well.
         msgs_inflight (int): messages in flight now.
-        next_ack_seq (int): the sequence number that the next acknowledgement is expected for (idempotence).
+        next_ack_seq (int): the sequence number that the next acknowledgement is expected for
+            (idempotence).
         next_err_seq (int): the same for the next error.
         acked_msgid (int): librdkafka's number of the last acknowledged message.
     """
@@ -255,7 +277,12 @@ class TopicStatistics(_Statistics):
     @cached_property
     def partitions(self) -> Mapping[int, PartitionStatistics]:
         """Its partitions, by number."""
-        return MappingProxyType({int(number): PartitionStatistics._of(raw) for number, raw in self._part("partitions").items()})
+        return MappingProxyType(
+            {
+                int(number): PartitionStatistics._of(raw)
+                for number, raw in self._part("partitions").items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -300,7 +327,8 @@ class FatalStatistics(_Statistics):
 
 @dataclass(frozen=True)
 class Statistics(_Statistics):
-    """One statistics event of librdkafka's, made by `parse`. Its parts are made when first looked at.
+    """One statistics event of librdkafka's, made by `parse`. Its parts are made when first looked
+    at.
 
     Attributes:
         name (str): the producer's: "rdkafka#producer-1".
@@ -309,8 +337,8 @@ class Statistics(_Statistics):
         ts (int): microseconds of librdkafka's monotonic clock.
         time (int): seconds since the epoch.
         age (int): microseconds since the producer was made.
-        replyq (int): what waits for the application in librdkafka's reply queue now; where it is served here, `waiting_events` of
-            ProducerMetrics has more.
+        replyq (int): what waits for the application in librdkafka's reply queue now; where it is
+            served here, `waiting_events` of ProducerMetrics has more.
         msg_cnt (int): messages that librdkafka has now, in flight or waiting.
         msg_size (int): their bytes.
         msg_max (int): how many it may have: `queue.buffering.max.messages`.
@@ -345,7 +373,8 @@ class Statistics(_Statistics):
 
     @classmethod
     def parse(cls, event: str | bytes | Mapping[str, Any]) -> Self:
-        """From librdkafka's JSON (`ProducerMetrics.statistics_json`), or from what `stats_cb` is called with, which is parsed already.
+        """From librdkafka's JSON (`ProducerMetrics.statistics_json`), or from what `stats_cb` is
+        called with, which is parsed already.
 
         Raises:
             ValueError: it is no JSON, or no JSON object.
@@ -359,18 +388,26 @@ class Statistics(_Statistics):
             if not isinstance(raw, Mapping):
                 raise ValueError(f"statistics must be a JSON object, not {event[:60]!r}")
         if not isinstance(raw, Mapping):
-            raise TypeError(f"event must be a str, bytes or a mapping, not {event.__class__.__name__}")
+            raise TypeError(
+                f"event must be a str, bytes or a mapping, not {event.__class__.__name__}"
+            )
         return cls._of(raw)
 
     @cached_property
     def brokers(self) -> Mapping[str, BrokerStatistics]:
-        """The brokers by `name`; addresses from `bootstrap.servers` and librdkafka's own helpers are among them."""
-        return MappingProxyType({name: BrokerStatistics._of(raw) for name, raw in self._part("brokers").items()})
+        """The brokers by `name`; addresses from `bootstrap.servers` and librdkafka's own helpers
+        are among them.
+        """
+        return MappingProxyType(
+            {name: BrokerStatistics._of(raw) for name, raw in self._part("brokers").items()}
+        )
 
     @cached_property
     def topics(self) -> Mapping[str, TopicStatistics]:
         """The topics that were sent to, by name."""
-        return MappingProxyType({name: TopicStatistics._of(raw) for name, raw in self._part("topics").items()})
+        return MappingProxyType(
+            {name: TopicStatistics._of(raw) for name, raw in self._part("topics").items()}
+        )
 
     @cached_property
     def eos(self) -> IdempotenceStatistics | None:
@@ -386,14 +423,17 @@ class Statistics(_Statistics):
 
     @property
     def in_flight_messages(self) -> int:
-        """Messages that brokers have been sent and have not answered, now; the sum of their `waitresp_msg_cnt`."""
+        """Messages that brokers have been sent and have not answered, now; the sum of their
+        `waitresp_msg_cnt`.
+        """
         return sum(broker.waitresp_msg_cnt for broker in self.brokers.values())
 
     @property
     def retries(self) -> int:
         """Requests that were sent again as they were; the sum of the brokers' `txretries`.
 
-        Records go back to their partition's queue instead, after an error that may pass, and go out with another request. `txmsgs` counts
-        them each time: what it is more than what was delivered was sent again, or is in flight.
+        Records go back to their partition's queue instead, after an error that may pass, and go out
+        with another request. `txmsgs` counts them each time: what it is more than what was
+        delivered was sent again, or is in flight.
         """
         return sum(broker.txretries for broker in self.brokers.values())

@@ -1,4 +1,6 @@
-"""What the tests of batches share: columns of every kind out of one list of values, and what arrived of them."""
+"""What the tests of batches share: columns of every kind out of one list of values, and what
+arrived of them.
+"""
 
 import itertools
 
@@ -38,10 +40,14 @@ def arrow(kind, values):
     kind = BYTES[kind]
     if pa.types.is_dictionary(kind):
         seen = list(dict.fromkeys(value for value in values if value is not None))
-        indices = pa.array([None if value is None else seen.index(value) for value in values], kind.index_type)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(seen, pa.binary()).cast(kind.value_type))
-    # Not cast from binary: up to pyarrow 24 that leaves views of short values an absent buffer, and their export ends the process (Arrow's
-    # GH-49740).
+        indices = pa.array(
+            [None if value is None else seen.index(value) for value in values], kind.index_type
+        )
+        return pa.DictionaryArray.from_arrays(
+            indices, pa.array(seen, pa.binary()).cast(kind.value_type)
+        )
+    # Not cast from binary: up to pyarrow 24 that leaves views of short values an absent buffer, and
+    # their export ends the process (Arrow's GH-49740).
     return pa.array(values, kind)
 
 

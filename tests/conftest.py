@@ -1,4 +1,6 @@
-"""What every test of this package has: nothing it made is left behind, and it can name the librdkafka it needs."""
+"""What every test of this package has: nothing it made is left behind, and it can name the
+librdkafka it needs.
+"""
 
 import gc
 import signal
@@ -10,28 +12,39 @@ import watchdog
 
 from kafka_ext import KafkaProducer, _rdkafka
 
-# Long enough for a producer that was dropped to deliver and end in its own time; reached only by a test that fails.
+# Long enough for a producer that was dropped to deliver and end in its own time; reached only by a
+# test that fails.
 PATIENCE = 10.0
 
 
 def _alive():
-    return Counter({name: count for name, count in _rdkafka.live_objects().items() if name in ("handles", "topics", "messages")})
+    return Counter(
+        {
+            name: count
+            for name, count in _rdkafka.live_objects().items()
+            if name in ("handles", "topics", "messages")
+        }
+    )
 
 
 def pytest_configure(config):
     watchdog.pytest_configure(config)
-    # A shell starts what it runs in the background with SIGINT ignored; Python then leaves it so, and so do the children of the tests.
+    # A shell starts what it runs in the background with SIGINT ignored; Python then leaves it so,
+    # and so do the children of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first (the seconds of their marker `slow`): one that begins last is waited for by all the other processes."""
+    """The longest first (the seconds of their marker `slow`): one that begins last is waited for by
+    all the other processes.
+    """
     markers = {item: item.get_closest_marker("slow") for item in items}
     items.sort(key=lambda item: -markers[item].args[0] if markers[item] else 0)
 
 
 def pytest_collection_finish():
-    # What collecting has imported stays: 200,000 objects, which took gc.collect() 0.13 s for each of 4,000 tests.
+    # What collecting has imported stays: 200,000 objects, which took gc.collect() 0.13 s for each
+    # of 4,000 tests.
     gc.collect()
     gc.freeze()
 
@@ -45,8 +58,11 @@ def signals_as_they_were():
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
-    """Every message was released and every handle and topic destroyed, once the test and its fixtures are through."""
-    # Nothing, but where an earlier test has failed here: that is not this one's fault, whether it goes now or stays.
+    """Every message was released and every handle and topic destroyed, once the test and its
+    fixtures are through.
+    """
+    # Nothing, but where an earlier test has failed here: that is not this one's fault, whether it
+    # goes now or stays.
     before = _alive()
     yield
     gc.collect()
@@ -58,15 +74,21 @@ def nothing_left_behind():
 
 @pytest.fixture
 def make_producer():
-    """Makes producers on a mock cluster of their own inside librdkafka, and closes them after the test.
+    """Makes producers on a mock cluster of their own inside librdkafka, and closes them after the
+    test.
 
-    Idempotence is off unless asked for: with a system's librdkafka a producer id takes half a second.
+    Idempotence is off unless asked for: with a system's librdkafka a producer id takes half a
+    second.
     """
     made = []
 
     def make(properties=None, /, cls=KafkaProducer, **keywords):
-        given = {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 0} | dict(properties or {})
-        producer = cls({name: value for name, value in given.items() if value is not ...}, **keywords)
+        given = {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 0} | dict(
+            properties or {}
+        )
+        producer = cls(
+            {name: value for name, value in given.items() if value is not ...}, **keywords
+        )
         made.append(producer)
         return producer
 
@@ -120,7 +142,9 @@ def unraisable(monkeypatch):
     """What went to sys.unraisablehook during the test, as `(exception, object)` pairs."""
     seen = []
     # The arguments themselves must not be kept: they resurrect what is being destroyed.
-    monkeypatch.setattr("sys.unraisablehook", lambda args: seen.append((args.exc_value, args.object)))
+    monkeypatch.setattr(
+        "sys.unraisablehook", lambda args: seen.append((args.exc_value, args.object))
+    )
     return seen
 
 

@@ -1,4 +1,6 @@
-"""What the fault and memory tests share: programs of their own processes, counted buffers, one report each."""
+"""What the fault and memory tests share: programs of their own processes, counted buffers, one
+report each.
+"""
 
 import os
 import re
@@ -16,17 +18,20 @@ from pathlib import Path
 
 import kafka_ext
 
-# "Every public call within its timeout plus 250 ms" is the promise (FAULTS.md); a loaded machine with two cores gets more in a test.
-# Under a sanitizer everything is several times slower, and tests/memory/sanitize.py says so.
+# "Every public call within its timeout plus 250 ms" is the promise (FAULTS.md); a loaded machine
+# with two cores gets more in a test. Under a sanitizer everything is several times slower, and
+# tests/memory/sanitize.py says so.
 PATIENCE = float(os.environ.get("KAFKA_EXT_TEST_PATIENCE", "2.0"))
 
-# What the programs of run_program are run by (valgrind, for one), and with what part of their usual load.
+# What the programs of run_program are run by (valgrind, for one), and with what part of their usual
+# load.
 RUNNER = shlex.split(os.environ.get("KAFKA_EXT_TEST_RUNNER", ""))
 SCALE = float(os.environ.get("KAFKA_EXT_TEST_SCALE", "1"))
 
 PACKAGE = str(Path(kafka_ext.__file__).resolve().parents[1])
 
-# For tests of the pytest plugin: a fixture with which a producer seems to leave seven messages behind.
+# For tests of the pytest plugin: a fixture with which a producer seems to leave seven messages
+# behind.
 LEAK = """
 import kafka_ext._rdkafka as inside
 
@@ -53,9 +58,13 @@ UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": l
 
 
 def run_program(*sources, arguments=(), timeout=60, check=True, flags=()):
-    """Run Python `sources`, with this package imported, in a process of its own; its CompletedProcess. A hang is a failure."""
+    """Run Python `sources`, with this package imported, in a process of its own; its
+    CompletedProcess. A hang is a failure.
+    """
     environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, environment.get("PYTHONPATH")]))
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [PACKAGE, environment.get("PYTHONPATH")])
+    )
     done = subprocess.run(
         [
             *RUNNER,
@@ -95,7 +104,9 @@ def is_pinned(value):
 
 
 class Throttling:
-    """Stands between a client and the mock broker, which never throttles, and writes throttle times into its Produce answers."""
+    """Stands between a client and the mock broker, which never throttles, and writes throttle times
+    into its Produce answers.
+    """
 
     def __init__(self, port, milliseconds):
         self.broker_port, self.milliseconds = port, milliseconds
@@ -119,8 +130,15 @@ class Throttling:
             broker = socket.create_connection(("127.0.0.1", self.broker_port))
             self.sockets += [client, broker]
             requests = {}  # correlation id -> (api key, version)
-            self.start(self.forward, client, broker, lambda frame, seen=requests: self.request(frame, seen))
-            self.start(self.forward, broker, client, lambda frame, seen=requests: self.response(frame, seen))
+            self.start(
+                self.forward, client, broker, lambda frame, seen=requests: self.request(frame, seen)
+            )
+            self.start(
+                self.forward,
+                broker,
+                client,
+                lambda frame, seen=requests: self.response(frame, seen),
+            )
 
     def forward(self, source, target, change):
         try:
@@ -186,7 +204,9 @@ class Outcomes:
 
 @contextmanager
 def within(seconds):
-    """A block that must not take longer than `seconds`, give or take PATIENCE; one that hangs is ended by pytest-timeout."""
+    """A block that must not take longer than `seconds`, give or take PATIENCE; one that hangs is
+    ended by pytest-timeout.
+    """
     started = time.monotonic()
     yield
     took = time.monotonic() - started
@@ -209,5 +229,7 @@ def wait_until(condition, timeout=10.0):
 
 
 def shown(value):
-    """`value` in a test's name: its repr, without the address that differs between processes (pytest-xdist compares names)."""
+    """`value` in a test's name: its repr, without the address that differs between processes
+    (pytest-xdist compares names).
+    """
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

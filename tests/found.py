@@ -1,8 +1,9 @@
-"""Replay every defect that strangers found in this package: `python -m tests.found [pytest's arguments]`.
+"""Replay every defect that strangers found in this package: `python -m tests.found [pytest's
+arguments]`.
 
-Each test that keeps such a defect away is marked `@pytest.mark.found(row)`, `row` being its number in
-the list below. This runs them all, those on real Apache Kafka included, says how many tests stand for
-each row, and fails when a row has none or a test fails or is skipped.
+Each test that keeps such a defect away is marked `@pytest.mark.found(row)`, `row` being its number
+in the list below. This runs them all, those on real Apache Kafka included, says how many tests
+stand for each row, and fails when a row has none or a test fails or is skipped.
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ ROWS = {
 }
 
 
-OUTCOMES = "KAFKA_EXT_FOUND_OUTCOMES"  # the file in which a run of pytest leaves them, a line of JSON for each test
+# the file in which a run of pytest leaves them, a line of JSON for each test
+OUTCOMES = "KAFKA_EXT_FOUND_OUTCOMES"
 
 
-# What follows is a pytest plugin, of xdist's workers too: they know the marks, and reports bring the rows to whoever counts.
+# What follows is a pytest plugin, of xdist's workers too: they know the marks, and reports bring
+# the rows to whoever counts.
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -74,16 +77,32 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if "PYTEST_XDIST_WORKER" not in os.environ and (report.when == "call" or report.outcome != "passed"):
+    if "PYTEST_XDIST_WORKER" not in os.environ and (
+        report.when == "call" or report.outcome != "passed"
+    ):
         with open(os.environ[OUTCOMES], "a", encoding="utf-8") as file:
             print(json.dumps([dict(report.user_properties)["found"], report.outcome]), file=file)
 
 
 def run(folder: Path, arguments: list[str], outcomes: dict[int, collections.Counter[str]]) -> int:
-    """Run a folder's marked tests in a process of their own, for files in several folders have the same names."""
+    """Run a folder's marked tests in a process of their own, for files in several folders have the
+    same names.
+    """
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as file:
-        command = [sys.executable, "-m", "pytest", str(folder), "-m", "found", "-p", "tests.found", *arguments]
-        status = subprocess.run(command, cwd=HERE.parent, env={**os.environ, OUTCOMES: file.name}, check=False).returncode
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            str(folder),
+            "-m",
+            "found",
+            "-p",
+            "tests.found",
+            *arguments,
+        ]
+        status = subprocess.run(
+            command, cwd=HERE.parent, env={**os.environ, OUTCOMES: file.name}, check=False
+        ).returncode
         for rows, outcome in map(json.loads, file):
             for row in rows:
                 outcomes[row][outcome] += 1
@@ -92,11 +111,18 @@ def run(folder: Path, arguments: list[str], outcomes: dict[int, collections.Coun
 
 def main(arguments: list[str]) -> int:
     outcomes: dict[int, collections.Counter[str]] = {row: collections.Counter() for row in ROWS}
-    status = max([run(HERE / name, arguments, outcomes) for name in ("unit", "embedded", "memory", "cluster")])
+    status = max(
+        [
+            run(HERE / name, arguments, outcomes)
+            for name in ("unit", "embedded", "memory", "cluster")
+        ]
+    )
     missing = []
     print("\nrow  tests  what was found")
     for row, what in ROWS.items():
-        note = ", ".join(f"{count} {name}" for name, count in outcomes[row].items() if name != "passed")
+        note = ", ".join(
+            f"{count} {name}" for name, count in outcomes[row].items() if name != "passed"
+        )
         if not outcomes[row]["passed"] or note:
             missing.append(row)
         print(f"{row:3}  {outcomes[row]['passed']:5}  {what}{f' ({note})' if note else ''}")

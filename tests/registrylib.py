@@ -1,4 +1,6 @@
-"""A schema registry for tests: the HTTP API of the real one, as far as producers use it, in a thread of this process."""
+"""A schema registry for tests: the HTTP API of the real one, as far as producers use it, in a
+thread of this process.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,12 @@ class Registry(ThreadingHTTPServer):
                 number = self.schemas.index(schema) + 1 if schema in self.schemas else 0
                 if number not in self.subjects[subject]:
                     return 404, {"error_code": 40403, "message": "Schema not found"}
-                return 200, {"subject": subject, "id": number, "version": self.subjects[subject].index(number) + 1, "schema": text}
+                return 200, {
+                    "subject": subject,
+                    "id": number,
+                    "version": self.subjects[subject].index(number) + 1,
+                    "schema": text,
+                }
             if self.refuse:
                 return self.refuse[0], {"error_code": self.refuse[1], "message": self.refuse[2]}
             return 200, {"id": self.add(subject, kind, text, references)}
@@ -95,7 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.auth and self.headers.get("Authorization") != _basic(*self.server.auth):
                 status, document = 401, {"error_code": 40101, "message": "Unauthorized"}
             else:
-                status, document = self.server.answer(self.command, path, json.loads(body) if body else None)
+                status, document = self.server.answer(
+                    self.command, path, json.loads(body) if body else None
+                )
         content = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")

@@ -1,13 +1,15 @@
 """Let kafka_ext read the clock once for a whole enqueue.
 
-rd_kafka_produce() asks for the time three times: the monotonic clock for the message's age, the wall clock for its timestamp, the
-monotonic clock again for its place in the partition's queue. Where reading a clock is dear (some 40 ns each on a virtual machine) that
-was a quarter of a send. No time to speak of passes in between, so the three may as well be one: in librdkafka's objects, and nowhere
-else, clock_gettime and gettimeofday are changed to the two functions below, which give the time of the last kafka_ext_clock_stop() as
-long as this thread has not called kafka_ext_clock_go(). Whoever never stops the clock gets the system's own answers.
+rd_kafka_produce() asks for the time three times: the monotonic clock for the message's age, the
+wall clock for its timestamp, the monotonic clock again for its place in the partition's queue.
+Where reading a clock is dear (some 40 ns each on a virtual machine) that was a quarter of a send.
+No time to speak of passes in between, so the three may as well be one: in librdkafka's objects, and
+nowhere else, clock_gettime and gettimeofday are changed to the two functions below, which give the
+time of the last kafka_ext_clock_stop() as long as this thread has not called kafka_ext_clock_go().
+Whoever never stops the clock gets the system's own answers.
 
-The wall clock is the monotonic one plus their distance, which is read again after half a millisecond: Kafka's timestamps are
-milliseconds.
+The wall clock is the monotonic one plus their distance, which is read again after half a
+millisecond: Kafka's timestamps are milliseconds.
 """
 
 from __future__ import annotations
@@ -75,7 +77,9 @@ int kafka_ext_gettimeofday(struct timeval *time, void *zone) {
 
 
 def merge(archive: Path, work: Path, log: Path) -> None:
-    """Change the names in librdkafka's archive and add the functions to it. Before an allocator joins: that keeps the system's clock."""
+    """Change the names in librdkafka's archive and add the functions to it. Before an allocator
+    joins: that keeps the system's clock.
+    """
     names = work / "clock-names"
     names.write_text("".join(f"{theirs} {ours}\n" for theirs, ours in REDIRECTED.items()))
     run(["objcopy", f"--redefine-syms={names}", archive], log=log)

@@ -1,4 +1,6 @@
-"""How the build scripts speak: one line a step, one line an error, and never a Python traceback for a missing package."""
+"""How the build scripts speak: one line a step, one line an error, and never a Python traceback for
+a missing package.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def run(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
 ) -> str:
-    """Run a command and return what it printed; when it fails, show the end of that and where the rest is."""
+    """Run a command and return what it printed; when it fails, show the end of that and where the
+    rest is.
+    """
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
@@ -57,7 +61,9 @@ def run(
             errors="replace",
         )
     except FileNotFoundError:
-        raise BuildError(f"{words[0]} is not installed, and is needed to run: {shlex.join(words)}") from None
+        raise BuildError(
+            f"{words[0]} is not installed, and is needed to run: {shlex.join(words)}"
+        ) from None
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as out:
@@ -65,5 +71,7 @@ def run(
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-30:])
         whole = f" (the whole log is in {log})" if log is not None else ""
-        raise BuildError(f"{shlex.join(words)}\nended with status {done.returncode}{whole}:\n{tail}")
+        raise BuildError(
+            f"{shlex.join(words)}\nended with status {done.returncode}{whole}:\n{tail}"
+        )
     return done.stdout

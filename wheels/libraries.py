@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Build what librdkafka needs, static, into build/libraries/: OpenSSL, a curl that only speaks HTTP, zstd and zlib.
+"""Build what librdkafka needs, static, into build/libraries/: OpenSSL, a curl that only speaks
+HTTP, zstd and zlib.
 
-A wheel has to bring them: the machine it is installed on may have none, or others. Each comes from pinned sources (sources.py), and
-none of them is patched. A second call is instant. librdkafka.py calls this under KAFKA_EXT_LIBRARIES=pinned.
+A wheel has to bring them: the machine it is installed on may have none, or others. Each comes from
+pinned sources (sources.py), and none of them is patched. A second call is instant. librdkafka.py
+calls this under KAFKA_EXT_LIBRARIES=pinned.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ CURL = Project(
     name="curl",
     version="8.22.0",
     url="https://curl.se/download/curl-8.22.0.tar.gz",
-    sha256=("d54dd598bf05927a726deb38df31c6a255ba83ff1de57c5d1464dac3ed8f44a1",),  # upstream's, and Debian's
+    sha256=(
+        "d54dd598bf05927a726deb38df31c6a255ba83ff1de57c5d1464dac3ed8f44a1",
+    ),  # upstream's, and Debian's
     suites={"Debian": ("testing", "sid", "trixie"), "Ubuntu": ("devel", "resolute")},
 )
 
@@ -47,7 +51,8 @@ ZSTD = Project(
     url="https://github.com/facebook/zstd/releases/download/v1.5.7/zstd-1.5.7.tar.gz",
     sha256=(
         "eb33e51f49a15e023950cd7825ca74a4a2b43db8354825ac24fc1b7ee09e6fa3",  # upstream's
-        "0c092ef267edce57ba7f3f2645c861f72eaf5e76273c6c3632869423464b90a5",  # Debian's, without some documentation
+        # Debian's, without some documentation
+        "0c092ef267edce57ba7f3f2645c861f72eaf5e76273c6c3632869423464b90a5",
     ),
     suites={"Debian": ("trixie", "testing", "sid"), "Ubuntu": ("devel", "resolute")},
     package="libzstd",
@@ -59,19 +64,22 @@ ZLIB = Project(
     url="https://github.com/madler/zlib/releases/download/v1.3.2/zlib-1.3.2.tar.gz",
     sha256=(
         "bb329a0a2cd0274d05519d61c667c062e06990d72e125ee2dfa8de64f0119d16",  # upstream's
-        "7b6903eb019983987b7112eccf90f1703f1c6c0e0cede36564bf611d19ca579d",  # Debian's, without some of contrib/
+        # Debian's, without some of contrib/
+        "7b6903eb019983987b7112eccf90f1703f1c6c0e0cede36564bf611d19ca579d",
     ),
     suites={"Debian": ("sid", "testing", "trixie"), "Ubuntu": ("devel", "resolute")},
 )
 
-# What no broker and no token endpoint has been seen to ask for, and what reads files or loads modules at a path of the build machine.
+# What no broker and no token endpoint has been seen to ask for, and what reads files or loads
+# modules at a path of the build machine.
 OPENSSL_WITHOUT = """
     shared module dso engine apps docs tests comp dtls quic srp srtp ct cms ts cmp rfc3779 idea seed camellia aria bf cast mdc2 rmd160
     whirlpool sm2 sm3 sm4 gost ec2m slh-dsa siphash ssl3 ui-console
 """.split()
 
-# Nothing is loaded from /etc/ssl/openssl.cnf: it is written for the system's OpenSSL, may be another release's, and names modules that are
-# not here. And nothing is torn down by exit(): librdkafka's threads may still be sending.
+# Nothing is loaded from /etc/ssl/openssl.cnf: it is written for the system's OpenSSL, may be
+# another release's, and names modules that are not here. And nothing is torn down by exit():
+# librdkafka's threads may still be sending.
 OPENSSL_WITHOUT += ["autoload-config", "atexit"]
 
 CURL_OPTIONS = """
@@ -91,7 +99,9 @@ SECTIONS = ("-ffunction-sections", "-fdata-sections")
 
 
 def environment(optimization: str) -> dict[str, str]:
-    """-Os for what computes in assembly or not at all, -O3 for what compresses; hidden, as all of a wheel is."""
+    """-Os for what computes in assembly or not at all, -O3 for what compresses; hidden, as all of a
+    wheel is.
+    """
     given = shlex.split(os.environ.get("CFLAGS", ""))
     flags = [optimization, "-g0", "-fPIC", "-fvisibility=hidden", *SECTIONS, *given]
     return {**os.environ, "CC": shlex.join(needs.compiler()), "CFLAGS": shlex.join(flags)}
@@ -99,7 +109,8 @@ def environment(optimization: str) -> dict[str, str]:
 
 def _openssl(source: Path, prefix: Path, log: Path) -> None:
     without = [f"no-{feature}" for feature in OPENSSL_WITHOUT]
-    # Where a distribution's certificates are looked for is librdkafka's to find out; this is for what it does not know.
+    # Where a distribution's certificates are looked for is librdkafka's to find out; this is for
+    # what it does not know.
     where = [f"--prefix={prefix}", "--libdir=lib", "--openssldir=/etc/ssl"]
     run(["./Configure", *where, *without], cwd=source, env=environment("-Os"), log=log)
     run(["make", "-s", f"-j{jobs()}", "build_libs"], cwd=source, log=log)
@@ -109,7 +120,8 @@ def _openssl(source: Path, prefix: Path, log: Path) -> None:
 def _curl(source: Path, prefix: Path, log: Path) -> None:
     where = [f"--prefix={prefix}", f"--libdir={prefix / 'lib'}", f"--with-openssl={prefix}"]
     variables = environment("-Os")
-    # The OpenSSL beside it and no other: neither what pkg-config knows nor what is in the system's folders.
+    # The OpenSSL beside it and no other: neither what pkg-config knows nor what is in the system's
+    # folders.
     variables["PKG_CONFIG"] = "false"
     run(["./configure", *where, *CURL_OPTIONS], cwd=source, env=variables, log=log)
     run(["make", f"-j{jobs()}", "-C", "lib", "install"], cwd=source, log=log)
@@ -118,12 +130,27 @@ def _curl(source: Path, prefix: Path, log: Path) -> None:
 
 def _zstd(source: Path, prefix: Path, log: Path) -> None:
     # Its multi-threaded compressor, dictionary builder and formats of before 2017 are not used.
-    options = ["ZSTD_LEGACY_SUPPORT=0", "ZSTD_LIB_DICTBUILDER=0", "ZSTD_LIB_DEPRECATED=0", f"PREFIX={prefix}"]
-    run(["make", f"-j{jobs()}", "-C", "lib", *options, "install-static", "install-includes"], cwd=source, env=environment("-O3"), log=log)
+    options = [
+        "ZSTD_LEGACY_SUPPORT=0",
+        "ZSTD_LIB_DICTBUILDER=0",
+        "ZSTD_LIB_DEPRECATED=0",
+        f"PREFIX={prefix}",
+    ]
+    run(
+        ["make", f"-j{jobs()}", "-C", "lib", *options, "install-static", "install-includes"],
+        cwd=source,
+        env=environment("-O3"),
+        log=log,
+    )
 
 
 def _zlib(source: Path, prefix: Path, log: Path) -> None:
-    run(["./configure", "--static", f"--prefix={prefix}"], cwd=source, env=environment("-O3"), log=log)
+    run(
+        ["./configure", "--static", f"--prefix={prefix}"],
+        cwd=source,
+        env=environment("-O3"),
+        log=log,
+    )
     run(["make", f"-j{jobs()}", "libz.a"], cwd=source, log=log)
     for name in ("zlib.h", "zconf.h"):
         shutil.copy(source / name, prefix / "include")
@@ -147,7 +174,11 @@ LIBRARIES = (
     Library(CURL, ("libcurl.a",), "curl", "COPYING", _curl),
 )
 # What a linked-in curl asks macOS for: its proxies and its resolver.
-FRAMEWORKS = "-framework CoreFoundation -framework SystemConfiguration".split() if sys.platform == "darwin" else []
+FRAMEWORKS = (
+    "-framework CoreFoundation -framework SystemConfiguration".split()
+    if sys.platform == "darwin"
+    else []
+)
 ARCHIVES = tuple(name for library in reversed(LIBRARIES) for name in library.archives)
 
 
@@ -211,7 +242,10 @@ def build(cache: Path) -> Libraries:
             }
         )
     shutil.rmtree(work)
-    info.write_text(json.dumps({"options": options, "components": components}, indent=2) + "\n", encoding="utf-8")
+    info.write_text(
+        json.dumps({"options": options, "components": components}, indent=2) + "\n",
+        encoding="utf-8",
+    )
     made = ", ".join(f"{part['name']} {part['version']}" for part in components)
     say(f"{made} are in {prefix}")
     return Libraries(prefix, components)

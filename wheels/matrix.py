@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The table of wheels in docs/installation.md: what `cibuildwheel --print-build-identifiers` says, asked for each platform.
+"""The table of wheels in docs/installation.md: what `cibuildwheel --print-build-identifiers` says,
+asked for each platform.
 
 python wheels/matrix.py --write     put it there
 python wheels/matrix.py --check     fail when it is not what is there
@@ -18,7 +19,11 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PAGE = CHECKOUT / "docs/installation.md"
 PLATFORMS = {"linux": ("x86_64", "aarch64"), "macos": ("x86_64", "arm64")}
 BEGIN, END = "<!-- wheels:begin -->", "<!-- wheels:end -->"
-NAMES = {"manylinux": "Linux, glibc 2.28 or newer", "musllinux": "Linux, musl 1.2 or newer", "macosx": "macOS 11 or newer"}
+NAMES = {
+    "manylinux": "Linux, glibc 2.28 or newer",
+    "musllinux": "Linux, musl 1.2 or newer",
+    "macosx": "macOS 11 or newer",
+}
 
 
 def identifiers() -> list[str]:
@@ -26,13 +31,25 @@ def identifiers() -> list[str]:
     found: list[str] = []
     for platform, archs in PLATFORMS.items():
         for arch in archs:
-            asked = [sys.executable, "-m", "cibuildwheel", "--platform", platform, "--archs", arch, "--print-build-identifiers"]
+            asked = [
+                sys.executable,
+                "-m",
+                "cibuildwheel",
+                "--platform",
+                platform,
+                "--archs",
+                arch,
+                "--print-build-identifiers",
+            ]
             found += run(asked, cwd=CHECKOUT).split()
     return found
 
 
 def table(wheels: list[str]) -> str:
-    pythons = sorted({wheel.partition("-")[0] for wheel in wheels}, key=lambda tag: (int(tag[2:].rstrip("t")), tag))
+    pythons = sorted(
+        {wheel.partition("-")[0] for wheel in wheels},
+        key=lambda tag: (int(tag[2:].rstrip("t")), tag),
+    )
     platforms = list(dict.fromkeys(wheel.partition("-")[2] for wheel in wheels))
 
     def version(tag: str) -> str:
@@ -47,7 +64,9 @@ def table(wheels: list[str]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true")
     what.add_argument("--check", action="store_true")
@@ -65,7 +84,10 @@ def main() -> int:
     if arguments.write:
         PAGE.write_text(fresh, encoding="utf-8")
     elif fresh != text:
-        print(f"the table in {PAGE} is not what cibuildwheel builds: python wheels/matrix.py --write", file=sys.stderr)
+        print(
+            f"the table in {PAGE} is not what cibuildwheel builds: python wheels/matrix.py --write",
+            file=sys.stderr,
+        )
         return 1
     print(f"{len(wheels)} wheels, as docs/installation.md says")
     return 0

@@ -1,13 +1,15 @@
-"""Defects of librdkafka that are mended in the copy that is built here: patches/*.patch, in the order of their numbers.
+"""Defects of librdkafka that are mended in the copy that is built here: patches/*.patch, in the
+order of their numbers.
 
-A patch is called NNNN-name.patch; `build_info()["patches"]` lists the names. It is applied by the program `patch` with -p1. Its header,
-the text before the first file, says what is wrong and why this mends it, then on lines of their own
+A patch is called NNNN-name.patch; `build_info()["patches"]` lists the names. It is applied by the
+program `patch` with -p1. Its header, the text before the first file, says what is wrong and why
+this mends it, then on lines of their own
 
     Without it: what users see
     Tests: those that fail without it, and those of what it must not break
 
-A library of the system's stays as it is. In the pinned release every patch applies, exactly, or the build ends; in another release one
-that does not apply is left out with a warning.
+A library of the system's stays as it is. In the pinned release every patch applies, exactly, or the
+build ends; in another release one that does not apply is left out with a warning.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def apply(source: Path, log: Path, *, pinned: bool) -> list[str]:
             run([*command, "--dry-run"], cwd=source, log=log)
         except BuildError as error:
             if pinned:
-                raise BuildError(f"wheels/patches/{patch.name} does not apply to the pinned librdkafka\n{error}") from None
+                raise BuildError(
+                    f"wheels/patches/{patch.name} does not apply to the pinned librdkafka\n{error}"
+                ) from None
             warn(f"{name(patch)} is not applied: this librdkafka has other text there")
             continue
         run(command, cwd=source, log=log)

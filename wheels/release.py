@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What a tag has to be before anything is published: v and the package's version, on main, with an entry in the changelog.
+"""What a tag has to be before anything is published: v and the package's version, on main, with an
+entry in the changelog.
 
 python wheels/release.py v0.1.0
 """
@@ -21,12 +22,21 @@ def complaints(tag: str, checkout: Path) -> list[str]:
 
     version = tag.removeprefix("v")
     found = [] if tag == f"v{version}" else [f"the tag {tag} does not begin with v"]
-    for name, line in (("pyproject.toml", f'version = "{version}"'), ("kafka_ext/__init__.py", f'__version__ = "{version}"')):
+    for name, line in (
+        ("pyproject.toml", f'version = "{version}"'),
+        ("kafka_ext/__init__.py", f'__version__ = "{version}"'),
+    ):
         if line not in lines(name):
             found.append(f"{name} has no line {line}")
-    if not any(line.startswith("## ") and version in line.split() for line in lines("CHANGELOG.md")):
+    if not any(
+        line.startswith("## ") and version in line.split() for line in lines("CHANGELOG.md")
+    ):
         found.append(f"CHANGELOG.md has no section {version}")
-    if subprocess.run(["git", "merge-base", "--is-ancestor", "HEAD", "origin/main"], cwd=checkout, capture_output=True).returncode:
+    if subprocess.run(
+        ["git", "merge-base", "--is-ancestor", "HEAD", "origin/main"],
+        cwd=checkout,
+        capture_output=True,
+    ).returncode:
         found.append("the commit is not on main")
     return found
 

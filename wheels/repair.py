@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""From the wheel that the build made to the one that is given away: checked, tagged, stripped, with a bill of materials.
+"""From the wheel that the build made to the one that is given away: checked, tagged, stripped, with
+a bill of materials.
 
     python wheels/repair.py dist/kafka_ext-….whl wheelhouse
 
-auditwheel (delocate on macOS) finds out from which release of the C library on the wheel works and tags it so. Everything else is linked
-in already: what either would have to copy in is a mistake, and refused. The bill of materials is a CycloneDX document in
-`.dist-info/sboms/` (PEP 770), made from what wheels/librdkafka.py wrote down. Same input, same output, bit by bit.
+auditwheel (delocate on macOS) finds out from which release of the C library on the wheel works and
+tags it so. Everything else is linked in already: what either would have to copy in is a mistake,
+and refused. The bill of materials is a CycloneDX document in `.dist-info/sboms/` (PEP 770), made
+from what wheels/librdkafka.py wrote down. Same input, same output, bit by bit.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from cyclonedx.model.license import DisjunctiveLicense, License
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-# What librdkafka's sources hold of others; its LICENSES.txt, shipped as licenses/librdkafka.txt, has their terms.
+# What librdkafka's sources hold of others; its LICENSES.txt, shipped as licenses/librdkafka.txt,
+# has their terms.
 INSIDE_LIBRDKAFKA = {
     "cJSON": "MIT",
     "crc32c": "Zlib",
@@ -79,14 +82,23 @@ def _component(part: dict[str, Any]) -> Component:
         purl=package,
         cpe=f"cpe:2.3:a:{CPE[name]}:{version}:*:*:*:*:*:*:*",
         external_references=[source],
-        components=[Component(name=other, bom_ref=f"{package}#{other}", licenses=[_licence(licence)]) for other, licence in inside.items()],
+        components=[
+            Component(name=other, bom_ref=f"{package}#{other}", licenses=[_licence(licence)])
+            for other, licence in inside.items()
+        ],
     )
 
 
 def bill_of_materials(version: str, components: list[dict[str, Any]]) -> str:
     """A CycloneDX document of the package and of all that is linked into it."""
     url = PackageURL("pypi", name="kafka-ext", version=version)
-    package = Component(name="kafka-ext", version=version, bom_ref=str(url), licenses=[_licence("Apache-2.0")], purl=url)
+    package = Component(
+        name="kafka-ext",
+        version=version,
+        bom_ref=str(url),
+        licenses=[_licence("Apache-2.0")],
+        purl=url,
+    )
     parts = [_component(part) for part in components]
     bill = Bom(metadata=BomMetaData(component=package), components=parts)
     bill.register_dependency(package, parts)
@@ -102,11 +114,17 @@ def made_of(prefix: Path) -> list[dict[str, Any]]:
         raise BuildError(f"{prefix} was not made by wheels/librdkafka.py")
     known = json.loads(info.read_text(encoding="utf-8"))
     if not known["archives"]:
-        raise BuildError(f"{prefix} needs the machine's OpenSSL, curl, zstd and zlib; a wheel is built with KAFKA_EXT_LIBRARIES=pinned")
+        raise BuildError(
+            f"{prefix} needs the machine's OpenSSL, curl, zstd and zlib; a wheel is built with"
+            " KAFKA_EXT_LIBRARIES=pinned"
+        )
     components: list[dict[str, Any]] = known["components"]
     for part in components:
         if not part["pinned"]:
-            raise BuildError(f"{part['name']} is of {part['origin']}, and not the pinned release: nothing else may be in a wheel")
+            raise BuildError(
+                f"{part['name']} is of {part['origin']}, and not the pinned release: nothing else"
+                " may be in a wheel"
+            )
     return components
 
 
@@ -127,9 +145,15 @@ def repair(wheel: Path, into: Path, prefix: Path, archs: str) -> Path:
         repaired = _audited(wheel, audited, archs)
         run([sys.executable, "-m", "wheel", "unpack", "--dest", unpacked, repaired])
         (contents,) = unpacked.iterdir()
-        grafted = [path.name for path in (*contents.glob("*.libs/*"), *contents.glob("kafka_ext/.dylibs/*"))]
+        grafted = [
+            path.name
+            for path in (*contents.glob("*.libs/*"), *contents.glob("kafka_ext/.dylibs/*"))
+        ]
         if grafted:
-            raise BuildError(f"{wheel.name} needs {', '.join(grafted)} of this machine, and all it needs should be linked in")
+            raise BuildError(
+                f"{wheel.name} needs {', '.join(grafted)} of this machine, and all it needs should"
+                " be linked in"
+            )
         if sys.platform == "linux":
             # Some interpreters have their own folder written into all that is linked for them.
             for extension in contents.glob("kafka_ext/*.so"):
@@ -146,11 +170,21 @@ def repair(wheel: Path, into: Path, prefix: Path, archs: str) -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("wheel", type=Path, help="what the build made")
     parser.add_argument("into", type=Path, help="the folder for the repaired one")
-    parser.add_argument("--archs", default="", help="for macOS: the architectures it must have, as delocate spells them")
-    parser.add_argument("--prefix", type=Path, help="the librdkafka it was built with; else the one these settings build")
+    parser.add_argument(
+        "--archs",
+        default="",
+        help="for macOS: the architectures it must have, as delocate spells them",
+    )
+    parser.add_argument(
+        "--prefix",
+        type=Path,
+        help="the librdkafka it was built with; else the one these settings build",
+    )
     arguments = parser.parse_args()
     try:
         prefix = arguments.prefix

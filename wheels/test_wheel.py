@@ -1,9 +1,11 @@
-"""What each wheel must pass before anybody gets it, with the wheel installed and nothing else of this checkout in reach:
+"""What each wheel must pass before anybody gets it, with the wheel installed and nothing else of
+this checkout in reach:
 
     cd /anywhere && pytest /checkout/wheels/test_wheel.py
 
-`make wheel`, cibuildwheel and the workflow all run this. What it needs beside the wheel is in the extra `wheel-test`. A test that cannot be
-done on a machine is skipped and says why; with KAFKA_EXT_WHEEL_TESTS=all (`make wheel`) it fails instead.
+`make wheel`, cibuildwheel and the workflow all run this. What it needs beside the wheel is in the
+extra `wheel-test`. A test that cannot be done on a machine is skipped and says why; with
+KAFKA_EXT_WHEEL_TESTS=all (`make wheel`) it fails instead.
 """
 
 from __future__ import annotations
@@ -30,8 +32,20 @@ HERE = Path(__file__).resolve().parent
 EXTENSION = Path(_rdkafka.__file__)
 DISTRIBUTION = metadata.distribution("kafka-ext")
 
-FEATURES = {"ssl", "sasl_plain", "sasl_scram", "sasl_oauthbearer", "oidc", "gzip", "snappy", "lz4", "zstd"}
-BUNDLED = {"librdkafka", "openssl", "curl", "zstd", "zlib"} | ({"mimalloc"} if sys.platform == "linux" else set())
+FEATURES = {
+    "ssl",
+    "sasl_plain",
+    "sasl_scram",
+    "sasl_oauthbearer",
+    "oidc",
+    "gzip",
+    "snappy",
+    "lz4",
+    "zstd",
+}
+BUNDLED = {"librdkafka", "openssl", "curl", "zstd", "zlib"} | (
+    {"mimalloc"} if sys.platform == "linux" else set()
+)
 # What is part of every system a wheel may be installed on; the tag says from which release on.
 SYSTEM = re.compile(r"(lib(c|m|dl|rt|pthread)\.so|libc\.musl-|ld-(linux|musl)-)")
 
@@ -43,10 +57,18 @@ def cannot(reason: str) -> None:
 
 
 def run_python(
-    program: str, *arguments: str, wrapper: tuple[str, ...] = (), timeout: float = 120, **variables: str
+    program: str,
+    *arguments: str,
+    wrapper: tuple[str, ...] = (),
+    timeout: float = 120,
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program under this interpreter, in a folder that has nothing to import."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    }
     return subprocess.run(
         [*wrapper, sys.executable, "-c", program, *arguments],
         capture_output=True,
@@ -67,18 +89,24 @@ def test_it_is_the_installed_wheel_that_is_tested():
 
 
 def test_nothing_is_exported_but_what_python_looks_for():
-    """Else another module's OpenSSL or librdkafka could be called in the place of ours, or ours in the place of theirs."""
+    """Else another module's OpenSSL or librdkafka could be called in the place of ours, or ours in
+    the place of theirs.
+    """
     assert exported() == {"PyInit__rdkafka"}
 
 
 def exported() -> set[str]:
     if sys.platform == "darwin":
-        listed = subprocess.run(["nm", "-gU", EXTENSION], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["nm", "-gU", EXTENSION], capture_output=True, text=True, check=True
+        ).stdout
         return {line.split()[-1].removeprefix("_") for line in listed.splitlines() if line}
     elffile = pytest.importorskip("elftools.elf.elffile")
     with EXTENSION.open("rb") as file:
         table = elffile.ELFFile(file).get_section_by_name(".dynsym")
-        defined = (symbol for symbol in table.iter_symbols() if symbol.entry.st_shndx != "SHN_UNDEF")
+        defined = (
+            symbol for symbol in table.iter_symbols() if symbol.entry.st_shndx != "SHN_UNDEF"
+        )
         return {symbol.name for symbol in defined if symbol.entry.st_info.bind != "STB_LOCAL"}
 
 
@@ -88,10 +116,18 @@ def test_it_needs_nothing_but_the_c_library():
     with EXTENSION.open("rb") as file:
         elf = elffile.ELFFile(file)
         tags = list(elf.get_section_by_name(".dynamic").iter_tags())
-        assert [tag.needed for tag in tags if tag.entry.d_tag == "DT_NEEDED" and not SYSTEM.match(tag.needed)] == []
+        assert [
+            tag.needed
+            for tag in tags
+            if tag.entry.d_tag == "DT_NEEDED" and not SYSTEM.match(tag.needed)
+        ] == []
         assert [tag for tag in tags if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH")] == []
         # Stripped: neither symbols nor what a debugger reads.
-        assert [section.name for section in elf.iter_sections() if section.name == ".symtab" or section.name.startswith(".debug")] == []
+        assert [
+            section.name
+            for section in elf.iter_sections()
+            if section.name == ".symtab" or section.name.startswith(".debug")
+        ] == []
 
 
 def test_it_is_small():
@@ -101,12 +137,19 @@ def test_it_is_small():
 def test_only_what_is_used_is_shipped():
     names = [str(file) for file in DISTRIBUTION.files or ()]
     assert [name for name in names if name.endswith((".c", ".pyx", ".a")) or "/core/" in name] == []
-    for needed in ("kafka_ext/py.typed", "kafka_ext/_rdkafka.pyi", "kafka_ext/include/librdkafka.pxd"):
+    for needed in (
+        "kafka_ext/py.typed",
+        "kafka_ext/_rdkafka.pyi",
+        "kafka_ext/include/librdkafka.pxd",
+    ):
         assert needed in names
 
 
 def test_the_licences_of_everything_bundled_are_inside():
-    licences = {path.stem: path.read_text(encoding="utf-8") for path in (EXTENSION.parent / "licenses").iterdir()}
+    licences = {
+        path.stem: path.read_text(encoding="utf-8")
+        for path in (EXTENSION.parent / "licenses").iterdir()
+    }
     assert set(licences) == BUNDLED
     for name, sentence in {
         "librdkafka": "Magnus Edenhill",
@@ -116,11 +159,18 @@ def test_the_licences_of_everything_bundled_are_inside():
         "zlib": "Jean-loup Gailly",
     }.items():
         assert sentence in licences[name]
-    assert any(str(file).endswith("LICENSE") and ".dist-info" in str(file) for file in DISTRIBUTION.files or ())
+    assert any(
+        str(file).endswith("LICENSE") and ".dist-info" in str(file)
+        for file in DISTRIBUTION.files or ()
+    )
 
 
 def bill_of_materials() -> dict:
-    (path,) = (file for file in DISTRIBUTION.files or () if file.parent.name == "sboms" and file.name.startswith("kafka_ext."))
+    (path,) = (
+        file
+        for file in DISTRIBUTION.files or ()
+        if file.parent.name == "sboms" and file.name.startswith("kafka_ext.")
+    )
     assert path.parent.parent.name.endswith(".dist-info")
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -144,8 +194,14 @@ def test_the_bill_of_materials_says_what_is_linked_in():
     linked = [name.split() for name in built["libraries"]]
     if "mimalloc" in components:
         linked.append(built["allocator"].split())
-    assert {name: component["version"] for name, component in components.items() if name != "librdkafka"} == dict(linked)
-    (depends,) = (entry for entry in bill["dependencies"] if entry["ref"] == bill["metadata"]["component"]["bom-ref"])
+    assert {
+        name: component["version"] for name, component in components.items() if name != "librdkafka"
+    } == dict(linked)
+    (depends,) = (
+        entry
+        for entry in bill["dependencies"]
+        if entry["ref"] == bill["metadata"]["component"]["bom-ref"]
+    )
     assert set(depends["dependsOn"]) == {component["bom-ref"] for component in bill["components"]}
     for component in bill["components"]:
         assert component["licenses"]
@@ -167,7 +223,9 @@ def test_every_feature_is_built_in():
 def test_every_codec_compresses(codec):
     value = b"the same again and again; " * 4000
     with EmbeddedBroker(topics={"codecs": 1}) as broker:
-        with KafkaProducer(bootstrap_servers=broker.bootstrap_servers, compression_type=codec) as producer:
+        with KafkaProducer(
+            bootstrap_servers=broker.bootstrap_servers, compression_type=codec
+        ) as producer:
             producer.sync_send(ProducerRecord("codecs", value))
         assert [message.value for message in broker.messages("codecs")] == [value]
 
@@ -192,19 +250,33 @@ def test_every_codec_compresses(codec):
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
 def test_every_mechanism_is_there(mechanism, protocol):
     """librdkafka refuses one that it was not built with when the producer is made."""
-    user = {} if mechanism["sasl.mechanism"] == "OAUTHBEARER" else {"sasl.username": "me", "sasl.password": "secret"}
-    KafkaProducer({"bootstrap.servers": "127.0.0.1:9", "security.protocol": protocol, **user, **mechanism}).close(timeout=0)
+    user = (
+        {}
+        if mechanism["sasl.mechanism"] == "OAUTHBEARER"
+        else {"sasl.username": "me", "sasl.password": "secret"}
+    )
+    KafkaProducer(
+        {"bootstrap.servers": "127.0.0.1:9", "security.protocol": protocol, **user, **mechanism}
+    ).close(timeout=0)
 
 
 def test_a_mechanism_that_is_not_there_is_refused():
     """So that the test above means something."""
     with pytest.raises(kafka_ext.KafkaException, match="GSSAPI"):
-        KafkaProducer({"bootstrap.servers": "127.0.0.1:9", "security.protocol": "SASL_SSL", "sasl.mechanism": "GSSAPI"})
+        KafkaProducer(
+            {
+                "bootstrap.servers": "127.0.0.1:9",
+                "security.protocol": "SASL_SSL",
+                "sasl.mechanism": "GSSAPI",
+            }
+        )
 
 
 def test_the_command_line_works():
     program = Path(sys.executable).parent / "kafka-ext"
-    done = subprocess.run([program, "info", "--json"], capture_output=True, text=True, check=True, cwd="/")
+    done = subprocess.run(
+        [program, "info", "--json"], capture_output=True, text=True, check=True, cwd="/"
+    )
     assert json.loads(done.stdout)["librdkafka"]["libraries"] == _rdkafka.build_info()["libraries"]
 
 
@@ -227,7 +299,10 @@ def server_context(authority):
 def secure(server_context):
     from tls_broker import tls_broker
 
-    with EmbeddedBroker(topics={"secure": 1}) as broker, tls_broker(broker.bootstrap_servers, server_context) as server:
+    with (
+        EmbeddedBroker(topics={"secure": 1}) as broker,
+        tls_broker(broker.bootstrap_servers, server_context) as server,
+    ):
         server.embedded = broker
         yield server
 
@@ -274,7 +349,9 @@ def test_the_variables_openssl_heeds_are_heeded(secure, certificates, variable, 
     if variable == "SSL_CERT_DIR":
         # A folder is looked up by a hash of the subject's name, as `openssl rehash` lays it out.
         if shutil.which("openssl") is None:
-            cannot("there is no openssl command to say by what name it would look for the certificate")
+            cannot(
+                "there is no openssl command to say by what name it would look for the certificate"
+            )
         asked = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(certificates)]
         name = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
         shutil.copy(certificates, certificates.parent / f"{name}.0")
@@ -315,7 +392,17 @@ def faked_root(request, certificates, tmp_path):
         cannot("this machine does not let us have a mount namespace")
     etc = tmp_path / "etc"
     etc.mkdir()
-    return ("unshare", "-rm", "sh", "-c", FAKED, "faked", str(etc), str(certificates), LAYOUTS[request.param])
+    return (
+        "unshare",
+        "-rm",
+        "sh",
+        "-c",
+        FAKED,
+        "faked",
+        str(etc),
+        str(certificates),
+        LAYOUTS[request.param],
+    )
 
 
 def test_tls_certificates_are_found(faked_root, secure, request):
@@ -449,7 +536,9 @@ print(len(orders), "orders")
 
 @pytest.mark.timeout(900)  # half a minute, but on a machine that others use it is 120 programs
 def test_it_gets_along_with_whoever_else_brings_openssl_or_librdkafka(secure, certificates):
-    """In every order of being imported: each is then used, ours and confluent_kafka's librdkafka through TLS."""
+    """In every order of being imported: each is then used, ours and confluent_kafka's librdkafka
+    through TLS.
+    """
     there = [name for name in NEIGHBOURS if importlib.util.find_spec(name)]
     if len(there) < len(NEIGHBOURS):
         cannot(f"not installed: {', '.join(sorted(set(NEIGHBOURS) - set(there)))}")

@@ -1,7 +1,9 @@
-"""A Kafka broker that speaks TLS, and a token endpoint that does: what the tests of a wheel's OpenSSL and curl talk to.
+"""A Kafka broker that speaks TLS, and a token endpoint that does: what the tests of a wheel's
+OpenSSL and curl talk to.
 
-The embedded broker has no TLS. So a proxy takes TLS connections, and passes what it decrypts on to the broker; in the broker's answers it
-puts its own port in the place of the broker's, so that clients keep coming through it.
+The embedded broker has no TLS. So a proxy takes TLS connections, and passes what it decrypts on to
+the broker; in the broker's answers it puts its own port in the place of the broker's, so that
+clients keep coming through it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class TlsServer:
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
         self.handshakes = 0
-        self.refused: list[str] = []  # what went wrong in the handshakes that failed, as OpenSSL says it
+        self.refused: list[
+            str
+        ] = []  # what went wrong in the handshakes that failed, as OpenSSL says it
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -96,7 +100,9 @@ def tls_broker(bootstrap_servers: str, context: ssl.SSLContext) -> Iterator[TlsS
 
 
 class TokenEndpoint:
-    """What an identity provider's token endpoint is to librdkafka: it answers each POST with a token that is valid for an hour."""
+    """What an identity provider's token endpoint is to librdkafka: it answers each POST with a
+    token that is valid for an hour.
+    """
 
     def __init__(self, context: ssl.SSLContext) -> None:
         asked: list[str] = []
@@ -105,7 +111,9 @@ class TokenEndpoint:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-                body = json.dumps({"access_token": _unsigned_token(), "token_type": "Bearer", "expires_in": 3600}).encode()
+                body = json.dumps(
+                    {"access_token": _unsigned_token(), "token_type": "Bearer", "expires_in": 3600}
+                ).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))

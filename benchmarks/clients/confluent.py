@@ -1,4 +1,6 @@
-"""confluent-kafka, used the way that was fastest here: poll(0) every 1000 messages, and poll() whenever the queue is full."""
+"""confluent-kafka, used the way that was fastest here: poll(0) every 1000 messages, and poll()
+whenever the queue is full.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from ..job import FIRST_PLAIN, TOPIC
 from ..loop import drive
 from . import Burst, Sender
 
-VERSION = f"confluent-kafka {confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]})"
+VERSION = (
+    f"confluent-kafka {confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]})"
+)
 POLL_EVERY = 1000
 
 
@@ -79,7 +83,9 @@ def callback_poll_each(settings: dict[str, str]) -> Sender:
 
 
 def _outcome(producer: Producer, sent: int) -> int:
-    """Nobody is told of a delivery, nor of a failure: what is left to check is that nothing remains."""
+    """Nobody is told of a delivery, nor of a failure: what is left to check is that nothing
+    remains.
+    """
     return sent - producer.flush()
 
 
@@ -107,7 +113,9 @@ def no_callback(settings: dict[str, str]) -> Sender:
 
 
 def batch(settings: dict[str, str]) -> Sender:
-    """produce_batch() with lists of values, without callbacks. It wants a dict for each message, and writes into them."""
+    """produce_batch() with lists of values, without callbacks. It wants a dict for each message,
+    and writes into them.
+    """
     producer = Producer(settings)
 
     def send_all(lists: Iterable[list[bytes]]) -> int:

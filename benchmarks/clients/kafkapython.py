@@ -20,7 +20,8 @@ def callback(settings: dict[str, str]) -> Sender:
         acks=settings["acks"],
         enable_idempotence=settings["enable.idempotence"] == "true",
         batch_size=BATCH_SIZE,
-        # It would begin with a newer ApiVersions request than the mock cluster knows, and cannot read how that refuses it.
+        # It would begin with a newer ApiVersions request than the mock cluster knows, and cannot
+        # read how that refuses it.
         api_version=(2, 1),
     )
 

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import kafka_ext
-from kafka_ext import BatchDelivery, KafkaError, KafkaProducer, ProducerRecord, QueueFullError, RecordMetadata, SendOption
+from kafka_ext import (
+    BatchDelivery,
+    KafkaError,
+    KafkaProducer,
+    ProducerRecord,
+    QueueFullError,
+    RecordMetadata,
+    SendOption,
+)
 from kafka_ext.aio import AsyncKafkaProducer
 
 from ..job import FIRST as FIRST_DELIVERY
@@ -69,7 +77,9 @@ def callback_manual(settings: dict[str, str]) -> Sender:
     return send_all
 
 
-def _without_callback(producer: KafkaProducer, option: SendOption = SendOption.NO_COPY_RECORD_VALUE) -> Sender:
+def _without_callback(
+    producer: KafkaProducer, option: SendOption = SendOption.NO_COPY_RECORD_VALUE
+) -> Sender:
     def send_all(values: Iterable[bytes]) -> int:
         before = producer.metrics().delivered
         send = producer.send
@@ -205,7 +215,11 @@ def first_delivery_transactional(settings: dict[str, str], value: bytes) -> floa
     return took
 
 
-FIRST = {FIRST_DELIVERY: first_delivery, FIRST_PLAIN: first_delivery, FIRST_TRANSACTIONAL: first_delivery_transactional}
+FIRST = {
+    FIRST_DELIVERY: first_delivery,
+    FIRST_PLAIN: first_delivery,
+    FIRST_TRANSACTIONAL: first_delivery_transactional,
+}
 
 WAYS = {
     "asyncio": asyncio_future,

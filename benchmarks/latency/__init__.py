@@ -1,1 +1,3 @@
-"""From send to callback: how long a record's report takes, in percentiles. `python -m benchmarks.latency`."""
+"""From send to callback: how long a record's report takes, in percentiles. `python -m
+benchmarks.latency`.
+"""

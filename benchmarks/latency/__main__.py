@@ -26,9 +26,19 @@ QUICK = 0.05
 def command(client: str, load: Load, servers: str, target: Path) -> list[str]:
     module = CLIENTS[client]
     if module is not None:
-        return [sys.executable, "-m", "benchmarks.latency.measure", *module, load.to_json(), servers, str(target)]
+        return [
+            sys.executable,
+            "-m",
+            "benchmarks.latency.measure",
+            *module,
+            load.to_json(),
+            servers,
+            str(target),
+        ]
     numbers = (SIZE, load.turns, load.interval_us, load.at_once, int(load.busy), WARM_UP)
-    settings = [f"{name}={value}" for name, value in {"bootstrap.servers": servers, **SETTINGS}.items()]
+    settings = [
+        f"{name}={value}" for name, value in {"bootstrap.servers": servers, **SETTINGS}.items()
+    ]
     return [str(native.program("latency")), TOPIC, *map(str, numbers), str(target), *settings]
 
 
@@ -36,9 +46,17 @@ def run(client: str, load: Load, servers: str) -> list[float]:
     """PERCENTILES in microseconds, out of a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "latencies")
-        process = subprocess.run(command(client, load, servers, target), cwd=native.REPOSITORY, capture_output=True, text=True, timeout=300)
+        process = subprocess.run(
+            command(client, load, servers, target),
+            cwd=native.REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         if process.returncode:
-            raise JobError(f"{load.name}, {client}: exit status {process.returncode}\n{process.stderr}")
+            raise JobError(
+                f"{load.name}, {client}: exit status {process.returncode}\n{process.stderr}"
+            )
         latencies = array("q")
         latencies.frombytes(target.read_bytes())
     if len(latencies) != load.count:
@@ -58,15 +76,29 @@ def versions() -> list[str]:
     modules = ["benchmarks.clients.ours"]
     if importlib.util.find_spec("confluent_kafka"):
         modules.append("benchmarks.clients.confluent")
-    return [*(importlib.import_module(module).VERSION for module in modules), f"C: librdkafka {_rdkafka.version()[1]}"]
+    return [
+        *(importlib.import_module(module).VERSION for module in modules),
+        f"C: librdkafka {_rdkafka.version()[1]}",
+    ]
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
-    result.add_argument("--load", action="append", choices=[load.name for load in LOADS], help="only this; may be given again")
-    result.add_argument("--client", action="append", choices=list(CLIENTS), help="only this; may be given again")
+    result.add_argument(
+        "--load",
+        action="append",
+        choices=[load.name for load in LOADS],
+        help="only this; may be given again",
+    )
+    result.add_argument(
+        "--client", action="append", choices=list(CLIENTS), help="only this; may be given again"
+    )
     result.add_argument("--rounds", type=int, default=3, metavar="N", help="(%(default)s)")
-    result.add_argument("--quick", action="store_true", help="one round of a twentieth: shows that it works, not how fast it is")
+    result.add_argument(
+        "--quick",
+        action="store_true",
+        help="one round of a twentieth: shows that it works, not how fast it is",
+    )
     result.add_argument(
         "--output",
         type=Path,
@@ -87,7 +119,9 @@ def main() -> int:
 
     report = Report(versions=versions())
     clients = [client for client in CLIENTS if not arguments.client or client in arguments.client]
-    if "confluent-kafka" in clients and not importlib.util.find_spec(PYTHON_CLIENTS["confluent-kafka"][1]):
+    if "confluent-kafka" in clients and not importlib.util.find_spec(
+        PYTHON_CLIENTS["confluent-kafka"][1]
+    ):
         clients.remove("confluent-kafka")
         report.notes.append("confluent-kafka is not installed (the extra kafka-ext[bench] has it)")
         tell(report.notes[-1])

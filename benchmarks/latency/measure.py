@@ -1,4 +1,5 @@
-"""The measured process of a Python client: `python -m benchmarks.latency.measure MODULE CLASS LOAD SERVERS FILE`.
+"""The measured process of a Python client: `python -m benchmarks.latency.measure MODULE CLASS LOAD
+SERVERS FILE`.
 
 Writes each record's latency to FILE, as 64 bit integers of nanoseconds, in the order of the sends.
 """
@@ -22,7 +23,9 @@ class Client(Protocol):
 
     error_at: int  # which of the two that it gives to callbacks is the error
 
-    def __init__(self, settings: dict[str, str], on_delivery: Callable[[Any, Any], None]) -> None: ...
+    def __init__(
+        self, settings: dict[str, str], on_delivery: Callable[[Any, Any], None]
+    ) -> None: ...
 
     def send(self, value: bytes) -> None: ...
 
@@ -30,7 +33,9 @@ class Client(Protocol):
         """Until then, in nanoseconds of the monotonic clock, there is nothing to do."""
 
     def compute(self, until: int) -> None:
-        """Until then the thread computes, in Python and without a pause; a client that is polled, is polled once."""
+        """Until then the thread computes, in Python and without a pause; a client that is polled,
+        is polled once.
+        """
 
     def finish(self) -> None:
         """Until all has been reported."""
@@ -79,7 +84,8 @@ def measure(kind: type[Client], load: Load, servers: str) -> array[int]:
     gc.freeze()
     send = client.send
     wait = client.compute if load.busy else client.sleep
-    # All made before: what is done after a send, before the thread sleeps, may delay the thread it has woken, on the same core.
+    # All made before: what is done after a send, before the thread sleeps, may delay the thread it
+    # has woken, on the same core.
     for due in waits(load, monotonic_ns() + 100_000_000):
         wait(due)
         for _ in range(load.at_once):
@@ -87,10 +93,17 @@ def measure(kind: type[Client], load: Load, servers: str) -> array[int]:
             send(value)
     client.finish()
     if failed or len(reported) != len(sent):
-        raise SystemExit(f"{len(sent)} sent, {len(reported)} reported, {len(failed)} of them failed: {failed[:1]}")
+        raise SystemExit(
+            f"{len(sent)} sent, {len(reported)} reported, {len(failed)} of them failed:"
+            f" {failed[:1]}"
+        )
     return array("q", (b - a for a, b in zip(sent, reported, strict=True)))
 
 
 if __name__ == "__main__":
     _, module, name, load, servers, target = sys.argv
-    Path(target).write_bytes(measure(getattr(importlib.import_module(module), name), Load.from_json(load), servers).tobytes())
+    Path(target).write_bytes(
+        measure(
+            getattr(importlib.import_module(module), name), Load.from_json(load), servers
+        ).tobytes()
+    )

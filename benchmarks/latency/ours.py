@@ -41,7 +41,9 @@ class Polled(EventsThread):
                 self.producer.poll_events(0.001)
 
     def sleep(self, until: int) -> None:
-        self.producer.poll_events(0)  # also when it is late: reports must not wait for a sender that never catches up
+        self.producer.poll_events(
+            0
+        )  # also when it is late: reports must not wait for a sender that never catches up
         while (left := until - time.monotonic_ns()) > 0:
             self.producer.poll_events(left / 1e9)
 

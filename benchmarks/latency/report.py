@@ -44,7 +44,9 @@ class Report(Circumstances):
         of_c = self.rounds[load].get("C")
         if not of_c:
             return None
-        return median(ours[index] / c[index] for ours, c in zip(self.rounds[load][client], of_c, strict=True))
+        return median(
+            ours[index] / c[index] for ours, c in zip(self.rounds[load][client], of_c, strict=True)
+        )
 
     def to_json(self) -> str:
         document = {
@@ -56,7 +58,9 @@ class Report(Circumstances):
             "microseconds": self.rounds,
             "notes": self.notes,
         }
-        return json.dumps(document, indent=None).replace('"microseconds"', '\n"microseconds"') + "\n"
+        return (
+            json.dumps(document, indent=None).replace('"microseconds"', '\n"microseconds"') + "\n"
+        )
 
     def to_text(self) -> str:
         return "\n".join(self._text()) + "\n"
@@ -68,7 +72,14 @@ class Report(Circumstances):
                 continue
             heads = (load.title, *(text for p in SHOWN for text in (f"p{p:g}", "")))
             yield ""
-            yield from table(heads, (self._row(load.name, client) for client in CLIENTS if client in self.rounds[load.name]))
+            yield from table(
+                heads,
+                (
+                    self._row(load.name, client)
+                    for client in CLIENTS
+                    if client in self.rounds[load.name]
+                ),
+            )
         load_name, client, most, where = BAR
         if client in self.rounds.get(load_name, {}) and "C" in self.rounds[load_name]:
             ratios = {p: self.ratio(load_name, client, p) or 0.0 for p in where}
@@ -84,21 +95,27 @@ class Report(Circumstances):
         cells = [client]
         for p in SHOWN:
             ratio = self.ratio(load, client, p)
-            cells += [f"{self.at(load, client, p):,.0f}", "" if client == "C" or ratio is None else f"x {ratio:.2f}"]
+            cells += [
+                f"{self.at(load, client, p):,.0f}",
+                "" if client == "C" or ratio is None else f"x {ratio:.2f}",
+            ]
         return tuple(cells)
 
     def _how(self) -> Iterator[str]:
-        rounds = max((len(runs) for clients in self.rounds.values() for runs in clients.values()), default=0)
+        rounds = max(
+            (len(runs) for clients in self.rounds.values() for runs in clients.values()), default=0
+        )
         settings = ", ".join(f"{name}={value}" for name, value in SETTINGS.items())
         yield from self.told(
             "; ".join(self.versions) + ".",
-            f"One broker for all, librdkafka's mock cluster in a process of its own on the same machine; one partition, {SIZE} B, "
-            f"{settings}.",
-            "The monotonic clock is read right before the call that sends and first thing in the callback, in C as in Python. Sends are "
-            "on a schedule that a late one does not shift. kafka_ext calls back by its events thread or, polled, by the sender; "
-            "confluent-kafka and C by a thread that waits in poll().",
-            f"{rounds} rounds, in which each client has its turn in a process of its own; figures are the medians of the rounds, ratios "
-            "the medians of the rounds' ratios.",
+            "One broker for all, librdkafka's mock cluster in a process of its own on the same"
+            f" machine; one partition, {SIZE} B, {settings}.",
+            "The monotonic clock is read right before the call that sends and first thing in the"
+            " callback, in C as in Python. Sends are on a schedule that a late one does not shift."
+            " kafka_ext calls back by its events thread or, polled, by the sender; confluent-kafka"
+            " and C by a thread that waits in poll().",
+            f"{rounds} rounds, in which each client has its turn in a process of its own; figures"
+            " are the medians of the rounds, ratios the medians of the rounds' ratios.",
         )
 
 
@@ -110,7 +127,9 @@ def draw(report: Report, target: Path) -> None:
     import matplotlib.pyplot as plt
 
     loads = [load for load in LOADS if load.name in report.rounds]
-    figure, axes = plt.subplots(1, len(loads), figsize=(4 * len(loads), 3.8), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(loads), figsize=(4 * len(loads), 3.8), layout="constrained", squeeze=False
+    )
     shown = [i for i, p in enumerate(PERCENTILES) if 10 <= p < 100]
     nines = [_nines(PERCENTILES[i]) for i in shown]
     for axis, load in zip(axes[0], loads, strict=True):
@@ -119,13 +138,27 @@ def draw(report: Report, target: Path) -> None:
             if not runs:
                 continue
             colour = COLOURS[client.split(",")[0]]
-            axis.plot(nines, [median(run[i] for run in runs) for i in shown], LINES[client], color=colour, label=client, linewidth=1.5)
+            axis.plot(
+                nines,
+                [median(run[i] for run in runs) for i in shown],
+                LINES[client],
+                color=colour,
+                label=client,
+                linewidth=1.5,
+            )
             columns = [[run[i] for run in runs] for i in shown]
             axis.fill_between(
-                nines, [min(column) for column in columns], [max(column) for column in columns], color=colour, alpha=0.12, linewidth=0
+                nines,
+                [min(column) for column in columns],
+                [max(column) for column in columns],
+                color=colour,
+                alpha=0.12,
+                linewidth=0,
             )
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(lambda us, _: f"{us:,.0f} µs" if us < 1000 else f"{us / 1000:,g} ms")
+        axis.yaxis.set_major_formatter(
+            lambda us, _: f"{us:,.0f} µs" if us < 1000 else f"{us / 1000:,g} ms"
+        )
         axis.yaxis.set_minor_formatter("")
         ticks = (50.0, 90.0, 99.0, 99.9, 99.99)
         axis.set_xticks([_nines(p) for p in ticks], [f"p{p:g}" for p in ticks], fontsize=8)
@@ -136,9 +169,9 @@ def draw(report: Report, target: Path) -> None:
     axes[0, 0].legend(fontsize=8, frameon=False)
     m = report.machine
     figure.supxlabel(
-        "From send to callback; the median of the rounds, shaded from the lowest to the highest. linger 0, acks=all, 100 B, "
-        "one partition;\n"
-        f"librdkafka's mock cluster in its own process on the same machine ({m['cpu']}, {m['cores']} cores, {m['python']}).",
+        "From send to callback; the median of the rounds, shaded from the lowest to the highest."
+        " linger 0, acks=all, 100 B, one partition;\nlibrdkafka's mock cluster in its own process"
+        f" on the same machine ({m['cpu']}, {m['cores']} cores, {m['python']}).",
         fontsize=8,
     )
     figure.savefig(target, dpi=130)

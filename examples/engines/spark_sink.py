@@ -2,8 +2,8 @@
 
     python examples/engines/spark_sink.py [bootstrap servers]
 
-Without an argument it starts a broker of its own. The workers here are two processes on this machine; on many it is the same code.
-Needs kafka-ext[engines], and Java 17.
+Without an argument it starts a broker of its own. The workers here are two processes on this
+machine; on many it is the same code. Needs kafka-ext[engines], and Java 17.
 """
 
 from __future__ import annotations
@@ -28,14 +28,19 @@ def main(bootstrap_servers: str, master: str = "local[2,4]") -> None:
         .getOrCreate()
     )
     spark.sparkContext.setLogLevel("ERROR")
-    orders = spark.range(0, 800, numPartitions=4).selectExpr("concat('item ', id) AS item", "concat('customer ', id % 10) AS customer")
+    orders = spark.range(0, 800, numPartitions=4).selectExpr(
+        "concat('item ', id) AS item", "concat('customer ', id % 10) AS customer"
+    )
 
     # Row by row: a Row has its fields by name.
-    sink = KafkaSink({"bootstrap.servers": bootstrap_servers}, "orders", value="item", key="customer")
+    sink = KafkaSink(
+        {"bootstrap.servers": bootstrap_servers}, "orders", value="item", key="customer"
+    )
     orders.foreachPartition(sink.write)
     print("800 rows written")
 
-    # As Arrow batches, without a Python object for each row: much faster. Nothing is done before somebody asks for the counts.
+    # As Arrow batches, without a Python object for each row: much faster. Nothing is done before
+    # somebody asks for the counts.
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             yield pa.RecordBatch.from_pydict({"written": [sink.write_table(batch)]})

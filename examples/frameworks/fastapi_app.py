@@ -14,7 +14,13 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request
 
-from kafka_ext import ActionWhileQueueIsFull, KafkaException, KafkaProducer, ProducerRecord, QueueFullError
+from kafka_ext import (
+    ActionWhileQueueIsFull,
+    KafkaException,
+    KafkaProducer,
+    ProducerRecord,
+    QueueFullError,
+)
 
 
 @asynccontextmanager

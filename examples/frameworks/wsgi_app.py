@@ -1,6 +1,7 @@
 """A WSGI application under gunicorn, whose workers are forked: each makes a producer of its own.
 
-    KAFKA=localhost:9092 gunicorn --preload --workers 4 --config python:wsgi_app wsgi_app:application
+    KAFKA=localhost:9092 gunicorn --preload --workers 4 --config python:wsgi_app
+    wsgi_app:application
 
 The hooks below are gunicorn's configuration; here they stand beside the application.
 """
@@ -13,8 +14,8 @@ from typing import Any
 
 from kafka_ext import KafkaException, KafkaProducer, ProducerRecord
 
-# With --preload this module is imported before the fork: no producer is made here. One that was would raise
-# ProducerForkedError in every worker.
+# With --preload this module is imported before the fork: no producer is made here. One that was
+# would raise ProducerForkedError in every worker.
 producer: KafkaProducer
 
 

@@ -20,7 +20,9 @@ async def transfer(producer: AsyncKafkaProducer, topic: str, amounts: list[int])
 
 
 async def main(bootstrap_servers: str, topic: str) -> None:
-    async with AsyncKafkaProducer(bootstrap_servers=bootstrap_servers, transactional_id=f"{topic}-after") as producer:
+    async with AsyncKafkaProducer(
+        bootstrap_servers=bootstrap_servers, transactional_id=f"{topic}-after"
+    ) as producer:
         await producer.init_transactions()  # start() does it there
         await transfer(producer, topic, [1, 2, 3])
         print("committed")

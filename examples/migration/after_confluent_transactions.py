@@ -20,7 +20,9 @@ def transfer(producer: KafkaProducer, topic: str, amounts: list[int]) -> None:
 
 
 def main(bootstrap_servers: str, topic: str) -> None:
-    with KafkaProducer({"bootstrap.servers": bootstrap_servers, "transactional.id": f"{topic}-after"}) as producer:
+    with KafkaProducer(
+        {"bootstrap.servers": bootstrap_servers, "transactional.id": f"{topic}-after"}
+    ) as producer:
         producer.init_transactions(30)
         transfer(producer, topic, [1, 2, 3])
         print("committed")

@@ -34,7 +34,9 @@ def main(bootstrap_servers: str, topic: str) -> None:
 
     for n in range(1, 6):
         key = f"customer {n}"
-        record = ProducerRecord(topic, {"order": n}, key=key, timestamp=1_700_000_000_000 + n, id=key)
+        record = ProducerRecord(
+            topic, {"order": n}, key=key, timestamp=1_700_000_000_000 + n, id=key
+        )
         producer.send(record, on_delivery)
     producer.flush(timeout=30)
     print(*sorted(lines), sep="\n")

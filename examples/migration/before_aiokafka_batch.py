@@ -13,7 +13,9 @@ from aiokafka import AIOKafkaProducer
 
 async def main(bootstrap_servers: str, topic: str) -> None:
     values = [b"line %d" % n for n in range(2000)]
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True
+    )
     await producer.start()
     try:
         sent = 0

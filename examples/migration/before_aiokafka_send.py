@@ -22,14 +22,18 @@ async def main(bootstrap_servers: str, topic: str) -> None:
     await producer.start()
     try:
         # One record, and wait.
-        metadata = await producer.send_and_wait(topic, b"order 0", key=b"ada", headers=[("source", b"web")])
+        metadata = await producer.send_and_wait(
+            topic, b"order 0", key=b"ada", headers=[("source", b"web")]
+        )
         print("ada:", metadata.topic, metadata.partition, metadata.offset)
 
         # Many at a time.
         futures = []
         for n in range(1, 6):
             key, timestamp = b"customer %d" % n, 1_700_000_000_000 + n
-            futures.append(await producer.send(topic, b"order %d" % n, key=key, timestamp_ms=timestamp))
+            futures.append(
+                await producer.send(topic, b"order %d" % n, key=key, timestamp_ms=timestamp)
+            )
         for metadata in await asyncio.gather(*futures):
             print("partition", metadata.partition)
 

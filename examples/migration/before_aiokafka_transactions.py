@@ -20,7 +20,9 @@ async def transfer(producer: AIOKafkaProducer, topic: str, amounts: list[int]) -
 
 
 async def main(bootstrap_servers: str, topic: str) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, transactional_id=f"{topic}-before")
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap_servers, transactional_id=f"{topic}-before"
+    )
     await producer.start()
     try:
         await transfer(producer, topic, [1, 2, 3])

@@ -28,7 +28,9 @@ def transfer(producer: Producer, topic: str, amounts: list[int]) -> None:
 
 
 def main(bootstrap_servers: str, topic: str) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap_servers, "transactional.id": f"{topic}-before"})
+    producer = Producer(
+        {"bootstrap.servers": bootstrap_servers, "transactional.id": f"{topic}-before"}
+    )
     producer.init_transactions(30)
     transfer(producer, topic, [1, 2, 3])
     print("committed")

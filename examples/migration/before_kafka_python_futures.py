@@ -33,7 +33,9 @@ def main(bootstrap_servers: str, topic: str) -> None:
     for n in range(1, 6):
         key = f"customer {n}"
         future = producer.send(topic, {"order": n}, key=key, timestamp_ms=1_700_000_000_000 + n)
-        future.add_callback(lambda metadata, key=key: lines.append(f"{key}: partition {metadata.partition}"))
+        future.add_callback(
+            lambda metadata, key=key: lines.append(f"{key}: partition {metadata.partition}")
+        )
         future.add_errback(lambda error: lines.append(f"failed: {error}"))
     producer.flush(timeout=30)
     print(*sorted(lines), sep="\n")

@@ -8,7 +8,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from kafka_ext import ErrorCode, KafkaError, KafkaException, KafkaProducer, PersistedStatus, ProducerRecord, RecordMetadata
+from kafka_ext import (
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    KafkaProducer,
+    PersistedStatus,
+    ProducerRecord,
+    RecordMetadata,
+)
 from kafka_ext.testing import EmbeddedBroker
 
 
@@ -23,7 +31,9 @@ def connect(config: dict[str, Any], timeout: float = 10.0) -> KafkaProducer:
         producer.close(timeout=0)
         # The first says why; ALL_BROKERS_DOWN is what follows from it.
         why = next((error for error in met if error != ErrorCode.ALL_BROKERS_DOWN), exc.error)
-        raise ConnectionError(f"{config['bootstrap.servers']} cannot be reached: {why.message}") from exc
+        raise ConnectionError(
+            f"{config['bootstrap.servers']} cannot be reached: {why.message}"
+        ) from exc
     # The addresses records will go to. They are what the brokers say of themselves
     # (advertised.listeners), and must be reachable from here too.
     for broker in cluster.brokers.values():

@@ -57,7 +57,11 @@ def main() -> None:
     lines = [b"line %d" % n for n in range(20_000)]
     made: dict[str, float] = {}
     with EmbeddedBroker(topics={"lines": 1}) as broker:
-        for send, some in ((one_by_one, lines[:20]), (as_they_come, lines), (all_in_one_call, lines)):
+        for send, some in (
+            (one_by_one, lines[:20]),
+            (as_they_come, lines),
+            (all_in_one_call, lines),
+        ):
             with make_producer(broker.bootstrap_servers) as producer:
                 send(producer, some)
                 made[send.__name__] = len(some) / requests(producer, len(some))

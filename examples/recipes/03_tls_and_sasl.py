@@ -2,8 +2,8 @@
 
     python examples/recipes/03_tls_and_sasl.py
 
-Its brokers speak TLS by a listener (tls_listener.py) in front of an embedded broker, with certificates made
-by trustme (pip install 'kafka-ext[testing]').
+Its brokers speak TLS by a listener (tls_listener.py) in front of an embedded broker, with
+certificates made by trustme (pip install 'kafka-ext[testing]').
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def main(folder: Path) -> None:
     authority = CertificateAuthority(folder)
     right = authority.issue("right", ["127.0.0.1"])
     wrong = authority.issue("wrong", ["kafka.example"])
-    with EmbeddedBroker() as broker, TlsListener(broker, right) as listener, TlsListener(broker, wrong) as misnamed:
+    with (
+        EmbeddedBroker() as broker,
+        TlsListener(broker, right) as listener,
+        TlsListener(broker, wrong) as misnamed,
+    ):
         with KafkaProducer(tls(listener.bootstrap_servers, authority.certificate)) as producer:
             metadata = producer.sync_send(ProducerRecord("orders", b"by TLS"), timeout=30)
         print("delivered to partition", metadata.partition)

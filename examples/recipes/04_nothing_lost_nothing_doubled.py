@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import time
 
-from kafka_ext import ErrorCode, KafkaError, KafkaException, KafkaProducer, PersistedStatus, ProducerRecord, RecordMetadata
+from kafka_ext import (
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    KafkaProducer,
+    PersistedStatus,
+    ProducerRecord,
+    RecordMetadata,
+)
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 
@@ -22,7 +30,9 @@ class Outbox:
         """Send what is waiting, and return when it is known of each what became of it."""
         for number, order in list(self.waiting.items()):
             try:
-                producer.send(ProducerRecord("orders", order, key=str(number), id=number), self.on_delivery)
+                producer.send(
+                    ProducerRecord("orders", order, key=str(number), id=number), self.on_delivery
+                )
             except KafkaException as exc:
                 print(f"order {number} was not even taken ({exc.error.name}): it stays")
                 break
@@ -33,7 +43,10 @@ class Outbox:
             # On every in-sync replica. Now, and not after send(), it may be forgotten.
             del self.waiting[metadata.record_id]
         elif metadata.persisted_status is PersistedStatus.NOT:
-            print(f"order {metadata.record_id} is not in the topic ({error.name}): it stays for the next round")
+            print(
+                f"order {metadata.record_id} is not in the topic ({error.name}): it stays for the"
+                " next round"
+            )
         else:
             # It was sent and not answered: it may be there. Only a look into the topic can
             # tell, so no second copy is sent blindly.

@@ -42,7 +42,9 @@ def serve(bootstrap_servers: str) -> None:
 
 def main() -> None:
     with EmbeddedBroker(topics={"ticks": 1}) as broker:
-        service = subprocess.Popen([sys.executable, __file__, broker.bootstrap_servers], stdout=subprocess.PIPE, text=True)
+        service = subprocess.Popen(
+            [sys.executable, __file__, broker.bootstrap_servers], stdout=subprocess.PIPE, text=True
+        )
         assert service.stdout is not None
         with service, service.stdout as printed:
             assert printed.readline() == "running\n"

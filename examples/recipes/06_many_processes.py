@@ -58,7 +58,9 @@ def main() -> None:
                 pool.close()
                 pool.join()
             inherited.sync_send(ProducerRecord("lines", b"from the parent"), timeout=30)
-        values = [b"from the parent"] * 2 + [b"task %d, line %d" % (task, n) for task in range(8) for n in range(100)]
+        values = [b"from the parent"] * 2 + [
+            b"task %d, line %d" % (task, n) for task in range(8) for n in range(100)
+        ]
         broker.assert_delivered("lines", values, exactly_once=True)
     print(f"{sum(workers.values())} tasks done, {len(values)} records")
 

@@ -49,7 +49,9 @@ def main() -> None:
 
     with EmbeddedBroker() as broker:
         broker.round_trip_time(0.2)
-        with KafkaProducer(bootstrap_servers=broker.bootstrap_servers, queue_buffering_max_messages=100) as producer:
+        with KafkaProducer(
+            bootstrap_servers=broker.bootstrap_servers, queue_buffering_max_messages=100
+        ) as producer:
             for n in range(250):
                 producer.send(ProducerRecord("orders", b"order %d" % n, id=n), on_delivery)
             waited = producer.metrics().blocked_seconds

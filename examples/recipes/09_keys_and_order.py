@@ -22,7 +22,9 @@ def main() -> None:
                     producer.send(ProducerRecord("orders", f"order {n}", key=customer))
 
             # Or say which.
-            metadata = producer.sync_send(ProducerRecord("orders", "an order", partition=5), timeout=30)
+            metadata = producer.sync_send(
+                ProducerRecord("orders", "an order", partition=5), timeout=30
+            )
             assert metadata.partition == 5
 
         orders = defaultdict(list)
@@ -38,8 +40,12 @@ def main() -> None:
         # A key's place is murmur2 of it, as for Java's clients, modulo the number of
         # partitions: it moves when there are more partitions. The Python client that hashes
         # otherwise is confluent-kafka; while both write:
-        with KafkaProducer(bootstrap_servers=broker.bootstrap_servers, partitioner="consistent_random") as producer:
-            metadata = producer.sync_send(ProducerRecord("orders", "an order", key="ada"), timeout=30)
+        with KafkaProducer(
+            bootstrap_servers=broker.bootstrap_servers, partitioner="consistent_random"
+        ) as producer:
+            metadata = producer.sync_send(
+                ProducerRecord("orders", "an order", key="ada"), timeout=30
+            )
         print("ada, by confluent-kafka's partitioner, is in partition", metadata.partition)
         from zlib import crc32
 

@@ -42,11 +42,15 @@ def main() -> None:
                 raise AssertionError("2.5 MB have been taken")
             send_in_pieces(producer, "documents", document)
         messages = broker.messages("documents", count=3)
-        assert [message.headers for message in messages] == [[("piece", b"%d of 3" % n)] for n in (1, 2, 3)]
+        assert [message.headers for message in messages] == [
+            [("piece", b"%d of 3" % n)] for n in (1, 2, 3)
+        ]
         assert b"".join(message.value or b"" for message in messages) == document
 
         # Or raise the limit: here, and the topic's max.message.bytes.
-        with KafkaProducer(bootstrap_servers=broker.bootstrap_servers, message_max_bytes=4_000_000) as producer:
+        with KafkaProducer(
+            bootstrap_servers=broker.bootstrap_servers, message_max_bytes=4_000_000
+        ) as producer:
             producer.sync_send(ProducerRecord("documents", document), timeout=30)
             assert broker.messages("documents", count=4)[-1].value == document
 

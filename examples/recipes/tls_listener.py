@@ -33,7 +33,9 @@ class TlsListener:
         self.bootstrap_servers = f"{host}:{self._port}"
         # How the broker names itself in its answers, and how clients are to find this
         # listener instead.
-        self._name, self._own_name = (host.encode() + number.to_bytes(4, "big") for number in (int(port), self._port))
+        self._name, self._own_name = (
+            host.encode() + number.to_bytes(4, "big") for number in (int(port), self._port)
+        )
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
@@ -66,7 +68,10 @@ class TlsListener:
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             self._open.add(connection)
-            with self._context.wrap_socket(connection, server_side=True) as client, socket.create_connection(self._broker) as broker:
+            with (
+                self._context.wrap_socket(connection, server_side=True) as client,
+                socket.create_connection(self._broker) as broker,
+            ):
                 self._open |= {client, broker}
                 answers = threading.Thread(target=self._forward, args=(broker, client))
                 answers.start()

@@ -1,7 +1,8 @@
-"""The command line `kafka-ext`: one module a subcommand, each with `add_to(subparsers)` and `run(arguments)`.
+"""The command line `kafka-ext`: one module a subcommand, each with `add_to(subparsers)` and
+`run(arguments)`.
 
-Exit statuses: 0 all went well; 1 a record was not delivered, or something failed on the way; 2 the command or a property is wrong, and
-nothing was sent; 130 and 143 ended by Ctrl-C and by SIGTERM.
+Exit statuses: 0 all went well; 1 a record was not delivered, or something failed on the way; 2 the
+command or a property is wrong, and nothing was sent; 130 and 143 ended by Ctrl-C and by SIGTERM.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     version = f"kafka-ext {__version__} (librdkafka {_rdkafka.build_info()['librdkafka']})"
     parser.add_argument("--version", action="version", version=version)
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True
+    )
     for module in (produce, broker, perf, info):
         module.add_to(subparsers)
     return parser
@@ -54,9 +57,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest:
-        # argparse takes positional arguments from one place only: `produce TOPIC -b … FILE` leaves the files over.
+        # argparse takes positional arguments from one place only: `produce TOPIC -b … FILE` leaves
+        # the files over.
         if "files" not in arguments or any(text.startswith("-") and text != "-" for text in rest):
-            parser.error(f"{arguments.command}: unrecognized arguments: {' '.join(map(_name_of, rest))}")
+            parser.error(
+                f"{arguments.command}: unrecognized arguments: {' '.join(map(_name_of, rest))}"
+            )
         arguments.files += rest
     return arguments
 
@@ -68,14 +74,22 @@ def _name_of(argument: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; `argv` without the program's name, those of the process by default. Returns the exit status."""
+    """Run one command; `argv` without the program's name, those of the process by default. Returns
+    the exit status.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # ASCII, say, where a topic, a file or the help has more
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # ASCII, say, where a topic, a file or the help has more
     try:
         return _run(_parse(argv))
     except BrokenPipeError:
-        discard(sys.stdout)  # raised by argparse, which prints help and versions by itself; Python 3.11.7 and 3.12.1 catch it there
+        discard(
+            sys.stdout
+            # raised by argparse, which prints help and versions by itself; Python 3.11.7 and 3.12.1
+            # catch it there
+        )
         return 0
     finally:
         try:

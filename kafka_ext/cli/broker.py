@@ -33,12 +33,21 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "broker",
         help="an embedded broker in the foreground, for development",
-        description="Run a Kafka broker, or a cluster of them, for development, until Ctrl-C or SIGTERM.",
+        description=(
+            "Run a Kafka broker, or a cluster of them, for development, until Ctrl-C or SIGTERM."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("-n", "--brokers", metavar="N", type=settings.count(1), default=1, help="how many brokers (default: 1)")
+    parser.add_argument(
+        "-n",
+        "--brokers",
+        metavar="N",
+        type=settings.count(1),
+        default=1,
+        help="how many brokers (default: 1)",
+    )
     parser.add_argument(
         "-t",
         "--topic",
@@ -62,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..testing import EmbeddedBroker
 
     topics = dict(_topic(text) for text in arguments.topic)
-    # Blocked before the broker starts its thread, so that no other thread is handed them, and waited for below: none can be missed.
+    # Blocked before the broker starts its thread, so that no other thread is handed them, and
+    # waited for below: none can be missed.
     ending = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     try:
@@ -73,10 +83,23 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(str(exc)) from None
     say = Display("kafka-ext broker").note
     with broker:
-        brokers = f"{arguments.brokers} embedded brokers" if arguments.brokers > 1 else "an embedded broker"
-        made = ", ".join(f"{name} ({partitions} partition{'s' if partitions > 1 else ''})" for name, partitions in topics.items())
-        say(f"{brokers} for development, in memory only, on loopback only; Ctrl-C ends {'them' if arguments.brokers > 1 else 'it'}")
-        say("a partition keeps its newest 5 MiB or 100,000 batches; older records are dropped silently")
+        brokers = (
+            f"{arguments.brokers} embedded brokers"
+            if arguments.brokers > 1
+            else "an embedded broker"
+        )
+        made = ", ".join(
+            f"{name} ({partitions} partition{'s' if partitions > 1 else ''})"
+            for name, partitions in topics.items()
+        )
+        say(
+            f"{brokers} for development, in memory only, on loopback only; Ctrl-C ends"
+            f" {'them' if arguments.brokers > 1 else 'it'}"
+        )
+        say(
+            "a partition keeps its newest 5 MiB or 100,000 batches; older records are dropped"
+            " silently"
+        )
         say(f"topics: {made or 'none yet'}; others are made on first use")
         out(broker.bootstrap_servers)
         signum = signal.sigwait(ending)

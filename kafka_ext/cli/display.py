@@ -1,4 +1,6 @@
-"""What a command says while it works, on stderr: a live display on a terminal that has `rich`, plain lines now and then elsewhere."""
+"""What a command says while it works, on stderr: a live display on a terminal that has `rich`,
+plain lines now and then elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,10 @@ class Status:
     Attributes:
         records: done so far, as a count that only grows.
         size: the bytes of them.
-        done, total: the part of the work that is behind, in any unit; total is None where the end is not known.
-        more: what else there is to say, as short texts; a second text says whether it is a "warning".
+        done, total: the part of the work that is behind, in any unit; total is None where the end
+            is not known.
+        more: what else there is to say, as short texts; a second text says whether it is a
+            "warning".
         verb: what has been done to the records.
     """
 
@@ -48,7 +52,11 @@ def size(number: float) -> str:
     """Bytes as people read them, in powers of 1000."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= factor * 0.9995:
-            return f"{number / factor:.4g} {unit}" if number < 1000 * factor else f"{number / factor:,.0f} {unit}"
+            return (
+                f"{number / factor:.4g} {unit}"
+                if number < 1000 * factor
+                else f"{number / factor:,.0f} {unit}"
+            )
     return f"{number:.0f} B"
 
 
@@ -61,7 +69,9 @@ def seconds(number: float) -> str:
 
 
 def out(text: str) -> None:
-    """The result of a command, to stdout. When nobody reads it, as behind `| head -1`, that is no error of the command's."""
+    """The result of a command, to stdout. When nobody reads it, as behind `| head -1`, that is no
+    error of the command's.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -91,7 +101,9 @@ class _Rate:
 
 
 class Display:
-    """The plain form: whole lines, no colours, nothing that a log file or a screen reader would stumble over."""
+    """The plain form: whole lines, no colours, nothing that a log file or a screen reader would
+    stumble over.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -121,7 +133,10 @@ class Display:
                 per_second, bytes_per_second = rate.add(now)
                 share = f"{now.done / now.total:.0%}, " if now.total else ""
                 more = "".join(f", {text}" for text, _ in now.more)
-                self.note(f"{share}{records(now.records)} {now.verb}, {per_second:,.0f} records/s, {size(bytes_per_second)}/s{more}")
+                self.note(
+                    f"{share}{records(now.records)} {now.verb}, {per_second:,.0f} records/s,"
+                    f" {size(bytes_per_second)}/s{more}"
+                )
 
         thread = threading.Thread(target=tell, name="kafka-ext progress", daemon=True)
         thread.start()
@@ -154,7 +169,8 @@ class LiveDisplay(Display):
     def note(self, text: str) -> None:
         from rich.text import Text
 
-        # Through the console, which puts it above the live part; no markup, for what others say may hold brackets.
+        # Through the console, which puts it above the live part; no markup, for what others say may
+        # hold brackets.
         self._console.print(Text.assemble((f"{self.name}: ", "dim"), text))
 
     @contextmanager
@@ -194,8 +210,13 @@ def _rendered(now: Status, rate: _Rate, passed: float) -> RenderableType:
     if now.total:
         share = min(now.done / now.total, 1.0)
         if 0.01 < share < 1:
-            time_text.append(f", {_clock(passed / share - passed)} left", style="progress.remaining")
-        bar.add_row(ProgressBar(total=1.0, completed=share), Text(f"{share:4.0%}  ", style="progress.percentage") + time_text)
+            time_text.append(
+                f", {_clock(passed / share - passed)} left", style="progress.remaining"
+            )
+        bar.add_row(
+            ProgressBar(total=1.0, completed=share),
+            Text(f"{share:4.0%}  ", style="progress.percentage") + time_text,
+        )
     else:
         bar.add_row(ProgressBar(total=None, pulse=True, animation_time=time.monotonic()), time_text)
     numbers = Text(no_wrap=True, overflow="ellipsis")
@@ -219,7 +240,9 @@ def _clock(passed: float) -> str:
 
 
 def make(name: str, *, quiet: bool = False, live: bool = True) -> Display:
-    """The display that suits the terminal; `name` goes before each note. `live=False` where a command's own input is typed on it."""
+    """The display that suits the terminal; `name` goes before each note. `live=False` where a
+    command's own input is typed on it.
+    """
     if quiet:
         return QuietDisplay(name)
     if live and sys.stderr is not None and sys.stderr.isatty():
@@ -230,7 +253,9 @@ def make(name: str, *, quiet: bool = False, live: bool = True) -> Display:
 
 
 def _console() -> Any:
-    """A rich console for stderr, or None where there is no rich or the terminal cannot move its cursor."""
+    """A rich console for stderr, or None where there is no rich or the terminal cannot move its
+    cursor.
+    """
     try:
         from rich.console import Console
     except ImportError:

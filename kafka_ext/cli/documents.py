@@ -46,10 +46,12 @@ def parse(line: bytes) -> Any:
 
 
 def key_at(document: Any, field: str) -> bytes | None:
-    """The key in a parsed document: a string as it is, anything else as its JSON text, None for null and where there is no such field.
+    """The key in a parsed document: a string as it is, anything else as its JSON text, None for
+    null and where there is no such field.
 
     Args:
-        field: a name, or a dotted path into nested objects; a field whose own name is all of it goes before the path.
+        field: a name, or a dotted path into nested objects; a field whose own name is all of it
+            goes before the path.
 
     Raises:
         NoKeyError: the string has half a surrogate pair, which no UTF-8 can express.
@@ -72,7 +74,14 @@ def _text(value: Any) -> str:
     if isinstance(value, _Number):
         return value
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}:{_text(inner)}" for name, inner in value.items()) + "}"
+        return (
+            "{"
+            + ",".join(
+                f"{json.dumps(name, ensure_ascii=False)}:{_text(inner)}"
+                for name, inner in value.items()
+            )
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ",".join(map(_text, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -23,7 +23,10 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "info",
         help="versions, features, and how librdkafka is linked",
-        description="Show the versions of kafka_ext, librdkafka and Python, what librdkafka was built with, and how it is linked.",
+        description=(
+            "Show the versions of kafka_ext, librdkafka and Python, what librdkafka was built with,"
+            " and how it is linked."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -74,7 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
         out(json.dumps(found, indent=2))
         return 0
     ours, theirs, python = found["kafka_ext"], found["librdkafka"], found["python"]
-    kinds = [name for name, is_so in (("debug build", ours["debug"]), ("free-threaded", ours["free_threaded"])) if is_so]
+    kinds = [
+        name
+        for name, is_so in (
+            ("debug build", ours["debug"]),
+            ("free-threaded", ours["free_threaded"]),
+        )
+        if is_so
+    ]
     rows = (
         ("kafka_ext", f"{ours['version']}{' (' + ', '.join(kinds) + ')' if kinds else ''}"),
         ("extension", ours["extension"]),
@@ -87,7 +97,10 @@ def run(arguments: argparse.Namespace) -> int:
         ("builtin.features", ", ".join(theirs["features"])),
         ("Python", f"{python['version']} ({python['implementation']}, {python['executable']})"),
         ("platform", python["platform"]),
-        ("rich", found["rich"] or "not installed: progress is plain lines; pip install 'kafka-ext[cli]'"),
+        (
+            "rich",
+            found["rich"] or "not installed: progress is plain lines; pip install 'kafka-ext[cli]'",
+        ),
     )
     out("\n".join(f"{name:<16}  {value}" for name, value in rows))
     return 0

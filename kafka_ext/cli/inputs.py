@@ -12,7 +12,9 @@ from .settings import UsageError
 
 
 class Input:
-    """The files, read one after the other; "-" is the standard input. `done` of `total` bytes are read; the total of pipes is not known."""
+    """The files, read one after the other; "-" is the standard input. `done` of `total` bytes are
+    read; the total of pipes is not known.
+    """
 
     def __init__(self, files: list[str], *, text: bool = True) -> None:
         self.files = files or ["-"]
@@ -82,7 +84,9 @@ def _beginning(descriptor: int) -> bytes:
 
 
 def _check_text(name: str) -> None:
-    """Refuse a file whose bytes are no lines of text: it would be sent in pieces that mean nothing."""
+    """Refuse a file whose bytes are no lines of text: it would be sent in pieces that
+    mean nothing.
+    """
     descriptor = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     try:
         beginning = _beginning(descriptor)
@@ -112,5 +116,7 @@ def _size(name: str) -> int | None:
         except OSError as exc:
             raise UsageError(f"{name}: {exc.strerror}") from None
     if stat.S_ISDIR(found.st_mode) or (name != "-" and not os.access(name, os.R_OK)):
-        raise UsageError(f"{name}: {'a folder, not a file' if stat.S_ISDIR(found.st_mode) else 'not readable'}")
+        raise UsageError(
+            f"{name}: {'a folder, not a file' if stat.S_ISDIR(found.st_mode) else 'not readable'}"
+        )
     return found.st_size - begun if stat.S_ISREG(found.st_mode) else None

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM where they can be acted upon, and nowhere else.
 
-A KeyboardInterrupt between any two bytecodes can leave a display half drawn or a close half done. Here a signal raises only inside
-`raising()`; elsewhere it is remembered and raises at the next one.
+A KeyboardInterrupt between any two bytecodes can leave a display half drawn or a close half done.
+Here a signal raises only inside `raising()`; elsewhere it is remembered and raises at the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """A context manager that takes SIGINT and SIGTERM over and gives them back at its end. Main thread only.
+    """A context manager that takes SIGINT and SIGTERM over and gives them back at its end. Main
+    thread only.
 
     Attributes:
         signum: the first signal that came, None while there was none.
@@ -37,7 +38,12 @@ class Interrupts:
                 self._before[number] = signal.signal(number, self._received)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -50,7 +56,9 @@ class Interrupts:
         self._pending = True
 
     def raising(self) -> _Raising:
-        """`with interrupts.raising():` a signal raises KeyboardInterrupt here, also one that came before."""
+        """`with interrupts.raising():` a signal raises KeyboardInterrupt here, also one that came
+        before.
+        """
         return _Raising(self)
 
 
@@ -64,5 +72,10 @@ class _Raising:
             self._interrupts._pending = self._interrupts._raising = False
             raise KeyboardInterrupt
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._interrupts._raising = False

@@ -17,13 +17,17 @@ class TooLong:
         self.size = size
 
 
-def split(read: Callable[[], bytes], delimiter: bytes, limit: int) -> Iterator[Lines | list[TooLong]]:
-    """Records, many at a time, each the bytes between two delimiters; one at the end need not be closed by a delimiter.
+def split(
+    read: Callable[[], bytes], delimiter: bytes, limit: int
+) -> Iterator[Lines | list[TooLong]]:
+    """Records, many at a time, each the bytes between two delimiters; one at the end need not be
+    closed by a delimiter.
 
     Args:
         read: the next bytes of the input, as they come; b"" at its end.
         delimiter: one byte or more.
-        limit: the longest record to keep. A longer one comes as TooLong, so that an input without delimiters cannot fill the memory.
+        limit: the longest record to keep. A longer one comes as TooLong, so that an input without
+            delimiters cannot fill the memory.
     """
     pending = bytearray()  # the record that has begun
     dropped = 0  # how much of its beginning was given up
@@ -53,7 +57,9 @@ def split(read: Callable[[], bytes], delimiter: bytes, limit: int) -> Iterator[L
         yield Lines(bytes(pending), delimiter, True)
 
 
-def reader(descriptor: int, on_read: Callable[[int], None], begin: Callable[[bytes], bytes]) -> Callable[[], bytes]:
+def reader(
+    descriptor: int, on_read: Callable[[int], None], begin: Callable[[bytes], bytes]
+) -> Callable[[], bytes]:
     """`read` for `split`: what there is, up to a chunk, without waiting for a full one.
 
     `on_read` is told how much; `begin` is given the first bytes, and what it makes of them is read.
@@ -73,16 +79,21 @@ def reader(descriptor: int, on_read: Callable[[int], None], begin: Callable[[byt
 
 
 def unescape(text: str) -> bytes:
-    r"""What a delimiter on the command line means: its UTF-8, with \n, \t, \0, \xff and \\ as in Python.
+    r"""What a delimiter on the command line means: its UTF-8, with \n, \t, \0, \xff and \\ as in
+    Python.
 
     Raises:
         ValueError: it is empty, or an escape is not a whole one.
     """
     try:
-        # unicode_escape takes every byte that is no escape for the character of that number, and latin-1 turns it back.
+        # unicode_escape takes every byte that is no escape for the character of that number, and
+        # latin-1 turns it back.
         meant = text.encode("utf-8", "surrogateescape").decode("unicode_escape").encode("latin-1")
     except UnicodeError:
-        raise ValueError(f"{text!r} is no text with escapes such as \\t, \\n, \\0 and \\x1f (a backslash is \\\\)") from None
+        raise ValueError(
+            f"{text!r} is no text with escapes such as \\t, \\n, \\0 and \\x1f (a backslash is"
+            " \\\\)"
+        ) from None
     if not meant:
         raise ValueError("it is empty")
     return meant

@@ -1,4 +1,6 @@
-"""`kafka-ext perf`: a load, its throughput and its latencies, as kafka-producer-perf-test has them."""
+"""`kafka-ext perf`: a load, its throughput and its latencies, as
+kafka-producer-perf-test has them.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +58,22 @@ def add_to(subparsers: Any) -> None:
     )
     group = parser.add_argument_group("load")
     group.add_argument("-t", "--topic", default="perf", help="where to send to (default: perf)")
-    group.add_argument("-n", "--num-records", metavar="N", type=settings.count(1), default=1_000_000, help="how many (default: 1,000,000)")
-    group.add_argument("-s", "--record-size", metavar="BYTES", type=settings.count(0), default=100, help="of each value (default: 100)")
+    group.add_argument(
+        "-n",
+        "--num-records",
+        metavar="N",
+        type=settings.count(1),
+        default=1_000_000,
+        help="how many (default: 1,000,000)",
+    )
+    group.add_argument(
+        "-s",
+        "--record-size",
+        metavar="BYTES",
+        type=settings.count(0),
+        default=100,
+        help="of each value (default: 100)",
+    )
     group.add_argument(
         "-r",
         "--throughput",
@@ -67,10 +83,19 @@ def add_to(subparsers: Any) -> None:
         help="at most so many records a second (default: -1, no limit)",
     )
     group.add_argument(
-        "-w", "--warmup-records", metavar="N", type=settings.count(0), default=0, help="records sent before, and not counted (default: 0)"
+        "-w",
+        "--warmup-records",
+        metavar="N",
+        type=settings.count(0),
+        default=0,
+        help="records sent before, and not counted (default: 0)",
     )
     group.add_argument(
-        "--partitions", metavar="N", type=settings.count(1), default=4, help="of the topic in the embedded broker (default: 4)"
+        "--partitions",
+        metavar="N",
+        type=settings.count(1),
+        default=4,
+        help="of the topic in the embedded broker (default: 4)",
     )
     settings.add_arguments(parser)
     group = parser.add_argument_group("output")
@@ -80,14 +105,18 @@ def add_to(subparsers: Any) -> None:
 
 
 def make_payloads(size: int, number: int) -> list[bytes]:
-    """Random values of capital letters, all different (as far as their size allows) and enough not to live in a cache."""
+    """Random values of capital letters, all different (as far as their size allows) and enough not
+    to live in a cache.
+    """
     letters = bytes(ord("A") + byte % 26 for byte in range(256))
     wanted = max(1, min(number, _PAYLOADS, _PAYLOAD_BYTES // max(size, 1)))
     return [os.urandom(size).translate(letters) for _ in range(wanted)]
 
 
 class Latencies:
-    """Counts of latencies, to a tenth of a millisecond: their memory does not grow with the number of records."""
+    """Counts of latencies, to a tenth of a millisecond: their memory does not grow with the number
+    of records.
+    """
 
     def __init__(self) -> None:
         self.counts: defaultdict[int, int] = defaultdict(int)
@@ -99,7 +128,9 @@ class Latencies:
         total = sum(count for _, count in counts)
         if not total:
             return dict.fromkeys(["avg", *names, "max"])
-        found: dict[str, float | None] = {"avg": round(sum(tenths * count for tenths, count in counts) / total / 10, 2)}
+        found: dict[str, float | None] = {
+            "avg": round(sum(tenths * count for tenths, count in counts) / total / 10, 2)
+        }
         passed, place = 0, 0
         for percent, name in zip(PERCENTILES, names, strict=True):
             # The smallest latency that this share of the records does not exceed.
@@ -154,11 +185,18 @@ class _Load:
                 return
 
     def _send(self, producer: KafkaProducer, burst: int) -> bool:
-        send, topic, payloads, on_delivery = producer.send, self.topic, self.payloads, self.on_delivery
+        send, topic, payloads, on_delivery = (
+            producer.send,
+            self.topic,
+            self.payloads,
+            self.on_delivery,
+        )
         different = len(payloads)
         for number in range(self.attempted, self.attempted + burst):
             try:
-                send(ProducerRecord(topic, payloads[number % different], id=number + 1), on_delivery)
+                send(
+                    ProducerRecord(topic, payloads[number % different], id=number + 1), on_delivery
+                )
             except KafkaException as exc:
                 self.failures.add(exc.error, number + 1)
                 if exc.error.is_fatal:
@@ -170,7 +208,9 @@ class _Load:
         more = [(f"{producer.metrics().outstanding:,} on their way", "")]
         if self.failures.count:
             more.append((f"{self.failures.count:,} failed", "warning"))
-        return Status(self.delivered, self.delivered * self.size, self.attempted, self.number, tuple(more))
+        return Status(
+            self.delivered, self.delivered * self.size, self.attempted, self.number, tuple(more)
+        )
 
     def result(self, seconds: float) -> dict[str, Any]:
         return {
@@ -188,12 +228,15 @@ class _Load:
 
 
 def _as_text(result: dict[str, Any]) -> str:
-    latency = "   ".join(f"{name} {'-' if value is None else format(value, ',.1f')}" for name, value in result["latency_ms"].items())
+    latency = "   ".join(
+        f"{name} {'-' if value is None else format(value, ',.1f')}"
+        for name, value in result["latency_ms"].items()
+    )
     return (
-        f"{displays.records(result['delivered'])} of {displays.size(result['record_size'])} delivered to {result['topic']} "
-        f"in {displays.seconds(result['seconds'])}\n"
-        f"throughput    {result['records_per_second']:,.0f} records/s   {displays.size(result['bytes_per_second'])}/s\n"
-        f"latency, ms   {latency}"
+        f"{displays.records(result['delivered'])} of {displays.size(result['record_size'])}"
+        f" delivered to {result['topic']} in {displays.seconds(result['seconds'])}\nthroughput   "
+        f" {result['records_per_second']:,.0f} records/s  "
+        f" {displays.size(result['bytes_per_second'])}/s\nlatency, ms   {latency}"
     )
 
 
@@ -220,7 +263,10 @@ def run(arguments: argparse.Namespace) -> int:
     properties = settings.read_properties(arguments)
     display = displays.make("kafka-ext perf", quiet=arguments.quiet)
     load = _Load(arguments)
-    with Interrupts() as interrupts, open_producer(properties, display, {load.topic: arguments.partitions}) as producer:
+    with (
+        Interrupts() as interrupts,
+        open_producer(properties, display, {load.topic: arguments.partitions}) as producer,
+    ):
         seconds = _work(load, producer, interrupts, display)
     result = load.result(seconds)
     load.failures.report(display, result["records"])

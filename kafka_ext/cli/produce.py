@@ -1,4 +1,6 @@
-"""`kafka-ext produce`: lines, JSON documents, Arrow and Parquet tables of the standard input, or of files, to a topic."""
+"""`kafka-ext produce`: lines, JSON documents, Arrow and Parquet tables of the standard input, or of
+files, to a topic.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +44,16 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "--partition": ("lines", "ndjson"),
     "--key-field": ("ndjson",),
     "--validate": ("ndjson",),
-    **dict.fromkeys(("--value", "--key", "--partition-column", "--timestamp-column", "--header-column"), _TABLES),
+    **dict.fromkeys(
+        ("--value", "--key", "--partition-column", "--timestamp-column", "--header-column"), _TABLES
+    ),
 }
-_INSTEAD = {"--key-separator": "--key", "--header": "--header-column", "--partition": "--partition-column", "--key-field": "--key"}
+_INSTEAD = {
+    "--key-separator": "--key",
+    "--header": "--header-column",
+    "--partition": "--partition-column",
+    "--key-field": "--key",
+}
 
 _EPILOG = r"""
 examples:
@@ -75,20 +84,35 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "produce",
         help="lines, JSON documents or tables, of standard input or of files, to a topic",
-        description="Send each line, JSON document or row of the standard input, or of files, to a topic.",
+        description=(
+            "Send each line, JSON document or row of the standard input, or of files, to a topic."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("first", metavar="TOPIC", nargs="?", help="where to send to")
-    parser.add_argument("files", metavar="FILE", nargs="*", help="what to read, one after the other; - or none is the standard input")
-    parser.add_argument("-t", "--topic", metavar="TOPIC", help="another way to name the topic; then all that is left are files")
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="what to read, one after the other; - or none is the standard input",
+    )
+    parser.add_argument(
+        "-t",
+        "--topic",
+        metavar="TOPIC",
+        help="another way to name the topic; then all that is left are files",
+    )
     parser.add_argument(
         "-f",
         "--format",
         choices=_FORMATS,
-        help="what is read: delimited lines, a JSON document a line, an Arrow file or stream, a Parquet file "
-        "(default: by suffix, .ndjson .jsonl .arrow .ipc .feather .parquet; lines for all others)",
+        help=(
+            "what is read: delimited lines, a JSON document a line, an Arrow file or stream, a"
+            " Parquet file (default: by suffix, .ndjson .jsonl .arrow .ipc .feather .parquet; lines"
+            " for all others)"
+        ),
     )
     group = parser.add_argument_group("lines and ndjson")
     group.add_argument(
@@ -100,17 +124,27 @@ def add_to(subparsers: Any) -> None:
         help="a header for every record; repeat it for more; NAME alone has a null value",
     )
     group.add_argument(
-        "-p", "--partition", metavar="N", type=settings.count(0), help="the partition for every record (default: by key, or random)"
+        "-p",
+        "--partition",
+        metavar="N",
+        type=settings.count(0),
+        help="the partition for every record (default: by key, or random)",
     )
     group = parser.add_argument_group("lines")
     group.add_argument(
         "-K",
         "--key-separator",
         metavar="TEXT",
-        help="what is before the first TEXT is the key, what is behind it the value; a line without TEXT is a value with no key",
+        help=(
+            "what is before the first TEXT is the key, what is behind it the value; a line without"
+            " TEXT is a value with no key"
+        ),
     )
     group.add_argument(
-        "-N", "--null-marker", metavar="TEXT", help="a key or value that is TEXT is sent as null; a null value is a tombstone"
+        "-N",
+        "--null-marker",
+        metavar="TEXT",
+        help="a key or value that is TEXT is sent as null; a null value is a tombstone",
     )
     group.add_argument(
         "-D",
@@ -118,30 +152,63 @@ def add_to(subparsers: Any) -> None:
         metavar="TEXT",
         help=r"what ends a record (default: \n); escapes as in Python: \t, \0, \r\n, \x1e",
     )
-    group = parser.add_argument_group("ndjson", "The line is the value, as it is. Empty lines are skipped.")
+    group = parser.add_argument_group(
+        "ndjson", "The line is the value, as it is. Empty lines are skipped."
+    )
     group.add_argument(
         "--key-field",
         metavar="NAME",
-        help="the field that is the key, or a dotted path to it: a string as it is, anything else as its JSON text, no key where it is "
-        "null or missing; a line that is not JSON fails",
+        help=(
+            "the field that is the key, or a dotted path to it: a string as it is, anything else as"
+            " its JSON text, no key where it is null or missing; a line that is not JSON fails"
+        ),
     )
-    group.add_argument("--validate", action="store_true", help="a line that is not JSON fails; unless asked for, nobody looks")
+    group.add_argument(
+        "--validate",
+        action="store_true",
+        help="a line that is not JSON fails; unless asked for, nobody looks",
+    )
     group = parser.add_argument_group(
-        "arrow and parquet", "A row is a record. Values, keys and headers are binary or string columns; a null value is a tombstone."
+        "arrow and parquet",
+        "A row is a record. Values, keys and headers are binary or string columns; a null value is"
+        " a tombstone.",
     )
-    group.add_argument("--value", metavar="COLUMN", help="the column with the values (default: the only binary or string column)")
+    group.add_argument(
+        "--value",
+        metavar="COLUMN",
+        help="the column with the values (default: the only binary or string column)",
+    )
     group.add_argument("--key", metavar="COLUMN", help="the column with the keys")
-    group.add_argument("--partition-column", metavar="COLUMN", help="the column with the partitions; null: by key, or random")
     group.add_argument(
-        "--timestamp-column", metavar="COLUMN", help="the column with the timestamps, or with milliseconds since 1970; null: now"
+        "--partition-column",
+        metavar="COLUMN",
+        help="the column with the partitions; null: by key, or random",
     )
     group.add_argument(
-        "--header-column", metavar="COLUMN", action="append", default=[], help="a column that is a header of its name; repeat it for more"
+        "--timestamp-column",
+        metavar="COLUMN",
+        help="the column with the timestamps, or with milliseconds since 1970; null: now",
+    )
+    group.add_argument(
+        "--header-column",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="a column that is a header of its name; repeat it for more",
     )
     settings.add_arguments(parser)
-    parser.add_argument("--embedded", action="store_true", help="start a broker for this command; its records are gone when it ends")
+    parser.add_argument(
+        "--embedded",
+        action="store_true",
+        help="start a broker for this command; its records are gone when it ends",
+    )
     group = parser.add_argument_group("output")
-    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary, only what goes wrong")
+    group.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="no progress and no summary, only what goes wrong",
+    )
     group.add_argument("--json", action="store_true", help="the summary as a JSON object")
     parser.set_defaults(run=run)
 
@@ -155,27 +222,45 @@ def _format(given: str | None, files: list[str]) -> tuple[str, str]:
         guesses.setdefault(_SUFFIXES.get(Path(name).suffix.lower(), "lines"), name)
     if len(guesses) > 1:
         seem = ", ".join(f"{name} seems to be {guess}" for guess, name in guesses.items())
-        raise UsageError(f"files of one format at a time, please, or say which with --format: {seem}")
+        raise UsageError(
+            f"files of one format at a time, please, or say which with --format: {seem}"
+        )
     guess, name = next(iter(guesses.items()))
     origin = f"guessed from {name}" if guess in _SUFFIXES.values() else "the default"
     return guess, f"format {guess} ({origin}; --format NAME changes it)"
 
 
 def _check_options(arguments: argparse.Namespace, why: str) -> None:
-    """Each option belongs to some formats: ignoring one would send something else than was meant."""
+    """Each option belongs to some formats: ignoring one would send something else than
+    was meant.
+    """
     for option, formats in _OPTIONS.items():
         given = getattr(arguments, option.lstrip("-").replace("-", "_"))
-        if arguments.format not in formats and given is not None and given is not False and given != []:
-            others = " and ".join((", ".join(formats[:-1]), formats[-1])) if len(formats) > 1 else formats[0]
-            instead = f"; {_INSTEAD[option]} does" if option in _INSTEAD and arguments.format in _TABLES else ""
+        if (
+            arguments.format not in formats
+            and given is not None
+            and given is not False
+            and given != []
+        ):
+            others = (
+                " and ".join((", ".join(formats[:-1]), formats[-1]))
+                if len(formats) > 1
+                else formats[0]
+            )
+            instead = (
+                f"; {_INSTEAD[option]} does"
+                if option in _INSTEAD and arguments.format in _TABLES
+                else ""
+            )
             raise UsageError(f"{option} is for {others}, it does not go with {why}{instead}")
 
 
 def _as_text(summary: dict[str, Any]) -> str:
     return (
-        f"{displays.records(summary['delivered'])} ({displays.size(summary['bytes'])}) delivered to {summary['topic']} "
-        f"in {displays.seconds(summary['seconds'])}: {summary['records_per_second']:,.0f} records/s, "
-        f"{displays.size(summary['bytes_per_second'])}/s"
+        f"{displays.records(summary['delivered'])} ({displays.size(summary['bytes'])}) delivered to"
+        f" {summary['topic']} in {displays.seconds(summary['seconds'])}:"
+        f" {summary['records_per_second']:,.0f} records/s,"
+        f" {displays.size(summary['bytes_per_second'])}/s"
     )
 
 
@@ -185,7 +270,9 @@ def _records(arguments: argparse.Namespace, source: Input, tally: Tally) -> Reco
     return (Documents if arguments.format == "ndjson" else Delimited)(arguments, source, tally)
 
 
-def _work(records: Records, producer: KafkaProducer, interrupts: Interrupts, display: Display) -> str | None:
+def _work(
+    records: Records, producer: KafkaProducer, interrupts: Interrupts, display: Display
+) -> str | None:
     """Send and wait for every report; what kept it from reading to the end, if anything did."""
     problem = None
     with display.progress(lambda: records.tally.status(producer, records.source)):
@@ -218,7 +305,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--embedded starts a broker of its own: leave out --bootstrap-servers")
     records = _records(arguments, source, tally)
     display = displays.make("kafka-ext produce", quiet=arguments.quiet, live=not source.typed)
-    with Interrupts() as interrupts, open_producer(properties, display, embedded=arguments.embedded) as producer:
+    with (
+        Interrupts() as interrupts,
+        open_producer(properties, display, embedded=arguments.embedded) as producer,
+    ):
         if source.typed and not arguments.quiet:
             display.note("reading from the terminal: a line is a record, Ctrl-D ends")
         began = time.perf_counter()

@@ -42,18 +42,31 @@ class Delimited:
         self.partition: int | None = arguments.partition
         self.headers = [_header(text) for text in arguments.header] or None
         self.separator = _escaped("--key-separator", arguments.key_separator)
-        self.delimiter = b"\n" if arguments.delimiter is None else cast("bytes", _escaped("--delimiter", arguments.delimiter))
-        # Not unescaped, but for its UTF-8: an empty marker is allowed, and \N is how databases write null.
-        self.null: bytes | None = None if arguments.null_marker is None else os.fsencode(arguments.null_marker)
+        self.delimiter = (
+            b"\n"
+            if arguments.delimiter is None
+            else cast("bytes", _escaped("--delimiter", arguments.delimiter))
+        )
+        # Not unescaped, but for its UTF-8: an empty marker is allowed, and \N is how databases
+        # write null.
+        self.null: bytes | None = (
+            None if arguments.null_marker is None else os.fsencode(arguments.null_marker)
+        )
 
     def send_all(self, producer: KafkaProducer, note: Callable[[str], None]) -> None:
         limit = int(producer.get_property("message.max.bytes") or 0)
-        too_long = KafkaError(ErrorCode["MSG_SIZE_TOO_LARGE"], f"longer than message.max.bytes={limit}")
+        too_long = KafkaError(
+            ErrorCode["MSG_SIZE_TOO_LARGE"], f"longer than message.max.bytes={limit}"
+        )
         number = 1
         for name, descriptor in self.source.opened():
             self.begin(name, number, note)
             for some in lines.split(
-                lines.reader(descriptor, self.source.read, functools.partial(self.source.begin, name)), self.delimiter, limit
+                lines.reader(
+                    descriptor, self.source.read, functools.partial(self.source.begin, name)
+                ),
+                self.delimiter,
+                limit,
             ):
                 if isinstance(some, list):
                     self.tally.failures.add(too_long, number)
@@ -67,7 +80,9 @@ class Delimited:
         """File `name` is next; `number` is that of its first record."""
 
     def send(self, producer: KafkaProducer, some: Lines, number: int) -> None:
-        """Lines in one call, which does nothing of Python's for each; `number` is that of the first."""
+        """Lines in one call, which does nothing of Python's for each; `number` is that of the
+        first.
+        """
         keys: list[bytes | None] | None = None
         values: Lines | list[bytes | None] = some
         null = self.null
@@ -81,15 +96,30 @@ class Delimited:
         self.enqueue(producer, values, keys, number.__add__)
 
     def enqueue(
-        self, producer: KafkaProducer, values: Lines | list[bytes | None], keys: list[bytes | None] | None, number_at: Callable[[int], int]
+        self,
+        producer: KafkaProducer,
+        values: Lines | list[bytes | None],
+        keys: list[bytes | None] | None,
+        number_at: Callable[[int], int],
     ) -> None:
-        send = functools.partial(producer.send_batch, self.tally.topic, values, keys=keys, partitions=self.partition, headers=self.headers)
+        send = functools.partial(
+            producer.send_batch,
+            self.tally.topic,
+            values,
+            keys=keys,
+            partitions=self.partition,
+            headers=self.headers,
+        )
         size = values.size if isinstance(values, Lines) else sum(map(len, filter(None, values)))
-        self.tally.enqueue(send, len(values), size, number_at, lambda index: len(values[index] or b""))
+        self.tally.enqueue(
+            send, len(values), size, number_at, lambda index: len(values[index] or b"")
+        )
 
 
 class Documents(Delimited):
-    """Each line is a JSON document; empty lines are none. Parsed only where that is asked for: it costs more than all the rest."""
+    """Each line is a JSON document; empty lines are none. Parsed only where that is asked for: it
+    costs more than all the rest.
+    """
 
     def __init__(self, arguments: argparse.Namespace, source: Input, tally: Tally) -> None:
         super().__init__(arguments, source, tally)
@@ -112,7 +142,11 @@ class Documents(Delimited):
             if self.parse:
                 try:
                     document = documents.parse(line)
-                    keys.append(None if self.key_field is None else documents.key_at(document, self.key_field))
+                    keys.append(
+                        None
+                        if self.key_field is None
+                        else documents.key_at(document, self.key_field)
+                    )
                 except documents.NotJSONError as exc:
                     self._fail("VALUE_DESERIALIZATION", "not JSON", at, exc)
                     continue
@@ -122,7 +156,9 @@ class Documents(Delimited):
             values.append(line)
             numbers.append(at)
         if values:
-            self.enqueue(producer, values, keys if self.key_field is not None else None, numbers.__getitem__)
+            self.enqueue(
+                producer, values, keys if self.key_field is not None else None, numbers.__getitem__
+            )
 
     def _fail(self, error: str, message: str, number: int, reason: Exception) -> None:
         self.tally.failures.add(KafkaError(ErrorCode[error], message), number)

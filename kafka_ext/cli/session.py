@@ -1,4 +1,6 @@
-"""What a sending command does around its own work: a cluster, a producer, and the end of both, whatever happens in between."""
+"""What a sending command does around its own work: a cluster, a producer, and the end of both,
+whatever happens in between.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,14 @@ _NAME_A_CLUSTER = ("bootstrap.servers", "metadata.broker.list", "test.mock.num.b
 
 @contextmanager
 def open_producer(
-    properties: Properties, display: Display, topics: dict[str, int] | None = None, *, embedded: bool = True
+    properties: Properties,
+    display: Display,
+    topics: dict[str, int] | None = None,
+    *,
+    embedded: bool = True,
 ) -> Iterator[KafkaProducer]:
-    """A producer, and an embedded broker with `topics` for it when `properties` name no cluster. It tells the display what goes wrong.
+    """A producer, and an embedded broker with `topics` for it when `properties` name no cluster. It
+    tells the display what goes wrong.
 
     Raises UsageError where they name none and an embedded broker was not asked for.
     """
@@ -36,11 +43,17 @@ def open_producer(
         where = None
         if not names_a_cluster(properties):
             if not embedded:
-                # A property that is wrong is the first thing to say. Nothing is sent, and nobody listens there.
-                quiet = {"bootstrap.servers": "127.0.0.1:1", "log_cb": lambda *_: None, "error_cb": lambda _: None}
+                # A property that is wrong is the first thing to say. Nothing is sent, and nobody
+                # listens there.
+                quiet = {
+                    "bootstrap.servers": "127.0.0.1:1",
+                    "log_cb": lambda *_: None,
+                    "error_cb": lambda _: None,
+                }
                 KafkaProducer({**properties, **quiet}).close()
                 raise UsageError(
-                    "to which cluster? -b HOST:PORT names one; --embedded starts a broker whose records are gone when the command ends"
+                    "to which cluster? -b HOST:PORT names one; --embedded starts a broker whose"
+                    " records are gone when the command ends"
                 )
             # Not at the top: `kafka-ext produce -b …` need not load what it does not use.
             from ..testing import EmbeddedBroker
@@ -48,7 +61,9 @@ def open_producer(
             where = stack.enter_context(EmbeddedBroker(topics=topics or {})).bootstrap_servers
             properties = properties.copy().put("bootstrap.servers", where)
         told = _Told(display)
-        producer = stack.enter_context(KafkaProducer({**properties, "error_cb": told.on_error, "log_cb": told.on_log}))
+        producer = stack.enter_context(
+            KafkaProducer({**properties, "error_cb": told.on_error, "log_cb": told.on_log})
+        )
         # Only now: a property that is wrong is one line, and nothing else.
         if where is not None:
             display.note(f"using an embedded broker at {where}; its records are gone at the end")
@@ -56,7 +71,9 @@ def open_producer(
 
 
 class _Told:
-    """librdkafka's errors and warnings, each said once: it repeats them for as long as they last."""
+    """librdkafka's errors and warnings, each said once: it repeats them for as long as
+    they last.
+    """
 
     def __init__(self, display: Display) -> None:
         self._display = display
@@ -68,8 +85,13 @@ class _Told:
             self._display.note(text)
 
     def on_error(self, error: KafkaError) -> None:
-        # "(after 12ms in state CONNECT, 3 identical error(s) suppressed)" makes one error look like many.
-        what = error.name if error == ErrorCode["ALL_BROKERS_DOWN"] else error.message.partition(" (after ")[0]
+        # "(after 12ms in state CONNECT, 3 identical error(s) suppressed)" makes one error look like
+        # many.
+        what = (
+            error.name
+            if error == ErrorCode["ALL_BROKERS_DOWN"]
+            else error.message.partition(" (after ")[0]
+        )
         self._tell(what, str(error))
 
     def on_log(self, level: int, facility: str, message: str) -> None:
@@ -79,13 +101,18 @@ class _Told:
 
 
 def finish(producer: KafkaProducer, interrupts: Interrupts, display: Display) -> None:
-    """Close: every record is reported when this returns. Ctrl-C once limits the wait to GRACE, twice gives up what is left."""
+    """Close: every record is reported when this returns. Ctrl-C once limits the wait to GRACE,
+    twice gives up what is left.
+    """
     left: float | None = None if interrupts.signum is None else GRACE
     while True:
         if left is not None:
             waiting = producer.metrics().outstanding
             if waiting and left:
-                display.note(f"interrupted: delivering {records(waiting)} already sent, for up to {left:.0f} s (again to give up)")
+                display.note(
+                    f"interrupted: delivering {records(waiting)} already sent, for up to {left:.0f}"
+                    " s (again to give up)"
+                )
             elif waiting:
                 display.note(f"interrupted again: giving up on {records(waiting)}")
         try:
@@ -97,7 +124,8 @@ def finish(producer: KafkaProducer, interrupts: Interrupts, display: Display) ->
 
 
 class Failures:
-    """What was not delivered, counted by error. Reports add from the events thread, refusals come from the sending one.
+    """What was not delivered, counted by error. Reports add from the events thread, refusals come
+    from the sending one.
 
     Attributes:
         count: records that failed.
@@ -105,7 +133,9 @@ class Failures:
 
     def __init__(self) -> None:
         self.count = 0
-        self._by_error: dict[str, tuple[int, str, int]] = {}  # name -> count, message, number of the first
+        self._by_error: dict[
+            str, tuple[int, str, int]
+        ] = {}  # name -> count, message, number of the first
         self._lock = threading.Lock()
 
     def add(self, error: KafkaError, number: int) -> None:

@@ -1,4 +1,6 @@
-"""The arguments that produce and perf have in common: which cluster to talk to, and with which properties."""
+"""The arguments that produce and perf have in common: which cluster to talk to, and with which
+properties.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from .. import _rdkafka
 from ..properties import CALLBACKS, MANUAL_POLL, Properties
 from .display import Display
 
-# Values that wait to be sent may take this much, in KiB. librdkafka's own default, a GiB, is more than a tool for a shell should take.
+# Values that wait to be sent may take this much, in KiB. librdkafka's own default, a GiB, is more
+# than a tool for a shell should take.
 QUEUE_KBYTES = "65536"
 
 _NOT_HERE = CALLBACKS | {MANUAL_POLL, "interceptors"}
@@ -37,9 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="any property of librdkafka, such as linger.ms=20; repeat it for more (`ps` shows it: passwords belong in --config)",
+        help=(
+            "any property of librdkafka, such as linger.ms=20; repeat it for more (`ps` shows it:"
+            " passwords belong in --config)"
+        ),
     )
-    group.add_argument("--config", metavar="FILE", help="a file of properties, NAME=VALUE a line, # for comments; -X goes before it")
+    group.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a file of properties, NAME=VALUE a line, # for comments; -X goes before it",
+    )
     group.add_argument(
         "-z",
         "--compression",
@@ -64,7 +74,9 @@ def count(minimum: int) -> Callable[[str], int]:
 
 
 def name_and_value(text: str, where: str) -> tuple[str, str]:
-    """`NAME=VALUE`, or a UsageError that repeats nothing of it: a secret is pasted in many forms, a line of PEM among them."""
+    """`NAME=VALUE`, or a UsageError that repeats nothing of it: a secret is pasted in many forms, a
+    line of PEM among them.
+    """
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not _NAME.fullmatch(name):
         raise UsageError(f"{where}: not NAME=VALUE, with a property's name such as linger.ms")
@@ -92,12 +104,15 @@ def _warn_of_readers(path: str, given: Mapping[str, str]) -> None:
     secrets = sorted(name for name, value in given.items() if _rdkafka.shown(name, value) != value)
     if secrets and os.stat(path).st_mode & stat.S_IROTH:
         Display("kafka-ext").note(
-            f"warning: --config {path} holds {', '.join(secrets)} and can be read by every user of this machine: chmod o-r {path}"
+            f"warning: --config {path} holds {', '.join(secrets)} and can be read by every user of"
+            f" this machine: chmod o-r {path}"
         )
 
 
 def read_properties(arguments: argparse.Namespace) -> Properties:
-    """The properties of the command line, in the order of precedence: options of their own, -X, the file."""
+    """The properties of the command line, in the order of precedence: options of their own, -X, the
+    file.
+    """
     given: dict[str, str] = {"queue.buffering.max.kbytes": QUEUE_KBYTES}
     if arguments.config is not None:
         of_file = dict(_read_config(arguments.config))
@@ -112,5 +127,7 @@ def read_properties(arguments: argparse.Namespace) -> Properties:
             given.pop(alias, None)
         given["compression.type"] = arguments.compression
     for name in sorted(_NOT_HERE & given.keys()):
-        raise UsageError(f"property {name!r} is for programs: it cannot be set from the command line")
+        raise UsageError(
+            f"property {name!r} is for programs: it cannot be set from the command line"
+        )
     return Properties(given)

@@ -1,4 +1,6 @@
-"""Arrow and Parquet files to records: columns go to the producer as they are, piece by piece, and no row becomes a Python object."""
+"""Arrow and Parquet files to records: columns go to the producer as they are, piece by piece, and
+no row becomes a Python object.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from .inputs import Input
 from .settings import UsageError
 from .tally import Tally
 
-# A piece of a table is held until all of its records are reported: small enough for the memory and for progress that moves.
+# A piece of a table is held until all of its records are reported: small enough for the memory and
+# for progress that moves.
 _ROWS = 8192
 _BYTES = 4 << 20
 _BUFFER = 1 << 20
@@ -32,7 +35,9 @@ def _pyarrow(format_name: str) -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as exc:
-        raise UsageError(f"--format {format_name} needs pyarrow ({exc}): pip install 'kafka-ext[arrow]'") from None
+        raise UsageError(
+            f"--format {format_name} needs pyarrow ({exc}): pip install 'kafka-ext[arrow]'"
+        ) from None
     return pyarrow
 
 
@@ -48,8 +53,8 @@ class Tables:
         self.partition: str | None = arguments.partition_column
         self.timestamp: str | None = arguments.timestamp_column
         self.headers: list[str] = arguments.header_column
-        # Opened and closed again: a wrong column in the last file must not come up when the first has been sent. A pipe can be opened
-        # only once, and is read from where this leaves it.
+        # Opened and closed again: a wrong column in the last file must not come up when the first
+        # has been sent. A pipe can be opened only once, and is read from where this leaves it.
         self._first: dict[str, _Table] = {}
         with ExitStack() as stack:
             for name in dict.fromkeys(source.files):
@@ -90,8 +95,12 @@ class Tables:
                         try:
                             self._send(producer, piece, table.value, number)
                         except (TypeError, ValueError) as exc:
-                            why = exc.error.message if isinstance(exc, KafkaException) else _line(exc)
-                            raise OSError(f"{shown}, row {rows + 1:,} and those behind it: {why}") from exc
+                            why = (
+                                exc.error.message if isinstance(exc, KafkaException) else _line(exc)
+                            )
+                            raise OSError(
+                                f"{shown}, row {rows + 1:,} and those behind it: {why}"
+                            ) from exc
                         number += piece.num_rows
                         rows += piece.num_rows
                         if self.tally.fatal:
@@ -123,11 +132,15 @@ class Tables:
         )
         sizes = _sizes(self.pa, piece.column(value))
         size = self.pa.compute.sum(sizes).as_py() or 0
-        self.tally.enqueue(send, piece.num_rows, size, number.__add__, lambda index: sizes[index].as_py() or 0)
+        self.tally.enqueue(
+            send, piece.num_rows, size, number.__add__, lambda index: sizes[index].as_py() or 0
+        )
 
 
 class _Table:
-    """One open file: `schema`, then `choose(columns)`, then `batches()` with how much of the file is behind each."""
+    """One open file: `schema`, then `choose(columns)`, then `batches()` with how much of the file
+    is behind each.
+    """
 
     def __init__(self, schema: Any, size: int | None, file: Any) -> None:
         self.schema, self.size, self._file = schema, size, file
@@ -163,7 +176,9 @@ class _File(_Table):
 
     def batches(self) -> Iterator[tuple[Any, float]]:
         fields = [self.schema.get_field_index(name) for name in self.columns]
-        reader = self._pa.ipc.open_file(self._file, options=self._pa.ipc.IpcReadOptions(included_fields=fields))
+        reader = self._pa.ipc.open_file(
+            self._file, options=self._pa.ipc.IpcReadOptions(included_fields=fields)
+        )
         for index in range(reader.num_record_batches):
             yield reader.get_batch(index), (index + 1) / reader.num_record_batches
 
@@ -182,7 +197,8 @@ class _Parquet(_Table):
             size = sum(
                 group.column(i).total_uncompressed_size
                 for i in range(group.num_columns)
-                if group.column(i).path_in_schema.partition(".")[0] in self.columns or group.column(i).path_in_schema in self.columns
+                if group.column(i).path_in_schema.partition(".")[0] in self.columns
+                or group.column(i).path_in_schema in self.columns
             )
             rows = max(1, min(_ROWS, _BYTES * group.num_rows // max(size, 1)))
             for batch in self._reader.iter_batches(rows, row_groups=[index], columns=self.columns):
@@ -191,7 +207,8 @@ class _Parquet(_Table):
 
 
 def _opened(pa: Any, format_name: str, name: str) -> _Table:
-    # The table closes what it was given: a number of its own for the standard input, which stays open.
+    # The table closes what it was given: a number of its own for the standard input, which stays
+    # open.
     raw = io.FileIO(os.dup(0) if name == "-" else name)
     with ExitStack() as failed:
         failed.callback(raw.close)
@@ -202,7 +219,8 @@ def _opened(pa: Any, format_name: str, name: str) -> _Table:
                 raise OSError("it is a terminal")
             if format_name == "parquet":
                 raise OSError("it is a pipe, and Parquet is read from its end; name the file")
-            # Buffered, because a pipe gives what there is, and pyarrow takes less than it asked for as the end.
+            # Buffered, because a pipe gives what there is, and pyarrow takes less than it asked for
+            # as the end.
             table = _Stream(pa, io.BufferedReader(raw, _BUFFER), None)
         else:
             is_file = os.pread(raw.fileno(), len(_ARROW_MAGIC), 0) == _ARROW_MAGIC
@@ -216,30 +234,50 @@ def _opened(pa: Any, format_name: str, name: str) -> _Table:
 
 
 def _columns(chosen: Tables, schema: Any, shown: str) -> list[str]:
-    """The names of all columns that are needed, the values' first; all are there, once, and of types that can be sent."""
+    """The names of all columns that are needed, the values' first; all are there, once, and of
+    types that can be sent.
+    """
     pa = chosen.pa
     value = chosen.value
     if value is None:
         possible = [field.name for field in schema if _is_text(pa, field.type)]
         if len(possible) != 1:
-            some = f"of {', '.join(possible)}" if possible else f"(none of {', '.join(schema.names)} is binary or a string)"
+            some = (
+                f"of {', '.join(possible)}"
+                if possible
+                else f"(none of {', '.join(schema.names)} is binary or a string)"
+            )
             raise UsageError(f"{shown}: which column {some} has the values? --value COLUMN")
         value = possible[0]
-    texts = [("--value", value), ("--key", chosen.key), *(("--header-column", name) for name in chosen.headers)]
+    texts = [
+        ("--value", value),
+        ("--key", chosen.key),
+        *(("--header-column", name) for name in chosen.headers),
+    ]
     numbers = [("--partition-column", chosen.partition), ("--timestamp-column", chosen.timestamp)]
     for option, name in (*texts, *numbers):
         if name is None:
             continue
         count = schema.names.count(name)
         if count != 1:
-            problem = f"no column {name!r}; it has {', '.join(schema.names)}" if not count else f"{count} columns {name!r}"
+            problem = (
+                f"no column {name!r}; it has {', '.join(schema.names)}"
+                if not count
+                else f"{count} columns {name!r}"
+            )
             raise UsageError(f"{option}: {shown} has {problem}")
         kind = schema.field(name).type
         if (option, name) in texts:
             fits, wanted = _is_text(pa, kind), "binary or string"
         else:
-            fits = pa.types.is_integer(kind) or (option == "--timestamp-column" and pa.types.is_timestamp(kind))
-            wanted = "integers" if option == "--partition-column" else "integers (milliseconds) or timestamps"
+            fits = pa.types.is_integer(kind) or (
+                option == "--timestamp-column" and pa.types.is_timestamp(kind)
+            )
+            wanted = (
+                "integers"
+                if option == "--partition-column"
+                else "integers (milliseconds) or timestamps"
+            )
         if not fits:
             raise UsageError(f"{option}: column {name!r} of {shown} is {kind}; it must be {wanted}")
     return [name for _, name in (*texts, *numbers) if name is not None]
@@ -248,7 +286,10 @@ def _columns(chosen: Tables, schema: Any, shown: str) -> list[str]:
 def _is_text(pa: Any, kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    names = "is_binary is_large_binary is_fixed_size_binary is_binary_view is_string is_large_string is_string_view"
+    names = (
+        "is_binary is_large_binary is_fixed_size_binary is_binary_view is_string is_large_string"
+        " is_string_view"
+    )
     return any(getattr(pa.types, name)(kind) for name in names.split())
 
 

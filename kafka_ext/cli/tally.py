@@ -45,7 +45,9 @@ class Tally:
             size_at: of one value, by its index.
         """
 
-        def reported(batch: BatchDelivery) -> None:  # in the events thread, once all have been answered
+        def reported(
+            batch: BatchDelivery,
+        ) -> None:  # in the events thread, once all have been answered
             delivered, left = count, size
             for index, error in batch.errors() if batch.failed else ():
                 delivered -= 1
@@ -62,7 +64,8 @@ class Tally:
                 send(on_delivery=reported)
                 return
             except QueueFullError:  # noqa: PERF203 - once a batch, not once a record
-                # Not the queue, for which the call waits: too many batches are on their way, each of a record or two.
+                # Not the queue, for which the call waits: too many batches are on their way, each
+                # of a record or two.
                 time.sleep(0.05)
 
     def status(self, producer: KafkaProducer, source: Input) -> Status:

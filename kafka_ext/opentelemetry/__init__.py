@@ -4,10 +4,12 @@
 
     KafkaExtInstrumentor().instrument()
 
-or the command `opentelemetry-instrument`, which finds it by itself. From then on each send of a `KafkaProducer` or `AsyncKafkaProducer`
-is a span whose context travels in the record's headers, and there are metrics. Names and attributes are those of OpenTelemetry's semantic
-conventions for messaging (1.30 and newer, still in development there). Without it, and after `uninstrument`, producers are what they were:
-it takes the place of their methods, and a program that does not call it pays nothing.
+or the command `opentelemetry-instrument`, which finds it by itself. From then on each send of a
+`KafkaProducer` or `AsyncKafkaProducer` is a span whose context travels in the record's headers, and
+there are metrics. Names and attributes are those of OpenTelemetry's semantic conventions for
+messaging (1.30 and newer, still in development there). Without it, and after `uninstrument`,
+producers are what they were: it takes the place of their methods, and a program that does not call
+it pays nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # its module is not typed
 except ImportError as _missing:
-    raise ImportError('kafka_ext.opentelemetry needs opentelemetry-instrumentation: pip install "kafka-ext[opentelemetry]"') from _missing
+    raise ImportError(
+        "kafka_ext.opentelemetry needs opentelemetry-instrumentation: pip install"
+        ' "kafka-ext[opentelemetry]"'
+    ) from _missing
 
 from .. import __version__
 from .._rdkafka import BatchDelivery, KafkaError, ProducerRecord
@@ -37,17 +42,21 @@ __all__ = ["KafkaExtInstrumentor"]
 
 
 class KafkaExtInstrumentor(BaseInstrumentor, metaclass=ABCMeta):  # type: ignore[misc]  # its own metaclass, which mypy cannot see
-    """Instruments all producers of the process, those that are there already among them. There is one of it, however often it is made.
+    """Instruments all producers of the process, those that are there already among them. There is
+    one of it, however often it is made.
 
     `instrument()` takes, all by keyword:
 
     - `tracer_provider`, `meter_provider`: in place of the global ones.
-    - `produce_hook`: called as `produce_hook(span, record)` before a record is sent, with a span that records, to give it more attributes.
-      What it raises comes out of `send`, and nothing is sent.
-    - `batch_headers` (True): put a batch's context into the headers of each of its records. Without, `send_batch` is as fast as ever
-      (librdkafka's way for whole batches knows no headers), and consumers cannot tell what a record belongs to.
+    - `produce_hook`: called as `produce_hook(span, record)` before a record is sent, with a span
+      that records, to give it more attributes. What it raises comes out of `send`, and nothing is
+      sent.
+    - `batch_headers` (True): put a batch's context into the headers of each of its records.
+      Without, `send_batch` is as fast as ever (librdkafka's way for whole batches knows no
+      headers), and consumers cannot tell what a record belongs to.
 
-    `uninstrument()` puts the producers' own methods back. Sends on their way end their spans as ever.
+    `uninstrument()` puts the producers' own methods back. Sends on their way end their spans as
+    ever.
     """
 
     _patches: ClassVar[list[tuple[type, str, Any]]] = []
@@ -70,7 +79,10 @@ class KafkaExtInstrumentor(BaseInstrumentor, metaclass=ABCMeta):  # type: ignore
             raise TypeError(f"produce_hook must be callable or None, not {type(hook).__name__}")
         spans = Spans(tracer, meter, hook, bool(options.get("batch_headers", True)))
         observed = Observed.begin(meter, meter_provider)
-        for cls, methods in ((KafkaProducer, _methods(spans, observed)), (AsyncKafkaProducer, _async_methods(spans, observed))):
+        for cls, methods in (
+            (KafkaProducer, _methods(spans, observed)),
+            (AsyncKafkaProducer, _async_methods(spans, observed)),
+        ):
             for name, make in methods.items():
                 self._patch(cls, name, make)
 
@@ -104,7 +116,9 @@ def _methods(spans: Spans, observed: Observed) -> dict[str, Callable[[Any], Any]
     """What takes the place of KafkaProducer's methods: by name, what makes it of the original."""
 
     def send(original: Any) -> Any:
-        def send(self: KafkaProducer, record: ProducerRecord, on_delivery: Any = None, **options: Any) -> None:
+        def send(
+            self: KafkaProducer, record: ProducerRecord, on_delivery: Any = None, **options: Any
+        ) -> None:
             sending = spans.begin(self, record, on_delivery)
             if sending is None:
                 original(self, record, on_delivery, **options)
@@ -115,7 +129,9 @@ def _methods(spans: Spans, observed: Observed) -> dict[str, Callable[[Any], Any]
         return send
 
     def try_send(original: Any) -> Any:
-        def try_send(self: KafkaProducer, record: ProducerRecord, on_delivery: Any = None, **options: Any) -> KafkaError | None:
+        def try_send(
+            self: KafkaProducer, record: ProducerRecord, on_delivery: Any = None, **options: Any
+        ) -> KafkaError | None:
             sending = spans.begin(self, record, on_delivery)
             if sending is None:
                 error: KafkaError | None = original(self, record, on_delivery, **options)
@@ -129,7 +145,9 @@ def _methods(spans: Spans, observed: Observed) -> dict[str, Callable[[Any], Any]
         return try_send
 
     def send_batch(original: Any) -> Any:
-        def send_batch(self: KafkaProducer, topic: str, values: Any, **options: Any) -> BatchDelivery:
+        def send_batch(
+            self: KafkaProducer, topic: str, values: Any, **options: Any
+        ) -> BatchDelivery:
             sending = spans.begin_batch(self, topic)
             if sending is None:
                 batch: BatchDelivery = original(self, topic, values, **options)
@@ -142,7 +160,9 @@ def _methods(spans: Spans, observed: Observed) -> dict[str, Callable[[Any], Any]
         return send_batch
 
     def send_table(original: Any) -> Any:
-        def send_table(self: KafkaProducer, table: Any, *, topic: str, **options: Any) -> BatchDelivery:
+        def send_table(
+            self: KafkaProducer, table: Any, *, topic: str, **options: Any
+        ) -> BatchDelivery:
             sending = spans.begin_batch(self, topic)
             if sending is None:
                 batch: BatchDelivery = original(self, table, topic=topic, **options)
@@ -190,7 +210,9 @@ def _async_methods(spans: Spans, observed: Observed) -> dict[str, Callable[[Any]
         return send
 
     def send_nowait(original: Any) -> Any:
-        def send_nowait(self: Any, record: ProducerRecord, **options: Any) -> Future[RecordMetadata]:
+        def send_nowait(
+            self: Any, record: ProducerRecord, **options: Any
+        ) -> Future[RecordMetadata]:
             sending = spans.begin(self, record, None)
             if sending is None:
                 future: Future[RecordMetadata] = original(self, record, **options)

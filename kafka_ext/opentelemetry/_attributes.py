@@ -1,4 +1,6 @@
-"""What spans and metrics say of a producer and of where it sends to, by the semantic conventions for messaging."""
+"""What spans and metrics say of a producer and of where it sends to, by the semantic conventions
+for messaging.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,22 @@ SYSTEM = "messaging.system"
 
 
 def of_servers(servers: str | None) -> dict[str, str | int]:
-    """`bootstrap.servers`: one server's address and port, or the whole list as the address, since none of them stands for the cluster."""
-    listed = [server.strip().split("://")[-1].rpartition("@")[2] for server in (servers or "").split(",") if server.strip()]
+    """`bootstrap.servers`: one server's address and port, or the whole list as the address, since
+    none of them stands for the cluster.
+    """
+    listed = [
+        server.strip().split("://")[-1].rpartition("@")[2]
+        for server in (servers or "").split(",")
+        if server.strip()
+    ]
     if not listed:
         return {}
     if len(listed) > 1:
         return {SERVER_ADDRESS: ",".join(listed)}
     host, _, port = listed[0].rpartition(":")
-    if not host or not port.isdigit():  # no port: all of it is the host, which may be an IPv6 address in brackets
+    if (
+        not host or not port.isdigit()
+    ):  # no port: all of it is the host, which may be an IPv6 address in brackets
         host, port = listed[0], "9092"
     return {SERVER_ADDRESS: host.strip("[]"), SERVER_PORT: int(port)}
 
@@ -51,7 +61,12 @@ class Destination:
 
     def __init__(self, client: Mapping[str, str | int], topic: str) -> None:
         self.name = f"send {topic}"
-        self.span: dict[str, Any] = {**client, OPERATION_NAME: "send", OPERATION_TYPE: "send", DESTINATION_NAME: topic}
+        self.span: dict[str, Any] = {
+            **client,
+            OPERATION_NAME: "send",
+            OPERATION_TYPE: "send",
+            DESTINATION_NAME: topic,
+        }
         self.metric = {name: value for name, value in self.span.items() if name != CLIENT_ID}
 
 

@@ -1,4 +1,6 @@
-"""`metrics()` of all producers, as observable instruments: read when the metrics are collected, and not before."""
+"""`metrics()` of all producers, as observable instruments: read when the metrics are collected, and
+not before.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
 
 # By the name behind `kafka_ext.producer.`: the field of ProducerMetrics, unit, description.
 COUNTERS = {
-    "accepted.messages": ("sent", "{message}", "Records that were accepted, in batches and one by one."),
+    "accepted.messages": (
+        "sent",
+        "{message}",
+        "Records that were accepted, in batches and one by one.",
+    ),
     "accepted.bytes": ("sent_bytes", "By", "The bytes of their values."),
     "delivered.messages": ("delivered", "{message}", "Records reported as delivered."),
     "failed.messages": ("failures", "{message}", "Records reported as failed, by error.type."),
@@ -35,14 +41,20 @@ NOW = {
     "pinned.messages": ("pinned_messages", "{message}", "Records whose value is kept in place."),
     "pinned.bytes": ("pinned_bytes", "By", "The bytes of those values."),
     "pending.batches": ("pending_batches", "{batch}", "Batches without all reports."),
-    "waiting.events": ("waiting_events", "{event}", "What waits for callbacks, or for poll_events."),
+    "waiting.events": (
+        "waiting_events",
+        "{event}",
+        "What waits for callbacks, or for poll_events.",
+    ),
 }
 
 _Key = tuple[tuple[str, str | int], ...]
 
 
 class _Watched:
-    """A producer's C side, which this does not keep, and the counts it had when they were last read."""
+    """A producer's C side, which this does not keep, and the counts it had when they were last
+    read.
+    """
 
     __slots__ = ("handle", "key", "last")
 
@@ -52,7 +64,9 @@ class _Watched:
         self.last = ProducerMetrics()
 
     def read(self) -> bool:
-        """False when there will be nothing new: the producer is gone, or is the parent's of this process."""
+        """False when there will be nothing new: the producer is gone, or is the parent's of this
+        process.
+        """
         handle = self.handle()
         if handle is None or handle.forked:
             return False
@@ -73,14 +87,20 @@ class Observed:
 
     @classmethod
     def begin(cls, meter: Meter, provider: Any) -> Observed:
-        """Count what is there and what comes. An instrument cannot be taken back, so it asks who counts now."""
+        """Count what is there and what comes. An instrument cannot be taken back, so it asks who
+        counts now.
+        """
         observed = cls._now = cls(provider)
         for handle in list(_lifecycle._open):
             observed.watch(handle)
         for name, (field, unit, description) in COUNTERS.items():
-            meter.create_observable_counter(f"kafka_ext.producer.{name}", [_Callback(provider, field)], unit, description)
+            meter.create_observable_counter(
+                f"kafka_ext.producer.{name}", [_Callback(provider, field)], unit, description
+            )
         for name, (field, unit, description) in NOW.items():
-            meter.create_observable_up_down_counter(f"kafka_ext.producer.{name}", [_Callback(provider, field)], unit, description)
+            meter.create_observable_up_down_counter(
+                f"kafka_ext.producer.{name}", [_Callback(provider, field)], unit, description
+            )
         return observed
 
     @classmethod
@@ -109,7 +129,9 @@ class Observed:
             if watched.read():
                 left.append(watched)
             elif watched.handle() is None:
-                self._past[watched.key] = added(watched.last, self._past.get(watched.key, ProducerMetrics()))  # nothing of it is "now"
+                self._past[watched.key] = added(
+                    watched.last, self._past.get(watched.key, ProducerMetrics())
+                )  # nothing of it is "now"
         self._watched = left
 
     def totals(self) -> list[tuple[_Key, ProducerMetrics]]:
@@ -118,7 +140,9 @@ class Observed:
             self._forget_what_is_gone()
             totals = dict(self._past)
             for watched in self._watched:
-                totals[watched.key] = together(totals.get(watched.key, ProducerMetrics()), watched.last)
+                totals[watched.key] = together(
+                    totals.get(watched.key, ProducerMetrics()), watched.last
+                )
             return list(totals.items())
 
 
@@ -140,7 +164,10 @@ class _Callback:
             value = getattr(metrics, self._field)
             if isinstance(value, Mapping):
                 for code, count in value.items():
-                    yield Observation(count, {**dict(key), attributes.ERROR_TYPE: getattr(code, "name", f"ERR_{code}")})
+                    yield Observation(
+                        count,
+                        {**dict(key), attributes.ERROR_TYPE: getattr(code, "name", f"ERR_{code}")},
+                    )
             else:
                 yield Observation(value, dict(key))
 

@@ -1,4 +1,6 @@
-"""A span for each send, ended by its report; its context in the record's headers; and how long all that took."""
+"""A span for each send, ended by its report; its context in the record's headers; and how long all
+that took.
+"""
 
 from __future__ import annotations
 
@@ -46,16 +48,29 @@ _SETTER = _HeaderSetter()
 class Spans:
     """What the instrumented methods use."""
 
-    def __init__(self, tracer: Tracer, meter: Meter, hook: Callable[[Span, ProducerRecord], object] | None, batch_headers: bool) -> None:
+    def __init__(
+        self,
+        tracer: Tracer,
+        meter: Meter,
+        hook: Callable[[Span, ProducerRecord], object] | None,
+        batch_headers: bool,
+    ) -> None:
         self._tracer = tracer
         self._hook = hook
         self.batch_headers = batch_headers
-        self._clients: weakref.WeakKeyDictionary[Any, tuple[dict[str, str | int], dict[str, Destination]]] = weakref.WeakKeyDictionary()
+        self._clients: weakref.WeakKeyDictionary[
+            Any, tuple[dict[str, str | int], dict[str, Destination]]
+        ] = weakref.WeakKeyDictionary()
         self.duration = _histogram(
-            meter, "messaging.client.operation.duration", "s", "From a send to the report of what became of it, or to its refusal."
+            meter,
+            "messaging.client.operation.duration",
+            "s",
+            "From a send to the report of what became of it, or to its refusal.",
         )
         self.sent = meter.create_counter(
-            "messaging.client.sent.messages", "{message}", "Records that were sent and reported, as delivered or with error.type as failed."
+            "messaging.client.sent.messages",
+            "{message}",
+            "Records that were sent and reported, as delivered or with error.type as failed.",
         )
 
     def _destination(self, producer: Any, topic: str) -> Destination | None:
@@ -75,13 +90,22 @@ class Spans:
         return destination
 
     def _span(self, destination: Destination) -> Span:
-        return self._tracer.start_span(destination.name, kind=SpanKind.PRODUCER, attributes=destination.span)
+        return self._tracer.start_span(
+            destination.name, kind=SpanKind.PRODUCER, attributes=destination.span
+        )
 
-    def begin(self, producer: Any, record: Any, on_delivery: Any, *, current: bool = True) -> Sending | None:
-        """A send begins. None: it is not to be seen, or its arguments are such that it raises for them."""
+    def begin(
+        self, producer: Any, record: Any, on_delivery: Any, *, current: bool = True
+    ) -> Sending | None:
+        """A send begins. None: it is not to be seen, or its arguments are such that it raises for
+        them.
+        """
         if not is_instrumentation_enabled() or getattr(kafka_logging._here, "emitting", False):
-            return None  # a KafkaHandler's records tell of what happens; their sending is not part of it
-        if not isinstance(record, ProducerRecord) or not (on_delivery is None or callable(on_delivery)):
+            # a KafkaHandler's records tell of what happens; their sending is not part of it
+            return None
+        if not isinstance(record, ProducerRecord) or not (
+            on_delivery is None or callable(on_delivery)
+        ):
             return None
         destination = self._destination(producer, record.topic)
         if destination is None:
@@ -92,20 +116,30 @@ class Spans:
                 _describe(span, record)
                 if self._hook is not None:
                     self._hook(span, record)
-            return Sending(self, destination, span, _with_context(record, span), on_delivery, current)
+            return Sending(
+                self, destination, span, _with_context(record, span), on_delivery, current
+            )
         except BaseException:
             span.end()
             raise
 
-    def begin_batch(self, producer: Any, topic: Any, *, current: bool = True) -> SendingBatch | None:
+    def begin_batch(
+        self, producer: Any, topic: Any, *, current: bool = True
+    ) -> SendingBatch | None:
         if not is_instrumentation_enabled() or not isinstance(topic, str):
             return None
         destination = self._destination(producer, topic)
-        return None if destination is None else SendingBatch(self, destination, self._span(destination), current)
+        return (
+            None
+            if destination is None
+            else SendingBatch(self, destination, self._span(destination), current)
+        )
 
 
 class _Operation:
-    """A send from its call to its end. As a context manager it is the call: what that raises ends it."""
+    """A send from its call to its end. As a context manager it is the call: what that raises ends
+    it.
+    """
 
     __slots__ = ("_context", "_current", "_destination", "_span", "_spans", "_started")
 
@@ -114,9 +148,12 @@ class _Operation:
         self._destination = destination
         self._span = span
         self._context = context.get_current()  # the caller's
-        # Not while a coroutine waits: whoever drives it may do so in one context and then in another.
+        # Not while a coroutine waits: whoever drives it may do so in one context and then in
+        # another.
         self._current: AbstractContextManager[Any] | None = (
-            use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False) if current else None
+            use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+            if current
+            else None
         )
         self._started = time.perf_counter()
 
@@ -124,7 +161,12 @@ class _Operation:
         if self._current is not None:
             self._current.__enter__()
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._current is not None:
             self._current.__exit__(None, None, None)
             self._current = None
@@ -156,12 +198,25 @@ class Sending(_Operation):
 
     __slots__ = ("__weakref__", "_on_delivery", "record")
 
-    def __init__(self, spans: Spans, destination: Destination, span: Span, record: ProducerRecord, on_delivery: Any, current: bool) -> None:
+    def __init__(
+        self,
+        spans: Spans,
+        destination: Destination,
+        span: Span,
+        record: ProducerRecord,
+        on_delivery: Any,
+        current: bool,
+    ) -> None:
         super().__init__(spans, destination, span, current)
         self.record: ProducerRecord | None = record
         self._on_delivery = on_delivery
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.record = None  # from here on the producer has it
         super().__exit__(kind, exc, traceback)
 
@@ -171,14 +226,20 @@ class Sending(_Operation):
         self._end(error.name)
 
     def __call__(self, metadata: RecordMetadata, error: KafkaError | None) -> None:
-        """Reported. Whatever becomes of the span, the caller's own callback is called, in the context of the send."""
+        """Reported. Whatever becomes of the span, the caller's own callback is called, in the
+        context of the send.
+        """
         try:
             self._reported(metadata, error)
         finally:
             on_delivery = self._on_delivery
             if on_delivery is None:
                 if error is not None:
-                    _log.warning("1 record to %s not delivered, and no callback to tell: %s", metadata.topic, error)
+                    _log.warning(
+                        "1 record to %s not delivered, and no callback to tell: %s",
+                        metadata.topic,
+                        error,
+                    )
             elif self._context:
                 token = context.attach(self._context)
                 try:
@@ -189,11 +250,14 @@ class Sending(_Operation):
                 on_delivery(metadata, error)
 
     def done(self, future: Future[RecordMetadata]) -> None:
-        """Reported to the future of an AsyncKafkaProducer; or that was cancelled, and nobody will know."""
+        """Reported to the future of an AsyncKafkaProducer; or that was cancelled, and nobody will
+        know.
+        """
         if future.cancelled():
             self._reported(None, None)
             return
-        # Not by exception(): that would count as somebody's having looked at it, and asyncio would not tell of a failure nobody saw.
+        # Not by exception(): that would count as somebody's having looked at it, and asyncio would
+        # not tell of a failure nobody saw.
         exc = future._exception if hasattr(future, "_exception") else future.exception()
         if exc is None:
             self._reported(future.result(), None)
@@ -251,7 +315,10 @@ class SendingBatch(_Operation):
             self._span.set_attribute(attributes.BATCH_MESSAGE_COUNT, len(batch))
         if failures:
             ((kind, _),) = failures.most_common(1)
-            self._failed(kind, f"{batch.failed} of {len(batch)} records were not delivered: {', '.join(failures)}")
+            self._failed(
+                kind,
+                f"{batch.failed} of {len(batch)} records were not delivered: {', '.join(failures)}",
+            )
         self._end(kind)
         delivered = len(batch) - sum(failures.values())
         if delivered:
@@ -262,7 +329,9 @@ class SendingBatch(_Operation):
 
 def _histogram(meter: Meter, name: str, unit: str, description: str) -> Histogram:
     try:
-        return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=_BUCKETS)
+        return meter.create_histogram(
+            name, unit, description, explicit_bucket_boundaries_advisory=_BUCKETS
+        )
     except TypeError:  # opentelemetry-api before 1.30
         return meter.create_histogram(name, unit, description)
 
@@ -285,7 +354,9 @@ def _injected(span: Span) -> _Pairs:
 
 
 def _with_context(record: ProducerRecord, span: Span) -> ProducerRecord:
-    """Another record with the span's context in its headers; its owner may send `record` again, or look at it."""
+    """Another record with the span's context in its headers; its owner may send `record` again, or
+    look at it.
+    """
     carrier = _injected(span)
     if not carrier:
         return record
@@ -304,13 +375,19 @@ def _with_context(record: ProducerRecord, span: Span) -> ProducerRecord:
 
 
 def _merged(headers: Any, carrier: _Pairs) -> _Pairs | None:
-    """`headers` with those of `carrier`, each in place of one of its name (a record may be passed on); None: the send raises for them."""
+    """`headers` with those of `carrier`, each in place of one of its name (a record may be passed
+    on); None: the send raises for them.
+    """
     try:
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers or ())
     except TypeError:
         return None
     names = {name for name, _ in carrier}
-    return [pair for pair in pairs if not (isinstance(pair, (tuple, list)) and pair and pair[0] in names)] + carrier
+    return [
+        pair
+        for pair in pairs
+        if not (isinstance(pair, (tuple, list)) and pair and pair[0] in names)
+    ] + carrier
 
 
 def _merged_batch(headers: Any, carrier: _Pairs) -> Any:

@@ -1,4 +1,5 @@
-"""A Kafka broker for tests, inside the process: no containers, no ports to choose, milliseconds to start.
+"""A Kafka broker for tests, inside the process: no containers, no ports to choose, milliseconds to
+start.
 
     from kafka_ext import KafkaProducer, ProducerRecord
     from kafka_ext.testing import EmbeddedBroker
@@ -8,8 +9,8 @@
             producer.send(ProducerRecord("orders", b"a value"))
         broker.assert_delivered("orders", [b"a value"], exactly_once=True)
 
-With pytest nothing needs to be set up: installing kafka-ext registers the fixtures `kafka_broker`, `kafka_broker_session` and
-`kafka_producer`, see `kafka_ext.testing.plugin`.
+With pytest nothing needs to be set up: installing kafka-ext registers the fixtures `kafka_broker`,
+`kafka_broker_session` and `kafka_producer`, see `kafka_ext.testing.plugin`.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ __all__ = [
     "TopicReader",
 ]
 
-# pytest imports this package, for the plugin in it, in every run of an environment that has kafka-ext; the extension is loaded when
-# something of it is used.
+# pytest imports this package, for the plugin in it, in every run of an environment that has
+# kafka-ext; the extension is loaded when something of it is used.
 _WHERE = {
     "ApiKey": "kafka_ext.testing._faults",
     "BrokerStateError": "kafka_ext.testing._faults",

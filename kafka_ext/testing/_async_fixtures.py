@@ -1,7 +1,9 @@
-"""What `async_kafka_producer` is made of: a fixture for each kind of event loop that a test can run on.
+"""What `async_kafka_producer` is made of: a fixture for each kind of event loop that a test can run
+on.
 
-A producer belongs to one event loop, and it must be the test's. Which that is, a test says by its marker, but a fixture can only say when
-it is defined: so there is one for each. The plugin loads this where one of the plugins is active that run coroutines.
+A producer belongs to one event loop, and it must be the test's. Which that is, a test says by its
+marker, but a fixture can only say when it is defined: so there is one for each. The plugin loads
+this where one of the plugins is active that run coroutines.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ async def _checked_producer(broker: Any) -> AsyncIterator[AsyncKafkaProducer]:
     before = live_objects()
     producer = AsyncKafkaProducer(broker.config())
     yield producer
-    # A broker that the test has stopped or paused answers nobody: what is left then is purged, and its futures fail.
+    # A broker that the test has stopped or paused answers nobody: what is left then is purged, and
+    # its futures fail.
     await producer.aclose(timeout=10.0)
     left_behind(before)
 
@@ -40,9 +43,14 @@ def fixtures_for(plugin: str) -> object:
 
 class _WithAnyio:
     @pytest.fixture
-    async def _async_kafka_producer_anyio(self, kafka_broker: Any, anyio_backend_name: str) -> AsyncIterator[AsyncKafkaProducer]:
+    async def _async_kafka_producer_anyio(
+        self, kafka_broker: Any, anyio_backend_name: str
+    ) -> AsyncIterator[AsyncKafkaProducer]:
         if anyio_backend_name != "asyncio":
-            pytest.skip(f"AsyncKafkaProducer is for asyncio, and this is the test's run on {anyio_backend_name}")
+            pytest.skip(
+                "AsyncKafkaProducer is for asyncio, and this is the test's run on"
+                f" {anyio_backend_name}"
+            )
         async with _checked_producer(kafka_broker) as producer:
             yield producer
 
@@ -57,6 +65,8 @@ def _with_asyncio() -> object:
             async with _checked_producer(kafka_broker) as producer:
                 yield producer
 
-        return pytest_asyncio.fixture(loop_scope=scope, name=f"_async_kafka_producer_{scope}")(fixture)
+        return pytest_asyncio.fixture(loop_scope=scope, name=f"_async_kafka_producer_{scope}")(
+            fixture
+        )
 
     return type("WithAsyncio", (), {f"_{scope}": on_loop_of(scope) for scope in LOOP_SCOPES})()

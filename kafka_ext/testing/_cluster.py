@@ -1,4 +1,5 @@
-"""A mock cluster and the book-keeping of its faults: what EmbeddedBroker drives, in this process or in one of its own.
+"""A mock cluster and the book-keeping of its faults: what EmbeddedBroker drives, in this process or
+in one of its own.
 
 Arguments have been checked and are plain ints and strs, so that they go through a pipe as they are.
 """
@@ -17,12 +18,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka_ext._rdkafka import ErrorCode, KafkaError, KafkaException, MockCluster, Monitor, Thread, new_thread
+from kafka_ext._rdkafka import (
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    MockCluster,
+    Monitor,
+    Thread,
+    new_thread,
+)
 
 from . import _wire
 from ._faults import ApiKey
 
-# "For ever": an acknowledgement that is held back this long is lost as soon as its connection is cut.
+# "For ever": an acknowledgement that is held back this long is lost as soon as its connection is
+# cut.
 _HELD_MS = 3_600_000
 
 
@@ -43,7 +53,9 @@ class _Fault:
 
 @dataclass
 class _Shared:
-    """Errors of one kind of request that wait in the cluster's own queue for whichever broker gets it next."""
+    """Errors of one kind of request that wait in the cluster's own queue for whichever broker gets
+    it next.
+    """
 
     pushed: int = 0
     used: int = 0
@@ -63,7 +75,8 @@ class _Entry:
 class _Books:
     """All that is queued, and where."""
 
-    # A broker's own queue, by (broker id, API key). Once there was one, the cluster's queue passes that broker by for ever.
+    # A broker's own queue, by (broker id, API key). Once there was one, the cluster's queue passes
+    # that broker by for ever.
     own: dict[tuple[int, int], deque[_Entry]] = field(default_factory=dict)
     shared: dict[int, _Shared] = field(default_factory=dict)
     # Requests seen by brokers that have since got a queue of their own, by API key.
@@ -77,12 +90,15 @@ class Cluster:
     Args:
         brokers: how many; their ids start at 1.
         topics: names to numbers of partitions.
-        ports: where they shall listen; wherever there is room when empty. Only in a process of its own: see `_take_port`.
+        ports: where they shall listen; wherever there is room when empty. Only in a process of its
+            own: see `_take_port`.
     """
 
     def __init__(self, brokers: int, topics: Mapping[str, int], ports: Sequence[int] = ()) -> None:
         self._mock = MockCluster(brokers)
-        self._native_ports = [int(address.rpartition(":")[2]) for address in self._mock.bootstrap_servers.split(",")]
+        self._native_ports = [
+            int(address.rpartition(":")[2]) for address in self._mock.bootstrap_servers.split(",")
+        ]
         self._ports = list(ports) or list(self._native_ports)
         self._lock = Monitor()
         self._books = _Books()
@@ -136,9 +152,15 @@ class Cluster:
 
     def move_leader(self, topic: str, partition: int, broker_id: int) -> None:
         with self._lock:
-            # The mock cluster would make the topic, or the partition, to have something to set the leader of.
+            # The mock cluster would make the topic, or the partition, to have something to set the
+            # leader of.
             if partition not in self._leaders().get(topic, {}):
-                raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC_OR_PART"], f"there is no partition {partition} of {topic!r}"))
+                raise KafkaException(
+                    KafkaError(
+                        ErrorCode["UNKNOWN_TOPIC_OR_PART"],
+                        f"there is no partition {partition} of {topic!r}",
+                    )
+                )
             self._mock.set_leader(topic, partition, broker_id)
 
     def stop_broker(self, broker_id: int) -> None:
@@ -150,7 +172,8 @@ class Cluster:
             up = [each for each in self._delays if each not in self._stopped]
             if not up:
                 return
-            # What a real cluster's controller does: a partition whose leader is gone gets another, one of its replicas if it can.
+            # What a real cluster's controller does: a partition whose leader is gone gets another,
+            # one of its replicas if it can.
             for topic, partitions in self._leaders().items():
                 for partition, (leader, replicas) in partitions.items():
                     if leader == broker_id:
@@ -167,7 +190,12 @@ class Cluster:
     def _leaders(self) -> dict[str, dict[int, tuple[int, list[int]]]]:
         up = [each for each in self._delays if each not in self._stopped]
         if not up:
-            raise KafkaException(KafkaError(ErrorCode["STATE"], "every broker is stopped: there is none to ask who leads what"))
+            raise KafkaException(
+                KafkaError(
+                    ErrorCode["STATE"],
+                    "every broker is stopped: there is none to ask who leads what",
+                )
+            )
         broker_id = min(up, key=self._delays.__getitem__)
         return _wire.leaders(self._ports[broker_id - 1], 10 + self._delays[broker_id] / 500)
 
@@ -189,16 +217,28 @@ class Cluster:
         with self._lock:
             self._settle()
             fault = _Fault("lose_acks", count, loses_acks=True)
-            # The record is appended, its answer held back; the watcher then cuts the connection that waits for it.
-            self._queue_everywhere(ApiKey.PRODUCE, [_Entry(fault, 0, _HELD_MS) for _ in range(count)])
+            # The record is appended, its answer held back; the watcher then cuts the connection
+            # that waits for it.
+            self._queue_everywhere(
+                ApiKey.PRODUCE, [_Entry(fault, 0, _HELD_MS) for _ in range(count)]
+            )
 
     def unused_faults(self) -> list[str]:
         with self._lock:
             self._settle()
-            faults = {id(entry.fault): entry.fault for entries in self._books.own.values() for entry in entries}
-            unused = [f"{fault.name}: {fault.wanted - fault.used} of {fault.wanted}" for fault in faults.values() if not fault.done]
+            faults = {
+                id(entry.fault): entry.fault
+                for entries in self._books.own.values()
+                for entry in entries
+            }
+            unused = [
+                f"{fault.name}: {fault.wanted - fault.used} of {fault.wanted}"
+                for fault in faults.values()
+                if not fault.done
+            ]
             unused += [
-                f"fail_requests(ApiKey.{ApiKey(api_key).name}): {shared.pushed - shared.used} of {shared.pushed}"
+                f"fail_requests(ApiKey.{ApiKey(api_key).name}): {shared.pushed - shared.used} of"
+                f" {shared.pushed}"
                 for api_key, shared in self._books.shared.items()
                 if shared.used < shared.pushed
             ]
@@ -221,11 +261,15 @@ class Cluster:
                 before = self._books.seen_before.get(api_key, 0)
                 self._books.seen_before[api_key] = before + self._mock.count_requests().get(key, 0)
             self._books.own[key] = deque()
-        self._mock.push_errors(broker_id, api_key, [(entry.error, entry.delay_ms) for entry in entries])
+        self._mock.push_errors(
+            broker_id, api_key, [(entry.error, entry.delay_ms) for entry in entries]
+        )
         self._books.own[key].extend(entries)
 
     def _queue_everywhere(self, api_key: int, entries: list[_Entry]) -> None:
-        """Queue at every broker what shall happen once: the watcher takes back what is left when it has."""
+        """Queue at every broker what shall happen once: the watcher takes back what is left when it
+        has.
+        """
         if self._watcher is None:  # first, for it may not be to be had; it waits for the lock
             watcher = new_thread("kafka_ext faults", self._watch)
             watcher.start()
@@ -247,7 +291,11 @@ class Cluster:
         shared.pushed += len(errors)
 
     def _seen(self, api_key: int, requests: Mapping[tuple[int, int], int]) -> int:
-        taking_part = sum(n for (broker_id, key), n in requests.items() if key == api_key and (broker_id, key) not in self._books.own)
+        taking_part = sum(
+            n
+            for (broker_id, key), n in requests.items()
+            if key == api_key and (broker_id, key) not in self._books.own
+        )
         return taking_part + self._books.seen_before.get(api_key, 0)
 
     def _stop_tracking(self) -> None:
@@ -258,7 +306,9 @@ class Cluster:
             self._books.seen_before.clear()
 
     def _settle(self) -> None:
-        """Bring the books up to date with what requests have used, and cut the connections whose acknowledgements are lost."""
+        """Bring the books up to date with what requests have used, and cut the connections whose
+        acknowledgements are lost.
+        """
         cut: set[int] = set()
         ended = False
         for (broker_id, api_key), entries in self._books.own.items():
@@ -270,7 +320,8 @@ class Cluster:
                 if fault.loses_acks:
                     cut.add(broker_id)
         for broker_id in cut - self._stopped:
-            # Stopping and starting it would do as well, but clients that come back at once would be refused meanwhile, and wait longer.
+            # Stopping and starting it would do as well, but clients that come back at once would be
+            # refused meanwhile, and wait longer.
             _cut_connections(self._ports[broker_id - 1])
         if ended:
             self._take_back()
@@ -284,17 +335,23 @@ class Cluster:
                 self._stop_tracking()
 
     def _take_back(self) -> None:
-        """What was queued at every broker and has happened somewhere, shall not happen elsewhere as well."""
+        """What was queued at every broker and has happened somewhere, shall not happen elsewhere as
+        well.
+        """
         for (broker_id, api_key), entries in self._books.own.items():
             kept = [entry for entry in entries if not (entry.fault.everywhere and entry.fault.done)]
             if len(kept) != len(entries):
                 self._use_up(broker_id, api_key)
                 entries.clear()
                 entries.extend(kept)
-                self._mock.push_errors(broker_id, api_key, [(entry.error, entry.delay_ms) for entry in kept])
+                self._mock.push_errors(
+                    broker_id, api_key, [(entry.error, entry.delay_ms) for entry in kept]
+                )
 
     def _use_up(self, broker_id: int, api_key: int) -> None:
-        """Empty a broker's queue of errors, by requests that use them up: there is no other way to take them back."""
+        """Empty a broker's queue of errors, by requests that use them up: there is no other way to
+        take them back.
+        """
         stopped = broker_id in self._stopped
         if stopped and self._mock.count_errors(broker_id, api_key):
             self._mock.set_up(broker_id, True)
@@ -306,7 +363,9 @@ class Cluster:
             self._mock.set_up(broker_id, False)
 
     def _watch(self) -> None:
-        """In a thread of its own, while acknowledgements are to be lost. It waits without the GIL."""
+        """In a thread of its own, while acknowledgements are to be lost. It waits
+        without the GIL.
+        """
         self._watching = threading.get_ident()
         try:
             while True:
@@ -317,7 +376,9 @@ class Cluster:
                     watched = [
                         (broker_id, api_key, len(entries))
                         for (broker_id, api_key), entries in self._books.own.items()
-                        if any(entry.fault.everywhere or entry.fault.loses_acks for entry in entries)
+                        if any(
+                            entry.fault.everywhere or entry.fault.loses_acks for entry in entries
+                        )
                     ]
                     if not watched:
                         self._watcher = None
@@ -332,8 +393,9 @@ class Cluster:
     def _take_port(self, broker_id: int) -> None:
         """Listen where the broker is wanted instead of where librdkafka put it.
 
-        librdkafka binds to whatever port is free. A cluster that comes back under its old address puts a socket of its own in the
-        place of librdkafka's, under the same descriptor; only safe where nothing else opens descriptors meanwhile.
+        librdkafka binds to whatever port is free. A cluster that comes back under its old address
+        puts a socket of its own in the place of librdkafka's, under the same descriptor; only safe
+        where nothing else opens descriptors meanwhile.
         """
         native, wanted = self._native_ports[broker_id - 1], self._ports[broker_id - 1]
         if native == wanted:
@@ -351,10 +413,12 @@ class Cluster:
 
 
 def _sockets(port: int) -> Iterator[tuple[int, _socket.socket]]:
-    """This process's IPv4 sockets whose own port is `port`: their descriptors, and a socket object of each that does not own it.
+    """This process's IPv4 sockets whose own port is `port`: their descriptors, and a socket object
+    of each that does not own it.
 
-    Nothing is duplicated: closing a duplicate of a file's descriptor would drop the POSIX locks that the process has on that file. The
-    type of socket is the one that gevent leaves alone: its own makes a hub, which crashes at the end of a thread that gevent has not made.
+    Nothing is duplicated: closing a duplicate of a file's descriptor would drop the POSIX locks
+    that the process has on that file. The type of socket is the one that gevent leaves alone: its
+    own makes a hub, which crashes at the end of a thread that gevent has not made.
     """
     for name in os.listdir("/dev/fd"):
         descriptor = int(name)
@@ -385,7 +449,9 @@ def _listening_descriptor(port: int) -> int:
 
 
 def _cut_connections(port: int) -> None:
-    """Cut every connection to a broker of this process; it finds out as it would if its clients had gone."""
+    """Cut every connection to a broker of this process; it finds out as it would if its clients had
+    gone.
+    """
     for _, probe in _sockets(port):
         if not _listens(probe):
             try:

@@ -1,4 +1,6 @@
-"""What can be named when faults are injected, and what is raised when a broker cannot do what it is told."""
+"""What can be named when faults are injected, and what is raised when a broker cannot do what it is
+told.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from kafka_ext._rdkafka import ErrorCode, KafkaError, KafkaException
 
 
 class ApiKey(IntEnum):
-    """The requests of the Kafka protocol that an embedded broker answers. Source: rdkafka_mock_handlers.c."""
+    """The requests of the Kafka protocol that an embedded broker answers. Source:
+    rdkafka_mock_handlers.c.
+    """
 
     PRODUCE = 0
     FETCH = 1
@@ -38,4 +42,6 @@ class BrokerStateError(KafkaException, RuntimeError):
     __module__ = "kafka_ext.testing"
 
     def __init__(self, error: KafkaError | str) -> None:
-        super().__init__(error if isinstance(error, KafkaError) else KafkaError(ErrorCode["STATE"], error))
+        super().__init__(
+            error if isinstance(error, KafkaError) else KafkaError(ErrorCode["STATE"], error)
+        )

@@ -22,8 +22,12 @@ from ._stopping import stop_process
 _START_TIMEOUT = 30.0
 _CALL_TIMEOUT = 30.0
 
-# The child must find this very package, wherever this process got it from; the working directory may have another of that name.
-_BOOT = "import sys; sys.path = [sys.argv[1], *filter(None, sys.path)]; from kafka_ext.testing.server import run; run(sys.argv[2])"
+# The child must find this very package, wherever this process got it from; the working directory
+# may have another of that name.
+_BOOT = (
+    "import sys; sys.path = [sys.argv[1], *filter(None, sys.path)]; from kafka_ext.testing.server"
+    " import run; run(sys.argv[2])"
+)
 
 
 def _raise(described: Mapping[str, Any]) -> NoReturn:
@@ -47,7 +51,12 @@ class ProcessCluster:
     """As `Cluster`, in a child process, which can be killed and paused."""
 
     def __init__(self, brokers: int, topics: Mapping[str, int], ports: Sequence[int] = ()) -> None:
-        self._settings: dict[str, Any] = {"brokers": brokers, "topics": dict(topics), "ports": list(ports), "parent": os.getpid()}
+        self._settings: dict[str, Any] = {
+            "brokers": brokers,
+            "topics": dict(topics),
+            "ports": list(ports),
+            "parent": os.getpid(),
+        }
         self._lock = Monitor()
         self._state = "killed"
         self._owner = os.getpid()
@@ -55,9 +64,17 @@ class ProcessCluster:
 
     def _start(self) -> None:
         if not sys.executable:
-            raise BrokerStateError("isolation='process' needs sys.executable to run the broker with, and it is empty")
+            raise BrokerStateError(
+                "isolation='process' needs sys.executable to run the broker with, and it is empty"
+            )
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(Path(__file__).resolve().parents[2]), json.dumps(self._settings)],
+            [
+                sys.executable,
+                "-c",
+                _BOOT,
+                str(Path(__file__).resolve().parents[2]),
+                json.dumps(self._settings),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -85,7 +102,9 @@ class ProcessCluster:
         return self._state
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Have the cluster's `method` called over there, and return or raise what it returned or raised."""
+        """Have the cluster's `method` called over there, and return or raise what it returned or
+        raised.
+        """
         with self._lock:
             self._check()
             self._last_id += 1
@@ -101,7 +120,10 @@ class ProcessCluster:
 
     def _check(self) -> None:
         if self._owner != os.getpid():
-            raise BrokerStateError("this broker was made before fork() and belongs to the parent; make one in this process")
+            raise BrokerStateError(
+                "this broker was made before fork() and belongs to the parent; make one in this"
+                " process"
+            )
         if self._state == "paused":
             raise BrokerStateError("the broker is paused, and listens to nothing until resume()")
         if self._state == "killed":
@@ -110,7 +132,9 @@ class ProcessCluster:
             raise BrokerStateError("the broker is closed")
 
     def _result(self, number: int, timeout: float) -> Any:
-        """Wait for the answer to command `number`; earlier ones belong to calls that were interrupted."""
+        """Wait for the answer to command `number`; earlier ones belong to calls that were
+        interrupted.
+        """
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         deadline = time.monotonic() + timeout
@@ -140,7 +164,8 @@ class ProcessCluster:
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
         raise BrokerStateError(f"the broker's process {self.pid} has ended {how}")
 
-    # ------------------------------------------------------------------ what only a process can suffer
+    # ------------------------------------------------------------------ what only a process can
+    # suffer
 
     def kill(self) -> None:
         with self._lock:

@@ -30,7 +30,10 @@ def checked_seconds(name: str, value: object, *, none_is_for_ever: bool = False)
     if value is None and none_is_for_ever:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds{' or None' if none_is_for_ever else ''}, not {type(value).__name__}")
+        raise TypeError(
+            f"{name} must be a number of seconds{' or None' if none_is_for_ever else ''}, not"
+            f" {type(value).__name__}"
+        )
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be 0 or more seconds, not {value!r}")
     return float(value)
@@ -46,7 +49,9 @@ def read_topic(
     start: Mapping[int, int] | None = None,
     may_be_absent: bool = True,
 ) -> list[ConsumedMessage]:
-    """`EmbeddedBroker.messages`, of any cluster. `start` is the first offset of a partition that counts."""
+    """`EmbeddedBroker.messages`, of any cluster. `start` is the first offset of a partition that
+    counts.
+    """
     topic = check_topic_name(topic)
     if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
         raise TypeError(f"count must be an int or None, not {type(count).__name__}")
@@ -81,11 +86,17 @@ def read_topic(
         if count and len(messages) < count:
             raise _too_few(topic, len(messages), count, timeout)
         messages += reader.read_to_end(timeout)
-    return sorted(messages, key=attrgetter("partition"))  # stable: each partition stays in offset order
+    return sorted(
+        messages, key=attrgetter("partition")
+    )  # stable: each partition stays in offset order
 
 
 def _too_few(topic: str, found: int, count: int | None, timeout: float | None) -> KafkaTimeoutError:
-    return KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"{found} of {count} messages in {topic!r} after {timeout} s"))
+    return KafkaTimeoutError(
+        KafkaError(
+            ErrorCode["TIMED_OUT"], f"{found} of {count} messages in {topic!r} after {timeout} s"
+        )
+    )
 
 
 # ---------------------------------------------------------------------- comparing
@@ -114,11 +125,14 @@ def _counted(kind: str, values: Mapping[bytes | None, int]) -> list[str]:
     return [_examples(kind, shown, sum(n for _, n in some), sum(values.values()))]
 
 
-def _out_of_order(messages: Iterable[ConsumedMessage], expected: Sequence[bytes | None], duplicates: bool) -> list[str]:
+def _out_of_order(
+    messages: Iterable[ConsumedMessage], expected: Sequence[bytes | None], duplicates: bool
+) -> list[str]:
     """The messages that come, in their partition, after one that should have come later.
 
-    A partition in order is a subsequence of `expected`, and taking the earliest place left for each message finds out. Where there are
-    duplicates, only the first of each value counts: which of several is the duplicate cannot be known.
+    A partition in order is a subsequence of `expected`, and taking the earliest place left for each
+    message finds out. Where there are duplicates, only the first of each value counts: which of
+    several is the duplicate cannot be known.
     """
     places: dict[bytes | None, list[int]] = {}
     for index, value in enumerate(expected):
@@ -136,18 +150,35 @@ def _out_of_order(messages: Iterable[ConsumedMessage], expected: Sequence[bytes 
         if next_place < len(of_value):
             last[message.partition] = of_value[next_place]
         else:
-            wrong.append(f"{_shown(message.value)} at {message.topic}-{message.partition}@{message.offset}")
-    return [_examples("reordered", wrong[:_EXAMPLES], len(wrong[:_EXAMPLES]), len(wrong))] if wrong else []
+            wrong.append(
+                f"{_shown(message.value)} at {message.topic}-{message.partition}@{message.offset}"
+            )
+    return (
+        [_examples("reordered", wrong[:_EXAMPLES], len(wrong[:_EXAMPLES]), len(wrong))]
+        if wrong
+        else []
+    )
 
 
-def difference(topic: str, messages: Sequence[ConsumedMessage], values: Iterable[Any], *, exactly_once: bool, ordered: bool) -> str | None:
+def difference(
+    topic: str,
+    messages: Sequence[ConsumedMessage],
+    values: Iterable[Any],
+    *,
+    exactly_once: bool,
+    ordered: bool,
+) -> str | None:
     """What distinguishes `messages` from `values`, in words; None when nothing does."""
     expected = [as_bytes(value) for value in values]
     wanted = Counter(expected)
     found = Counter(message.value for message in messages)
     missing = {value: n - found[value] for value, n in wanted.items() if found[value] < n}
     unexpected = {value: n for value, n in found.items() if value not in wanted}
-    duplicated = {value: n - wanted[value] for value, n in found.items() if value in wanted and n > wanted[value]}
+    duplicated = {
+        value: n - wanted[value]
+        for value, n in found.items()
+        if value in wanted and n > wanted[value]
+    }
     lines = _counted("missing", missing)
     if exactly_once:
         lines += _counted("duplicated", duplicated)
@@ -156,7 +187,12 @@ def difference(topic: str, messages: Sequence[ConsumedMessage], values: Iterable
         lines += _out_of_order(messages, expected, bool(duplicated))
     if not lines:
         return None
-    head = f"topic {topic!r} holds {len(messages)} message{'' if len(messages) == 1 else 's'} where {len(expected)} were expected"
+    head = (
+        f"topic {topic!r} holds {len(messages)} message{'' if len(messages) == 1 else 's'} where"
+        f" {len(expected)} were expected"
+    )
     if duplicated and not exactly_once:
-        lines.append(f"  ({sum(duplicated.values())} duplicates, which at-least-once delivery allows)")
+        lines.append(
+            f"  ({sum(duplicated.values())} duplicates, which at-least-once delivery allows)"
+        )
     return "\n".join([head, *lines])

@@ -1,7 +1,8 @@
 """The little of Kafka's protocol that the embedded broker speaks to itself, over a plain socket.
 
-librdkafka's mock cluster says neither which broker leads a partition nor lets an injected error be taken back. Both can be had by
-asking it as a client would: for metadata, and for the requests that use an error up.
+librdkafka's mock cluster says neither which broker leads a partition nor lets an injected error be
+taken back. Both can be had by asking it as a client would: for metadata, and for the requests that
+use an error up.
 """
 
 from __future__ import annotations
@@ -16,11 +17,35 @@ METADATA = 3
 _JOIN_GROUP = 11
 _CONSUMER_GROUP_HEARTBEAT = 68
 
-# A version of each request that a mock broker can fail, and a body that it can read: nulls, zeros and empty arrays, which is what a
-# run of zero bytes is. Joining a group takes one protocol, and a consumer group heartbeat (empty) strings: librdkafka asserts on them.
-FAILABLE = {0: 3, 1: 4, 2: 1, 8: 2, 9: 1, 10: 0, 11: 0, 12: 0, 13: 0, 14: 0, 18: 0, 22: 0, 23: 2, 24: 0, 25: 0, 26: 0, 28: 0, 68: 1, 71: 0}
+# A version of each request that a mock broker can fail, and a body that it can read: nulls, zeros
+# and empty arrays, which is what a run of zero bytes is. Joining a group takes one protocol, and a
+# consumer group heartbeat (empty) strings: librdkafka asserts on them.
+FAILABLE = {
+    0: 3,
+    1: 4,
+    2: 1,
+    8: 2,
+    9: 1,
+    10: 0,
+    11: 0,
+    12: 0,
+    13: 0,
+    14: 0,
+    18: 0,
+    22: 0,
+    23: 2,
+    24: 0,
+    25: 0,
+    26: 0,
+    28: 0,
+    68: 1,
+    71: 0,
+}
 _EMPTY = bytes(96)
-_BODIES = {_JOIN_GROUP: bytes(10) + b"\0\0\0\1" + _EMPTY, _CONSUMER_GROUP_HEARTBEAT: b"\0\1\1" + _EMPTY}
+_BODIES = {
+    _JOIN_GROUP: bytes(10) + b"\0\0\0\1" + _EMPTY,
+    _CONSUMER_GROUP_HEARTBEAT: b"\0\1\1" + _EMPTY,
+}
 
 
 @contextmanager
@@ -30,22 +55,29 @@ def _connection(port: int, timeout: float) -> Iterator[socket.socket]:
 
 
 def _request(api_key: int, version: int, body: bytes) -> bytes:
-    # Correlation id 1 and no client id; flexible versions have tags after it, of which the body's first zero byte is "none".
+    # Correlation id 1 and no client id; flexible versions have tags after it, of which the body's
+    # first zero byte is "none".
     header = struct.pack(">hhih", api_key, version, 1, -1)
     return struct.pack(">i", len(header) + len(body)) + header + body
 
 
 def use_up(port: int, api_key: int, count: int) -> None:
-    """Send `count` requests that say nothing and want no answer: each takes one injected error away."""
+    """Send `count` requests that say nothing and want no answer: each takes one injected error
+    away.
+    """
     with _connection(port, 5.0) as connection:
         try:
-            connection.sendall(_request(api_key, FAILABLE[api_key], _BODIES.get(api_key, _EMPTY)) * count)
+            connection.sendall(
+                _request(api_key, FAILABLE[api_key], _BODIES.get(api_key, _EMPTY)) * count
+            )
             connection.shutdown(socket.SHUT_WR)
             connection.settimeout(0.05)
             while connection.recv(65536):
                 pass
         except OSError:
-            pass  # an error that closes the connection has done just that, one that delays the answer is not waited for
+            # an error that closes the connection has done just that, one that delays the answer is
+            # not waited for
+            pass
 
 
 class _Answer:
@@ -78,7 +110,9 @@ class _Answer:
 
 
 def leaders(port: int, timeout: float) -> dict[str, dict[int, tuple[int, list[int]]]]:
-    """Every topic's partitions, as `{topic: {partition: (leader, replicas)}}`. Asking for all topics makes none."""
+    """Every topic's partitions, as `{topic: {partition: (leader, replicas)}}`. Asking for all
+    topics makes none.
+    """
     with _connection(port, timeout) as connection:
         connection.sendall(_request(METADATA, 1, struct.pack(">i", -1)))
         with connection.makefile("rb") as stream:

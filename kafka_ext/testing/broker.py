@@ -9,7 +9,14 @@ from types import TracebackType
 from typing import Any, Literal, SupportsIndex
 
 from kafka_ext._annotations import Self
-from kafka_ext._rdkafka import ConsumedMessage, ErrorCode, KafkaError, KafkaException, TopicReader, check_topic_name
+from kafka_ext._rdkafka import (
+    ConsumedMessage,
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    TopicReader,
+    check_topic_name,
+)
 from kafka_ext.properties import Properties
 
 from . import _wire
@@ -22,7 +29,8 @@ _MAX_BROKERS = 100
 _MAX_PARTITIONS = 10_000
 _MAX_DELAY = 3600.0
 _TRANSPORT = int(ErrorCode["TRANSPORT"])
-# A system's librdkafka 2.15 gives the batches that end transactions no checksum (wheels/patches/ mends the bundled one).
+# A system's librdkafka 2.15 gives the batches that end transactions no checksum (wheels/patches/
+# mends the bundled one).
 _READING = {"check.crcs": "false"}
 
 
@@ -46,17 +54,24 @@ def _code(name: str, error: object) -> int:
     if isinstance(error, KafkaError):
         error = error.code
     if isinstance(error, bool) or not isinstance(error, int):
-        raise TypeError(f"{name} must be an ErrorCode, an int or a KafkaError, not {type(error).__name__}")
+        raise TypeError(
+            f"{name} must be an ErrorCode, an int or a KafkaError, not {type(error).__name__}"
+        )
     return int(error)
 
 
 def _checked_topics(topics: object) -> dict[str, int]:
     if not isinstance(topics, Mapping):
-        raise TypeError(f"topics must be a mapping of names to numbers of partitions, not {type(topics).__name__}")
+        raise TypeError(
+            "topics must be a mapping of names to numbers of partitions, not"
+            f" {type(topics).__name__}"
+        )
     checked = {}
     for name, partitions in topics.items():
         name = check_topic_name(name)
-        checked[name] = _integer(f"topics: the partitions of {name!r}", partitions, 1, _MAX_PARTITIONS)
+        checked[name] = _integer(
+            f"topics: the partitions of {name!r}", partitions, 1, _MAX_PARTITIONS
+        )
     return checked
 
 
@@ -70,20 +85,23 @@ def client_config(base: Mapping[str, str], overrides: Mapping[str, Any]) -> dict
 class EmbeddedBroker:
     """A cluster of Kafka-protocol brokers on loopback ports, for tests: librdkafka's mock cluster.
 
-    It answers what producers and consumers ask, transactions included, and keeps what they send in memory, 5 MiB or 100,000 batches a
-    partition. It has no TLS, no SASL, no admin requests (make topics with `create_topic`), no replication, and it does not
-    de-duplicate what an idempotent producer sends again; its answers have no timestamps (`RecordMetadata.timestamp` is None), its
+    It answers what producers and consumers ask, transactions included, and keeps what they send in
+    memory, 5 MiB or 100,000 batches a partition. It has no TLS, no SASL, no admin requests (make
+    topics with `create_topic`), no replication, and it does not de-duplicate what an idempotent
+    producer sends again; its answers have no timestamps (`RecordMetadata.timestamp` is None), its
     records do. Any client in any process on this machine can use it.
 
     Args:
         brokers (int): how many, 1 to 100. Their ids start at 1.
-        topics (Mapping[str, int] | None): topics to make, and their numbers of partitions, replicated to up to three brokers. By
-            default there is "orders" with 4.
-        auto_create_topics (bool): a topic that a client asks for and that does not exist, is made with 4 partitions. False holds for
-            clients that are configured with `config()`: librdkafka's mock cluster leaves it to the client.
-        isolation (str): where it runs. "thread": one C thread of this process, which never takes the GIL; starts in
-            milliseconds. "process": a process of its own, which can be killed and paused; starts in a tenth of a second, and ends
-            when this process does, however it ends.
+        topics (Mapping[str, int] | None): topics to make, and their numbers of partitions,
+            replicated to up to three brokers. By default there is "orders" with 4.
+        auto_create_topics (bool): a topic that a client asks for and that does not exist, is made
+            with 4 partitions. False holds for clients that are configured with `config()`:
+            librdkafka's mock cluster leaves it to the client.
+        isolation (str): where it runs. "thread": one C thread of this process, which never takes
+            the GIL; starts in milliseconds. "process": a process of its own, which can be killed
+            and paused; starts in a tenth of a second, and ends when this process does, however it
+            ends.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -91,8 +109,9 @@ class EmbeddedBroker:
         OSError: the process has not enough file descriptors left.
         BrokerStateError: the broker's process does not start.
 
-    It runs from here on. `close` it, or use it as a context manager: dropping it unclosed closes it with a ResourceWarning. Methods are
-    thread-safe. After `os.fork` the child's copy refuses everything. Source: rdkafka_mock.h.
+    It runs from here on. `close` it, or use it as a context manager: dropping it unclosed closes it
+    with a ResourceWarning. Methods are thread-safe. After `os.fork` the child's copy refuses
+    everything. Source: rdkafka_mock.h.
     """
 
     def __init__(
@@ -114,7 +133,9 @@ class EmbeddedBroker:
         self._isolation = isolation
         if topics is None:
             topics = {"orders": 4}
-        self._cluster = (ProcessCluster if isolation == "process" else Cluster)(self._brokers, _checked_topics(topics))
+        self._cluster = (ProcessCluster if isolation == "process" else Cluster)(
+            self._brokers, _checked_topics(topics)
+        )
         self._bootstrap_servers = self._cluster.bootstrap_servers
         self._closed = False
 
@@ -131,7 +152,12 @@ class EmbeddedBroker:
         self._running()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
     def __del__(self) -> None:
@@ -140,7 +166,10 @@ class EmbeddedBroker:
             self.close()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        raise TypeError("an EmbeddedBroker cannot be copied or pickled: pass on its bootstrap_servers, or config()")
+        raise TypeError(
+            "an EmbeddedBroker cannot be copied or pickled: pass on its bootstrap_servers, or"
+            " config()"
+        )
 
     def __repr__(self) -> str:
         if self._cluster is None:
@@ -151,7 +180,10 @@ class EmbeddedBroker:
         if self._cluster is None:
             raise BrokerStateError("the broker is closed")
         if self._owner != os.getpid():
-            raise BrokerStateError("this broker was made before fork() and belongs to the parent; make one in this process")
+            raise BrokerStateError(
+                "this broker was made before fork() and belongs to the parent; make one in this"
+                " process"
+            )
         return self._cluster
 
     @property
@@ -179,15 +211,18 @@ class EmbeddedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """The brokers' addresses on loopback, host and port each, separated by commas. The same after `restart`."""
+        """The brokers' addresses on loopback, host and port each, separated by commas. The same
+        after `restart`.
+        """
         return self._bootstrap_servers
 
     def config(self, **overrides: Any) -> dict[str, Any]:
-        """Properties for a client of this broker, as librdkafka names them: a new dict of str to str.
+        """Properties for a client of this broker, as librdkafka names them: a new dict of str to
+        str.
 
         Args:
-            overrides: more properties, or others: `config(linger_ms=5)` has "linger.ms": "5". Names with dots go in by `**{...}`.
-                Callbacks (`error_cb` …) stay what they are.
+            overrides: more properties, or others: `config(linger_ms=5)` has "linger.ms": "5". Names
+                with dots go in by `**{...}`. Callbacks (`error_cb` …) stay what they are.
 
         Raises:
             TypeError: a value is of a type that no property has.
@@ -202,7 +237,8 @@ class EmbeddedBroker:
 
         Raises:
             TypeError: an argument is of the wrong type.
-            ValueError: the name breaks Kafka's rule, or there would be fewer brokers than replicas, or no partition.
+            ValueError: the name breaks Kafka's rule, or there would be fewer brokers than replicas,
+                or no partition.
             KafkaException: it exists already (TOPIC_ALREADY_EXISTS).
 
         Source: rd_kafka_mock_topic_create().
@@ -214,27 +250,41 @@ class EmbeddedBroker:
 
     # ------------------------------------------------------------------ reading back
 
-    def messages(self, topic: str, count: int | None = None, timeout: float | None = 10.0) -> list[ConsumedMessage]:
+    def messages(
+        self, topic: str, count: int | None = None, timeout: float | None = 10.0
+    ) -> list[ConsumedMessage]:
         """All that is in `topic`: partition by partition, each in offset order.
 
         Args:
             topic (str): what to read.
-            count (int | None): wait until at least this many are there; None does not wait. All are returned, more than `count` too.
-            timeout (float | None): seconds to wait for `count`, and for a broker that does not answer; None for as long as it takes.
+            count (int | None): wait until at least this many are there; None does not wait. All are
+                returned, more than `count` too.
+            timeout (float | None): seconds to wait for `count`, and for a broker that does not
+                answer; None for as long as it takes.
 
         Raises:
-            RetentionLost: the cluster has dropped records: more than 5 MiB or 100,000 batches of a partition.
+            RetentionLost: the cluster has dropped records: more than 5 MiB or 100,000 batches of a
+                partition.
             KafkaTimeoutError: fewer than `count` came in time, or a broker does not answer.
-            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART), unless topics are made when they are asked for.
+            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART), unless topics are made
+                when they are asked for.
             BrokerStateError: the broker is closed, or was killed.
 
         Waits without the GIL. To read as records come, use `reader`.
         """
         self._must_live()
-        return read_topic(self._bootstrap_servers, topic, count, timeout, config=_READING, may_be_absent=self._auto_create_topics)
+        return read_topic(
+            self._bootstrap_servers,
+            topic,
+            count,
+            timeout,
+            config=_READING,
+            may_be_absent=self._auto_create_topics,
+        )
 
     def reader(self, topic: str, *, timeout: float | None = 10.0) -> TopicReader:
-        """A TopicReader of `topic`, which goes on where it was: for topics that outgrow what the broker keeps. `close` it.
+        """A TopicReader of `topic`, which goes on where it was: for topics that outgrow what the
+        broker keeps. `close` it.
 
         Raises:
             KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART).
@@ -244,32 +294,45 @@ class EmbeddedBroker:
         return TopicReader(self._bootstrap_servers, topic, _READING, timeout=timeout)
 
     def assert_delivered(
-        self, topic: str, values: Iterable[Any], *, exactly_once: bool = False, ordered: bool = False, timeout: float = 0.0
+        self,
+        topic: str,
+        values: Iterable[Any],
+        *,
+        exactly_once: bool = False,
+        ordered: bool = False,
+        timeout: float = 0.0,
     ) -> None:
-        """Raise AssertionError, with an explanation, unless `topic` holds `values` and nothing else.
+        """Raise AssertionError, with an explanation, unless `topic` holds `values` and nothing
+        else.
 
         Args:
             topic (str): what to read.
-            values: what was sent: bytes-like objects, str (compared as UTF-8) and None, in any order; a value that was sent twice is
-                in it twice.
-            exactly_once (bool): no value may be there more often than in `values`. Without it duplicates are allowed: the mock
-                cluster does not de-duplicate, so a lost acknowledgement leaves some.
-            ordered (bool): within each partition, values must come in the order they have in `values`; which partition they went to
-                does not matter, nor do later duplicates.
-            timeout (float): seconds to wait for as many messages as there are values; by default what is there must do, as it does
-                once a flush has returned.
+            values: what was sent: bytes-like objects, str (compared as UTF-8) and None, in any
+                order; a value that was sent twice is in it twice.
+            exactly_once (bool): no value may be there more often than in `values`. Without it
+                duplicates are allowed: the mock cluster does not de-duplicate, so a lost
+                acknowledgement leaves some.
+            ordered (bool): within each partition, values must come in the order they have in
+                `values`; which partition they went to does not matter, nor do later duplicates.
+            timeout (float): seconds to wait for as many messages as there are values; by default
+                what is there must do, as it does once a flush has returned.
 
         Raises:
-            AssertionError: says what is missing, duplicated, unexpected and reordered, how much of each, with a few examples.
+            AssertionError: says what is missing, duplicated, unexpected and reordered, how much of
+                each, with a few examples.
             KafkaException: what `messages` raises.
         """
         self._must_live()
-        _assert_delivered(self, topic, values, exactly_once=exactly_once, ordered=ordered, timeout=timeout)
+        _assert_delivered(
+            self, topic, values, exactly_once=exactly_once, ordered=ordered, timeout=timeout
+        )
 
     def _must_live(self) -> None:
         cluster = self._running()
         if isinstance(cluster, ProcessCluster) and cluster.state == "killed":
-            raise BrokerStateError("the broker was killed, and what it held is gone; restart() starts it again, empty")
+            raise BrokerStateError(
+                "the broker was killed, and what it held is gone; restart() starts it again, empty"
+            )
 
     # ------------------------------------------------------------------ faults
 
@@ -277,21 +340,34 @@ class EmbeddedBroker:
         if broker_id is None and none_is_all:
             return None
         if isinstance(broker_id, bool) or not hasattr(broker_id, "__index__"):
-            raise TypeError(f"broker_id must be an int{' or None' if none_is_all else ''}, not {type(broker_id).__name__}")
+            raise TypeError(
+                f"broker_id must be an int{' or None' if none_is_all else ''}, not"
+                f" {type(broker_id).__name__}"
+            )
         number = int(broker_id.__index__())
         if not 1 <= number <= self._brokers:
-            brokers = "is broker 1" if self._brokers == 1 else f"are the brokers 1 to {self._brokers}"
+            brokers = (
+                "is broker 1" if self._brokers == 1 else f"are the brokers 1 to {self._brokers}"
+            )
             raise ValueError(f"broker_id: there {brokers}, and no {number}")
         return number
 
-    def fail_requests(self, api_key: ApiKey | int, errors: Iterable[ErrorCode | int | KafkaError], broker_id: int | None = None) -> None:
-        """Answer the next requests of a kind with errors: the first with the first, and so on. What they ask for is not done.
+    def fail_requests(
+        self,
+        api_key: ApiKey | int,
+        errors: Iterable[ErrorCode | int | KafkaError],
+        broker_id: int | None = None,
+    ) -> None:
+        """Answer the next requests of a kind with errors: the first with the first, and so on. What
+        they ask for is not done.
 
         Args:
             api_key (ApiKey): the kind of request: `ApiKey.PRODUCE`, …
-            errors: an ErrorCode, an int or a KafkaError for each request. `ErrorCode.TRANSPORT` closes the connection instead of
-                answering, `ErrorCode.NO_ERROR` lets one request pass.
-            broker_id (int | None): the broker that fails; None for whichever gets the next request. Errors for one broker go first.
+            errors: an ErrorCode, an int or a KafkaError for each request. `ErrorCode.TRANSPORT`
+                closes the connection instead of answering, `ErrorCode.NO_ERROR` lets one request
+                pass.
+            broker_id (int | None): the broker that fails; None for whichever gets the next request.
+                Errors for one broker go first.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -299,14 +375,20 @@ class EmbeddedBroker:
             BrokerStateError: the broker is closed, killed or paused.
 
         What no request has used by the end of a test fails that test, see `unused_faults`.
-        Source: rd_kafka_mock_push_request_errors_array(), rd_kafka_mock_broker_push_request_error_rtts().
+        Source: rd_kafka_mock_push_request_errors_array(),
+            rd_kafka_mock_broker_push_request_error_rtts().
         """
         if isinstance(api_key, bool) or not isinstance(api_key, int):
             raise TypeError(f"api_key must be an ApiKey, not {type(api_key).__name__}")
         if api_key == ApiKey.METADATA:
-            raise ValueError("api_key: the mock cluster never fails a METADATA request; fail_topic() sets what it says of a topic")
+            raise ValueError(
+                "api_key: the mock cluster never fails a METADATA request; fail_topic() sets what"
+                " it says of a topic"
+            )
         if api_key not in _wire.FAILABLE:
-            raise ValueError(f"api_key: the mock cluster does not answer requests of kind {int(api_key)}")
+            raise ValueError(
+                f"api_key: the mock cluster does not answer requests of kind {int(api_key)}"
+            )
         if isinstance(errors, (str, bytes, KafkaError, int)) or not isinstance(errors, Iterable):
             raise TypeError(f"errors must be a list of errors, not {type(errors).__name__}")
         codes = [_code("errors: each", error) for error in errors]
@@ -315,16 +397,19 @@ class EmbeddedBroker:
         for code in codes:
             if code != _TRANSPORT and not -1 <= code <= 32767:
                 raise ValueError(
-                    f"errors: {ErrorCode(code).name if code in set(ErrorCode) else code} is no error that a broker answers "
-                    "with; ErrorCode.TRANSPORT closes the connection"
+                    f"errors: {ErrorCode(code).name if code in set(ErrorCode) else code} is no"
+                    " error that a broker answers with; ErrorCode.TRANSPORT closes the connection"
                 )
-        self._running().call("fail_requests", int(api_key), codes, self._broker_id(broker_id, none_is_all=True))
+        self._running().call(
+            "fail_requests", int(api_key), codes, self._broker_id(broker_id, none_is_all=True)
+        )
 
     def round_trip_time(self, seconds: float, broker_id: int | None = None) -> None:
         """Hold back every answer for this long.
 
         Args:
-            seconds (float): 0 to 3600; 0 for none. It applies to answers that are being held back as well.
+            seconds (float): 0 to 3600; 0 for none. It applies to answers that are being held back
+                as well.
             broker_id (int | None): the broker to slow down; None for all.
 
         Raises:
@@ -338,12 +423,16 @@ class EmbeddedBroker:
         assert checked is not None
         if checked > _MAX_DELAY:
             raise ValueError(f"seconds must be at most {_MAX_DELAY:.0f}, not {seconds!r}")
-        self._running().call("round_trip_time", round(checked * 1000), self._broker_id(broker_id, none_is_all=True))
+        self._running().call(
+            "round_trip_time", round(checked * 1000), self._broker_id(broker_id, none_is_all=True)
+        )
 
     def stop_broker(self, broker_id: int) -> None:
-        """Close a broker's connections and refuse new ones; its partitions get leaders among the brokers that are up.
+        """Close a broker's connections and refuse new ones; its partitions get leaders among the
+        brokers that are up.
 
-        Nothing it held is lost: the mock cluster's partitions belong to the cluster. Stopping a stopped broker does nothing.
+        Nothing it held is lost: the mock cluster's partitions belong to the cluster. Stopping a
+        stopped broker does nothing.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -355,7 +444,8 @@ class EmbeddedBroker:
         self._running().call("stop_broker", self._broker_id(broker_id))
 
     def start_broker(self, broker_id: int) -> None:
-        """Have a stopped broker accept connections again, under its old address. Leaders stay where they are. A running one is let be.
+        """Have a stopped broker accept connections again, under its old address. Leaders stay where
+        they are. A running one is let be.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -367,10 +457,11 @@ class EmbeddedBroker:
         self._running().call("start_broker", self._broker_id(broker_id))
 
     def move_leader(self, topic: str, partition: int, broker_id: int) -> None:
-        """Make another broker the leader of a partition, a stopped one too: then the partition is out of reach.
+        """Make another broker the leader of a partition, a stopped one too: then the partition is
+        out of reach.
 
-        A partition cannot be left without a leader: producing to one would end the mock cluster's process. Inject
-        `ErrorCode.LEADER_NOT_AVAILABLE` or `NOT_LEADER_FOR_PARTITION` instead.
+        A partition cannot be left without a leader: producing to one would end the mock cluster's
+        process. Inject `ErrorCode.LEADER_NOT_AVAILABLE` or `NOT_LEADER_FOR_PARTITION` instead.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -384,16 +475,18 @@ class EmbeddedBroker:
         partition = _integer("partition", partition, 0, 2**31 - 1)
         if not isinstance(broker_id, bool) and broker_id == -1:
             raise ValueError(
-                "broker_id: a partition cannot be left without a leader (the mock cluster crashes when somebody produces to "
-                "it); inject ErrorCode.LEADER_NOT_AVAILABLE with fail_requests()"
+                "broker_id: a partition cannot be left without a leader (the mock cluster crashes"
+                " when somebody produces to it); inject ErrorCode.LEADER_NOT_AVAILABLE with"
+                " fail_requests()"
             )
         self._running().call("move_leader", topic, partition, self._broker_id(broker_id))
 
     def fail_topic(self, topic: str, error: ErrorCode | int | KafkaError | None) -> None:
-        """Set the error that metadata has for a topic from now on, such as `ErrorCode.TOPIC_AUTHORIZATION_FAILED`; None for none.
+        """Set the error that metadata has for a topic from now on, such as
+        `ErrorCode.TOPIC_AUTHORIZATION_FAILED`; None for none.
 
-        Clients see it when they next ask for metadata. It does not keep those that know the topic from producing. A topic that does
-        not exist is made.
+        Clients see it when they next ask for metadata. It does not keep those that know the topic
+        from producing. A topic that does not exist is made.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -409,12 +502,15 @@ class EmbeddedBroker:
         self._running().call("fail_topic", topic, code)
 
     def lose_acks(self, count: int) -> None:
-        """Lose the acknowledgements of the next `count` produce requests: their records are stored, and the connection is cut.
+        """Lose the acknowledgements of the next `count` produce requests: their records are stored,
+        and the connection is cut.
 
-        Answers that are on their way on the same broker's connections are lost with it, as they are on a real network, so that
-        a client with several requests in flight can lose more than `count`. A client that sends again leaves duplicates: the mock
-        cluster does not de-duplicate without a transactional.id. A request that the broker refuses counts as well, and nothing of it is
-        stored: one to a broker that is not the leader any more, after `stop_broker` or `move_leader`.
+        Answers that are on their way on the same broker's connections are lost with it, as they are
+        on a real network, so that a client with several requests in flight can lose more than
+        `count`. A client that sends again leaves duplicates: the mock cluster does not de-duplicate
+        without a transactional.id. A request that the broker refuses counts as well, and nothing of
+        it is stored: one to a broker that is not the leader any more, after `stop_broker` or
+        `move_leader`.
 
         Raises:
             TypeError: an argument is of the wrong type.
@@ -426,7 +522,8 @@ class EmbeddedBroker:
         self._running().call("lose_acks", _integer("count", count, 1, 1_000_000))
 
     def unused_faults(self) -> list[str]:
-        """What `fail_requests` and `lose_acks` set up and no request has used yet, a line for each kind; empty when all was used.
+        """What `fail_requests` and `lose_acks` set up and no request has used yet, a line for each
+        kind; empty when all was used.
 
         Raises:
             BrokerStateError: the broker is closed or paused. A killed one has none.
@@ -450,7 +547,10 @@ class EmbeddedBroker:
     def _own_process(self, call: str) -> ProcessCluster:
         cluster = self._running()
         if not isinstance(cluster, ProcessCluster):
-            raise BrokerStateError(f"{call}() needs a broker in a process of its own: EmbeddedBroker(isolation='process')")
+            raise BrokerStateError(
+                f"{call}() needs a broker in a process of its own:"
+                " EmbeddedBroker(isolation='process')"
+            )
         return cluster
 
     def kill(self) -> None:
@@ -462,7 +562,8 @@ class EmbeddedBroker:
         self._own_process("kill").kill()
 
     def pause(self) -> None:
-        """Stop the broker's process with SIGSTOP: its connections stay open and nothing answers. A paused one is let be.
+        """Stop the broker's process with SIGSTOP: its connections stay open and nothing answers. A
+        paused one is let be.
 
         Raises:
             BrokerStateError: the broker is in no process of its own, closed or killed.
@@ -478,7 +579,8 @@ class EmbeddedBroker:
         self._own_process("resume").resume()
 
     def restart(self) -> None:
-        """Start a killed broker again, under its old addresses, with the topics it was made with, empty. One that runs is killed first.
+        """Start a killed broker again, under its old addresses, with the topics it was made with,
+        empty. One that runs is killed first.
 
         Raises:
             BrokerStateError: the broker is in no process of its own, or closed.
@@ -487,7 +589,15 @@ class EmbeddedBroker:
         self._own_process("restart").restart()
 
 
-def _assert_delivered(broker: Any, topic: str, values: Iterable[Any], *, exactly_once: bool, ordered: bool, timeout: float) -> None:
+def _assert_delivered(
+    broker: Any,
+    topic: str,
+    values: Iterable[Any],
+    *,
+    exactly_once: bool,
+    ordered: bool,
+    timeout: float,
+) -> None:
     _flag("exactly_once", exactly_once)
     _flag("ordered", ordered)
     waits = checked_seconds("timeout", timeout)

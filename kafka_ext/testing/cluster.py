@@ -29,50 +29,65 @@ from .cluster_security import Certificates, Listener, client_settings
 from .cluster_settings import OWN_LISTENERS, cluster_settings, format_storage, node_settings
 
 _MAX_BROKERS = 5
-# Below the range that Linux takes ports of outgoing connections from: a client that tries to reach a broker which is down could
-# otherwise be given that very port, and connect to itself.
+# Below the range that Linux takes ports of outgoing connections from: a client that tries to reach
+# a broker which is down could otherwise be given that very port, and connect to itself.
 _PORTS = range(12_000, 32_000)
-# Compiled quickly rather than well: brokers are ready sooner, and the tests' cores are few. Nor are there threads for collecting.
-_JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")
+# Compiled quickly rather than well: brokers are ready sooner, and the tests' cores are few. Nor are
+# there threads for collecting.
+_JVM = (
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Djava.awt.headless=true",
+)
 
 
 class KafkaCluster(ClusterRequests):
-    """A cluster of real Apache Kafka (KRaft) on loopback ports, for tests: what the embedded broker cannot show, this does.
+    """A cluster of real Apache Kafka (KRaft) on loopback ports, for tests: what the embedded broker
+    cannot show, this does.
 
-    Needs Java 17; Maven gets Kafka's jars (43 MB) from Maven Central the first time, later the cache is used (`KAFKA_EXT_CACHE`, by default
-    `~/.cache/kafka_ext`). Each broker is a process of its own, of half a GB, and is a controller as well. A cluster is ready some
-    seconds after it was asked for; use one for many tests, each with topics of its own.
+    Needs Java 17; Maven gets Kafka's jars (43 MB) from Maven Central the first time, later the
+    cache is used (`KAFKA_EXT_CACHE`, by default `~/.cache/kafka_ext`). Each broker is a process of
+    its own, of half a GB, and is a controller as well. A cluster is ready some seconds after it was
+    asked for; use one for many tests, each with topics of its own.
 
     Args:
         brokers (int): how many, 1 to 5. Their ids start at 1.
         topics (Mapping[str, int] | None): topics to make, and their numbers of partitions.
-        replication_factor (int | None): replicas of a topic that is made without saying how many; by default 3, or as many as there are
-            brokers.
-        min_insync_replicas (int | None): the brokers' `min.insync.replicas`; by default 2 with three brokers or more, otherwise 1.
-        settings (Mapping[str, str] | None): more of the brokers' settings, as in server.properties, or others.
-        listeners (Mapping[str, Listener] | None): how clients connect, by names (letters and digits); the first is the default of
-            `config`. By default there is "CLIENT", which is PLAINTEXT.
+        replication_factor (int | None): replicas of a topic that is made without saying how many;
+            by default 3, or as many as there are brokers.
+        min_insync_replicas (int | None): the brokers' `min.insync.replicas`; by default 2 with
+            three brokers or more, otherwise 1.
+        settings (Mapping[str, str] | None): more of the brokers' settings, as in server.properties,
+            or others.
+        listeners (Mapping[str, Listener] | None): how clients connect, by names (letters and
+            digits); the first is the default of `config`. By default there is "CLIENT", which is
+            PLAINTEXT.
         users (Mapping[str, str] | None): names and passwords, for SASL.
-        acls (bool): who has authenticated may do only what `allow` has allowed. Clients of a listener without authentication may do
-            everything, as the cluster's own requests do.
-        advertised (Mapping[int, tuple[str, int]] | None): by broker id, the host and port at which clients of the first listener are
-            told to find the broker, and do by `bootstrap_servers`, in place of its own `address`: a proxy's.
+        acls (bool): who has authenticated may do only what `allow` has allowed. Clients of a
+            listener without authentication may do everything, as the cluster's own requests do.
+        advertised (Mapping[int, tuple[str, int]] | None): by broker id, the host and port at which
+            clients of the first listener are told to find the broker, and do by
+            `bootstrap_servers`, in place of its own `address`: a proxy's.
         heap_mb (int): each broker's Java heap, in MiB.
         version (str): of Apache Kafka.
-        directory (str | os.PathLike | None): where the brokers' data and logs go, in a new folder; by default where temporary files do.
-        keep_logs (bool): keep the brokers' logs when it is closed. They are kept without, when it does not start or when its `with`
-            block raises; `logs` says where.
+        directory (str | os.PathLike | None): where the brokers' data and logs go, in a new folder;
+            by default where temporary files do.
+        keep_logs (bool): keep the brokers' logs when it is closed. They are kept without, when it
+            does not start or when its `with` block raises; `logs` says where.
         timeout (float): seconds to wait for it to be ready.
 
     Raises:
         TypeError: an argument is of the wrong type.
         ValueError: an argument is out of range.
-        KafkaInstallError: Java, Maven or (for TLS) trustme is missing, or Kafka's jars cannot be had; says what to do.
+        KafkaInstallError: Java, Maven or (for TLS) trustme is missing, or Kafka's jars cannot be
+            had; says what to do.
         BrokerStateError: a broker ends while it starts; has the end of its log.
         KafkaTimeoutError: it is not ready in time.
 
-    It runs from here on. `close` it, or use it as a context manager. If this process ends without, the brokers are killed. Methods are
-    thread-safe, but what a broker is told by two threads at once comes in no certain order. Linux and macOS.
+    It runs from here on. `close` it, or use it as a context manager. If this process ends without,
+    the brokers are killed. Methods are thread-safe, but what a broker is told by two threads at
+    once comes in no certain order. Linux and macOS.
     """
 
     def __init__(
@@ -102,27 +117,38 @@ class KafkaCluster(ClusterRequests):
         brokers = _integer("brokers", brokers, 1, _MAX_BROKERS)
         wanted = _checked_topics({} if topics is None else topics)
         self._replication_factor = (
-            min(3, brokers) if replication_factor is None else _integer("replication_factor", replication_factor, 1, brokers)
+            min(3, brokers)
+            if replication_factor is None
+            else _integer("replication_factor", replication_factor, 1, brokers)
         )
         in_sync = (
-            (2 if brokers >= 3 else 1) if min_insync_replicas is None else _integer("min_insync_replicas", min_insync_replicas, 1, brokers)
+            (2 if brokers >= 3 else 1)
+            if min_insync_replicas is None
+            else _integer("min_insync_replicas", min_insync_replicas, 1, brokers)
         )
         self._listeners = _checked_listeners(listeners)
         self._users = dict(users or {})
         heap_mb = _integer("heap_mb", heap_mb, 128, 65_536)
         self.keep_logs = _flag("keep_logs", keep_logs)
         checked_seconds("timeout", timeout)
-        self._advertised = {_integer("advertised: a broker id", key, 1, brokers): address for key, address in (advertised or {}).items()}
+        self._advertised = {
+            _integer("advertised: a broker id", key, 1, brokers): address
+            for key, address in (advertised or {}).items()
+        }
         kafka = installation(version)
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="kafka-cluster-", dir=directory)).resolve()  # the tools run elsewhere
+            self._folder = Path(
+                tempfile.mkdtemp(prefix="kafka-cluster-", dir=directory)
+            ).resolve()  # the tools run elsewhere
             self._certificates = None
             if any(listener.tls for listener in self._listeners.values()):
                 (self._folder / "certificates").mkdir()
                 self._certificates = Certificates(self._folder / "certificates")
             names = [*self._listeners, *OWN_LISTENERS]
             ports = iter(_free_ports(brokers * len(names)))
-            self._ports = {broker: {name: next(ports) for name in names} for broker in range(1, brokers + 1)}
+            self._ports = {
+                broker: {name: next(ports) for name in names} for broker in range(1, brokers + 1)
+            }
             self._guard = Guard(self._folder)
             options = [f"-Xms{min(heap_mb, 256)}m", f"-Xmx{heap_mb}m", *_JVM]
             of_all = cluster_settings(
@@ -140,8 +166,17 @@ class KafkaCluster(ClusterRequests):
                 folder.mkdir()
                 elsewhere = {first: self._advertised[broker]} if broker in self._advertised else {}
                 own = node_settings(broker, of_broker, elsewhere, folder)
-                self._nodes[broker] = Node(broker, folder, {**own, **of_all, **(settings or {})}, kafka, options, self._guard)
-            format_storage(kafka, options, list(self._nodes.values()), self._listeners, self._users, timeout)
+                self._nodes[broker] = Node(
+                    broker,
+                    folder,
+                    {**own, **of_all, **(settings or {})},
+                    kafka,
+                    options,
+                    self._guard,
+                )
+            format_storage(
+                kafka, options, list(self._nodes.values()), self._listeners, self._users, timeout
+            )
             self.start(timeout=timeout)
             for name, partitions in wanted.items():
                 self.create_topic(name, partitions)
@@ -153,7 +188,9 @@ class KafkaCluster(ClusterRequests):
     # ------------------------------------------------------------------ life
 
     def close(self) -> None:
-        """Kill the brokers and remove what they have written. Idempotent, and fast in every state."""
+        """Kill the brokers and remove what they have written. Idempotent, and fast in
+        every state.
+        """
         with self._life:
             self._closed = True
             if self._owner != os.getpid():
@@ -173,7 +210,12 @@ class KafkaCluster(ClusterRequests):
         self._running()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if value is not None and not self._closed:
             self.keep_logs = True
             if hasattr(value, "add_note"):  # from Python 3.11 on
@@ -186,18 +228,26 @@ class KafkaCluster(ClusterRequests):
             self.close()
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        raise TypeError("a KafkaCluster cannot be copied or pickled: pass on its bootstrap_servers, or config()")
+        raise TypeError(
+            "a KafkaCluster cannot be copied or pickled: pass on its bootstrap_servers, or config()"
+        )
 
     def __repr__(self) -> str:
         if self._closed:
             return "<KafkaCluster closed>"
-        return f"<KafkaCluster {self.bootstrap_servers} {' '.join(f'{broker}:{self.state(broker)}' for broker in self._nodes)}>"
+        return (
+            f"<KafkaCluster {self.bootstrap_servers}"
+            f" {' '.join(f'{broker}:{self.state(broker)}' for broker in self._nodes)}>"
+        )
 
     def _running(self) -> None:
         if self._closed:
             raise BrokerStateError("the cluster is closed")
         if self._owner != os.getpid():
-            raise BrokerStateError("this cluster was made before fork() and belongs to the parent; make one in this process")
+            raise BrokerStateError(
+                "this cluster was made before fork() and belongs to the parent; make one in this"
+                " process"
+            )
 
     @property
     def closed(self) -> bool:
@@ -225,7 +275,9 @@ class KafkaCluster(ClusterRequests):
 
     @property
     def bootstrap_servers(self) -> str:
-        """The brokers' addresses for clients of the first listener, host and port each, separated by commas; proxies' if there are."""
+        """The brokers' addresses for clients of the first listener, host and port each, separated
+        by commas; proxies' if there are.
+        """
         return self.servers(next(iter(self._listeners)))
 
     def servers(self, listener: str) -> str:
@@ -233,14 +285,24 @@ class KafkaCluster(ClusterRequests):
         name = self._listener(listener)
         first = name == next(iter(self._listeners))
         own = {broker: ("127.0.0.1", ports[name]) for broker, ports in self._ports.items()}
-        return ",".join("{}:{}".format(*((first and self._advertised.get(broker)) or own[broker])) for broker in own)
+        return ",".join(
+            "{}:{}".format(*((first and self._advertised.get(broker)) or own[broker]))
+            for broker in own
+        )
 
     def address(self, broker_id: int, listener: str | None = None) -> tuple[str, int]:
-        """The host and port where the broker itself listens, which is not where clients are sent if there is a proxy."""
+        """The host and port where the broker itself listens, which is not where clients are sent if
+        there is a proxy.
+        """
         return "127.0.0.1", self._ports[self._broker_id(broker_id)][self._listener(listener)]
 
     def config(
-        self, *, listener: str | None = None, mechanism: str | None = None, user: str | None = None, **overrides: Any
+        self,
+        *,
+        listener: str | None = None,
+        mechanism: str | None = None,
+        user: str | None = None,
+        **overrides: Any,
     ) -> dict[str, Any]:
         """Properties for a client of this cluster, as librdkafka names them: a new dict.
 
@@ -248,10 +310,11 @@ class KafkaCluster(ClusterRequests):
             listener (str | None): the name of the listener to use; by default the first.
             mechanism (str | None): the SASL mechanism; by default the listener's first.
             user (str | None): who to be; by default the first of the users.
-            overrides: more properties, or others: `config(linger_ms=5)` has "linger.ms": "5". Names with dots go in by `**{...}`.
-                Callbacks (`error_cb` …) stay what they are.
+            overrides: more properties, or others: `config(linger_ms=5)` has "linger.ms": "5". Names
+                with dots go in by `**{...}`. Callbacks (`error_cb` …) stay what they are.
 
-        A client of a TLS listener checks the brokers' certificates, and has one of its own where one is required.
+        A client of a TLS listener checks the brokers' certificates, and has one of its own where
+        one is required.
 
         Raises:
             TypeError: a value is of a type that no property has.
@@ -259,14 +322,18 @@ class KafkaCluster(ClusterRequests):
         """
         name = self._listener(listener)
         base = {"bootstrap.servers": self.servers(name)}
-        base |= client_settings(self._listeners[name], mechanism, user, self._users, self._certificates)
+        base |= client_settings(
+            self._listeners[name], mechanism, user, self._users, self._certificates
+        )
         return client_config(base, overrides)
 
     def _listener(self, name: str | None) -> str:
         if name is None:
             return next(iter(self._listeners))
         if name not in self._listeners:
-            raise ValueError(f"listener: the cluster has {', '.join(self._listeners)}, not {name!r}")
+            raise ValueError(
+                f"listener: the cluster has {', '.join(self._listeners)}, not {name!r}"
+            )
         return name
 
     # ------------------------------------------------------------------ brokers
@@ -294,12 +361,16 @@ class KafkaCluster(ClusterRequests):
         """
         return self._node(broker_id).pid
 
-    def start(self, broker_id: int | None = None, *, wait: bool = True, timeout: float = 120.0) -> None:
-        """Start a broker that was stopped or killed, or all of those (None), on the data they had and at their old addresses.
+    def start(
+        self, broker_id: int | None = None, *, wait: bool = True, timeout: float = 120.0
+    ) -> None:
+        """Start a broker that was stopped or killed, or all of those (None), on the data they had
+        and at their old addresses.
 
         Args:
             broker_id (int | None): which.
-            wait (bool): until all running brokers know of all running ones. More than half of all must run for that.
+            wait (bool): until all running brokers know of all running ones. More than half of all
+                must run for that.
             timeout (float): seconds to wait.
 
         Raises:
@@ -312,7 +383,8 @@ class KafkaCluster(ClusterRequests):
             self.wait_until_ready(timeout)
 
     def stop(self, broker_id: int | None = None) -> None:
-        """Shut a broker down in order (SIGTERM), or all that run (None): it hands its partitions over first. Waits for it to end.
+        """Shut a broker down in order (SIGTERM), or all that run (None): it hands its partitions
+        over first. Waits for it to end.
 
         Raises:
             BrokerStateError: it does not run.
@@ -335,7 +407,8 @@ class KafkaCluster(ClusterRequests):
             node.kill()
 
     def pause(self, broker_id: int | None = None) -> None:
-        """Stop a broker's process with SIGSTOP, or all that run (None): connections stay open and nothing answers.
+        """Stop a broker's process with SIGSTOP, or all that run (None): connections stay open and
+        nothing answers.
 
         Raises:
             BrokerStateError: it does not run.
@@ -352,8 +425,12 @@ class KafkaCluster(ClusterRequests):
         for node in self._those(broker_id, "paused"):
             node.resume()
 
-    def restart(self, broker_id: int | None = None, *, wait: bool = True, timeout: float = 120.0) -> None:
-        """Stop a broker, or all (None), unless it is stopped, and start it again. The arguments are those of `start`."""
+    def restart(
+        self, broker_id: int | None = None, *, wait: bool = True, timeout: float = 120.0
+    ) -> None:
+        """Stop a broker, or all (None), unless it is stopped, and start it again. The arguments are
+        those of `start`.
+        """
         nodes = self._those(broker_id, "running", "paused", "stopped")
         running = [node for node in nodes if node.state != "stopped"]
         if broker_id is None:
@@ -367,21 +444,27 @@ class KafkaCluster(ClusterRequests):
             self.wait_until_ready(timeout)
 
     def wait_until_ready(self, timeout: float = 120.0) -> None:
-        """Wait until every running broker knows of every running one, can give out producer ids, and knows a leader
-        of every partition of which one has a replica in sync.
+        """Wait until every running broker knows of every running one, can give out producer ids,
+        and knows a leader of every partition of which one has a replica in sync.
 
         Raises:
             BrokerStateError: a broker has ended by itself; has the end of its log.
             KafkaTimeoutError: not ready in time.
         """
-        expected = {number for number, node in self._nodes.items() if node.wanted and node.state != "paused"}
+        expected = {
+            number for number, node in self._nodes.items() if node.wanted and node.state != "paused"
+        }
 
         def ready() -> bool:
             for number in expected:
                 _ = self._nodes[number].pid  # raises if it has ended
                 state = admin.describe(self._ports[number]["INTERNAL"], None, REQUEST_TIMEOUT)
-                partitions = [partition for topic in state.topics.values() for partition in topic.values()]
-                if not expected <= state.brokers or any(p.leader is None and expected.intersection(p.in_sync) for p in partitions):
+                partitions = [
+                    partition for topic in state.topics.values() for partition in topic.values()
+                ]
+                if not expected <= state.brokers or any(
+                    p.leader is None and expected.intersection(p.in_sync) for p in partitions
+                ):
                     return False
                 admin.init_producer_id(self._ports[number]["INTERNAL"], REQUEST_TIMEOUT)
             return True
@@ -391,23 +474,36 @@ class KafkaCluster(ClusterRequests):
     # ------------------------------------------------------------------ reading back
 
     def _reading(self, isolation_level: str) -> tuple[str, dict[str, str]]:
-        """Where to read, and how: by the brokers' own listener, whatever those of the clients ask for."""
+        """Where to read, and how: by the brokers' own listener, whatever those of the clients ask
+        for.
+        """
         if isolation_level not in ("read_committed", "read_uncommitted"):
-            raise ValueError(f"isolation_level must be 'read_committed' or 'read_uncommitted', not {isolation_level!r}")
+            raise ValueError(
+                "isolation_level must be 'read_committed' or 'read_uncommitted', not"
+                f" {isolation_level!r}"
+            )
         self._running()
         servers = ",".join(f"127.0.0.1:{ports['INTERNAL']}" for ports in self._ports.values())
         return servers, {"isolation.level": isolation_level}
 
     def messages(
-        self, topic: str, count: int | None = None, timeout: float | None = 10.0, *, isolation_level: str = "read_committed"
+        self,
+        topic: str,
+        count: int | None = None,
+        timeout: float | None = 10.0,
+        *,
+        isolation_level: str = "read_committed",
     ) -> list[ConsumedMessage]:
         """All that is in `topic`: partition by partition, each in offset order.
 
         Args:
             topic (str): what to read.
-            count (int | None): wait until at least this many are there; None does not wait. All are returned, more than `count` too.
-            timeout (float | None): seconds to wait for `count`, and for a broker that does not answer; None for as long as it takes.
-            isolation_level (str): "read_uncommitted" for the records of transactions that are open or were aborted as well.
+            count (int | None): wait until at least this many are there; None does not wait. All are
+                returned, more than `count` too.
+            timeout (float | None): seconds to wait for `count`, and for a broker that does not
+                answer; None for as long as it takes.
+            isolation_level (str): "read_uncommitted" for the records of transactions that are open
+                or were aborted as well.
 
         Raises:
             RetentionLost: records have been deleted, by retention or compaction's tombstones.
@@ -418,8 +514,11 @@ class KafkaCluster(ClusterRequests):
         servers, config = self._reading(isolation_level)
         return read_topic(servers, topic, count, timeout, config=config, may_be_absent=False)
 
-    def reader(self, topic: str, *, timeout: float | None = 10.0, isolation_level: str = "read_committed") -> TopicReader:
-        """A TopicReader of `topic`, which goes on where it was: for topics that are too large to read at once. `close` it.
+    def reader(
+        self, topic: str, *, timeout: float | None = 10.0, isolation_level: str = "read_committed"
+    ) -> TopicReader:
+        """A TopicReader of `topic`, which goes on where it was: for topics that are too large to
+        read at once. `close` it.
 
         Raises:
             KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART).
@@ -429,24 +528,41 @@ class KafkaCluster(ClusterRequests):
         return TopicReader(servers, topic, config, timeout=timeout)
 
     def assert_delivered(
-        self, topic: str, values: Iterable[Any], *, exactly_once: bool = False, ordered: bool = False, timeout: float = 0.0
+        self,
+        topic: str,
+        values: Iterable[Any],
+        *,
+        exactly_once: bool = False,
+        ordered: bool = False,
+        timeout: float = 0.0,
     ) -> None:
-        """Raise AssertionError, with an explanation, unless `topic` holds `values` and nothing else; as EmbeddedBroker.assert_delivered."""
-        _assert_delivered(self, topic, values, exactly_once=exactly_once, ordered=ordered, timeout=timeout)
+        """Raise AssertionError, with an explanation, unless `topic` holds `values` and nothing
+        else; as EmbeddedBroker.assert_delivered.
+        """
+        _assert_delivered(
+            self, topic, values, exactly_once=exactly_once, ordered=ordered, timeout=timeout
+        )
 
 
 def _checked_listeners(listeners: Mapping[str, Listener] | None) -> dict[str, Listener]:
     if listeners is None:
         return {"CLIENT": Listener()}
     if not isinstance(listeners, Mapping):
-        raise TypeError(f"listeners must be a mapping of names to Listeners, not {type(listeners).__name__}")
+        raise TypeError(
+            f"listeners must be a mapping of names to Listeners, not {type(listeners).__name__}"
+        )
     if not listeners:
         raise ValueError("listeners must have at least one")
     for name, listener in listeners.items():
         if not isinstance(listener, Listener):
-            raise TypeError(f"listeners: {name!r} must be a Listener, not {type(listener).__name__}")
+            raise TypeError(
+                f"listeners: {name!r} must be a Listener, not {type(listener).__name__}"
+            )
         if not name.isalnum() or not name.isupper() or name in OWN_LISTENERS:
-            raise ValueError(f"listeners: a name is of capital letters and digits, and none of {', '.join(OWN_LISTENERS)}; not {name!r}")
+            raise ValueError(
+                "listeners: a name is of capital letters and digits, and none of"
+                f" {', '.join(OWN_LISTENERS)}; not {name!r}"
+            )
     return dict(listeners)
 
 

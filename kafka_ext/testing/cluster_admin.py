@@ -1,4 +1,6 @@
-"""What a test cluster is asked and told: topics, leaders, rights and quotas. Each function is one request to one broker."""
+"""What a test cluster is asked and told: topics, leaders, rights and quotas. Each function is one
+request to one broker.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,20 @@ from kafka_ext._rdkafka import ErrorCode, KafkaError
 
 from .cluster_wire import array, ask, boolean, float64, int8, int16, int32, int64, struct_, text
 
-_METADATA, _CREATE_TOPICS, _DELETE_TOPICS, _INIT_PRODUCER_ID, _CREATE_ACLS, _ELECT_LEADERS = 3, 19, 20, 22, 30, 43
-_INCREMENTAL_ALTER_CONFIGS, _ALTER_PARTITION_REASSIGNMENTS, _ALTER_CLIENT_QUOTAS, _DESCRIBE_QUORUM = 44, 45, 49, 55
+_METADATA, _CREATE_TOPICS, _DELETE_TOPICS, _INIT_PRODUCER_ID, _CREATE_ACLS, _ELECT_LEADERS = (
+    3,
+    19,
+    20,
+    22,
+    30,
+    43,
+)
+(
+    _INCREMENTAL_ALTER_CONFIGS,
+    _ALTER_PARTITION_REASSIGNMENTS,
+    _ALTER_CLIENT_QUOTAS,
+    _DESCRIBE_QUORUM,
+) = 44, 45, 49, 55
 
 _TOPIC = 2  # ConfigResource.Type, and ResourceType too
 _LITERAL = 3  # PatternType
@@ -74,7 +88,9 @@ def _check(code: int, what: str, reason: str | None = None) -> None:
 
 
 def describe(port: int, topics: Iterable[str] | None, timeout: float) -> ClusterState:
-    """The living brokers, and the topics of these names (those that exist) or all (None). Source: MetadataRequest."""
+    """The living brokers, and the topics of these names (those that exist) or all (None). Source:
+    MetadataRequest.
+    """
     wanted = None if topics is None else [struct_(bytes(16), text(name)) for name in topics]
     partition = ("h", "i", "i", "i", ["i"], ["i"], ["i"])
     layout = ("i", [("i", "s", "i", "s")], "s", "i", [("h", "s", "u", "b", [partition], "i")])
@@ -84,7 +100,9 @@ def describe(port: int, topics: Iterable[str] | None, timeout: float) -> Cluster
         frozenset(broker for broker, *_ in brokers),
         {
             name: {
-                index: PartitionState(leader if leader >= 0 else None, tuple(replicas), tuple(in_sync), epoch)
+                index: PartitionState(
+                    leader if leader >= 0 else None, tuple(replicas), tuple(in_sync), epoch
+                )
                 for _, index, leader, epoch, replicas, in_sync, _ in partitions
             }
             for code, name, _, _, partitions, _ in found
@@ -94,10 +112,19 @@ def describe(port: int, topics: Iterable[str] | None, timeout: float) -> Cluster
 
 
 def controller(port: int, timeout: float) -> int | None:
-    """The broker that leads the controllers' quorum, or None while there is none. Source: DescribeQuorumRequest."""
+    """The broker that leads the controllers' quorum, or None while there is none. Source:
+    DescribeQuorumRequest.
+    """
     body = struct_(array([struct_(text("__cluster_metadata"), array([struct_(int32(0))]))]))
     replicas = [("i", "q")]
-    code, topics = ask(port, _DESCRIBE_QUORUM, 0, body, ("h", [("s", [("i", "h", "i", "i", "q", replicas, replicas)])]), timeout)
+    code, topics = ask(
+        port,
+        _DESCRIBE_QUORUM,
+        0,
+        body,
+        ("h", [("s", [("i", "h", "i", "i", "q", replicas, replicas)])]),
+        timeout,
+    )
     if code != _NO_ERROR:
         return None
     ((_, ((_, code, leader, *_),)),) = topics
@@ -105,25 +132,45 @@ def controller(port: int, timeout: float) -> int | None:
 
 
 def init_producer_id(port: int, timeout: float) -> None:
-    """Have the broker give a producer id, which it can only once the controller has given it some. Source: InitProducerIdRequest."""
+    """Have the broker give a producer id, which it can only once the controller has given it some.
+    Source: InitProducerIdRequest.
+    """
     body = struct_(text(None), int32(0), int64(-1), int16(-1))
     _, code, *_ = ask(port, _INIT_PRODUCER_ID, 4, body, ("i", "h", "q", "h"), timeout)
     _check(code, "giving out a producer id")
 
 
 def create_topic(
-    port: int, name: str, partitions: int, replicas: int, config: Mapping[str, str], assignment: Mapping[int, Sequence[int]], timeout: float
+    port: int,
+    name: str,
+    partitions: int,
+    replicas: int,
+    config: Mapping[str, str],
+    assignment: Mapping[int, Sequence[int]],
+    timeout: float,
 ) -> None:
-    """Make a topic, with the replicas of `assignment` if there are some. Source: CreateTopicsRequest."""
+    """Make a topic, with the replicas of `assignment` if there are some. Source:
+    CreateTopicsRequest.
+    """
     topic = struct_(
         text(name),
         int32(-1 if assignment else partitions),
         int16(-1 if assignment else replicas),
-        array(struct_(int32(index), array(int32(broker) for broker in brokers)) for index, brokers in assignment.items()),
+        array(
+            struct_(int32(index), array(int32(broker) for broker in brokers))
+            for index, brokers in assignment.items()
+        ),
         array(struct_(text(key), text(value)) for key, value in config.items()),
     )
     layout = ("i", [("s", "u", "h", "s", "i", "h", [("s", "s", "b", "b", "b")])])
-    _, results = ask(port, _CREATE_TOPICS, 7, struct_(array([topic]), _milliseconds(timeout), boolean(False)), layout, timeout)
+    _, results = ask(
+        port,
+        _CREATE_TOPICS,
+        7,
+        struct_(array([topic]), _milliseconds(timeout), boolean(False)),
+        layout,
+        timeout,
+    )
     for _, _, code, reason, *_ in results:
         _check(code, f"making topic {name!r}", reason)
 
@@ -136,17 +183,28 @@ def delete_topic(port: int, name: str, timeout: float) -> None:
         _check(code, f"deleting topic {name!r}", reason)
 
 
-def set_topic_config(port: int, name: str, config: Mapping[str, str | None], timeout: float) -> None:
+def set_topic_config(
+    port: int, name: str, config: Mapping[str, str | None], timeout: float
+) -> None:
     """Set a topic's settings; None takes one back. Source: IncrementalAlterConfigsRequest."""
-    changes = array(struct_(text(key), int8(_DELETE if value is None else _SET), text(value)) for key, value in config.items())
+    changes = array(
+        struct_(text(key), int8(_DELETE if value is None else _SET), text(value))
+        for key, value in config.items()
+    )
     body = struct_(array([struct_(int8(_TOPIC), text(name), changes)]), boolean(False))
-    _, results = ask(port, _INCREMENTAL_ALTER_CONFIGS, 1, body, ("i", [("h", "s", "b", "s")]), timeout)
+    _, results = ask(
+        port, _INCREMENTAL_ALTER_CONFIGS, 1, body, ("i", [("h", "s", "b", "s")]), timeout
+    )
     for code, reason, *_ in results:
         _check(code, f"configuring topic {name!r}", reason)
 
 
-def reassign(port: int, topic: str, partition: int, replicas: Sequence[int], timeout: float) -> None:
-    """Give a partition these replicas, in this order. Source: AlterPartitionReassignmentsRequest."""
+def reassign(
+    port: int, topic: str, partition: int, replicas: Sequence[int], timeout: float
+) -> None:
+    """Give a partition these replicas, in this order. Source:
+    AlterPartitionReassignmentsRequest.
+    """
     of_partition = struct_(int32(partition), array(int32(broker) for broker in replicas))
     body = struct_(_milliseconds(timeout), array([struct_(text(topic), array([of_partition]))]))
     layout = ("i", "h", "s", [("s", [("i", "h", "s")])])
@@ -160,8 +218,14 @@ def reassign(port: int, topic: str, partition: int, replicas: Sequence[int], tim
 
 def elect_preferred(port: int, topic: str, partition: int, timeout: float) -> None:
     """Make the first replica the leader, if it can be. Source: ElectLeadersRequest."""
-    body = struct_(int8(_PREFERRED), array([struct_(text(topic), array([int32(partition)]))]), _milliseconds(timeout))
-    _, code, results = ask(port, _ELECT_LEADERS, 2, body, ("i", "h", [("s", [("i", "h", "s")])]), timeout)
+    body = struct_(
+        int8(_PREFERRED),
+        array([struct_(text(topic), array([int32(partition)]))]),
+        _milliseconds(timeout),
+    )
+    _, code, results = ask(
+        port, _ELECT_LEADERS, 2, body, ("i", "h", [("s", [("i", "h", "s")])]), timeout
+    )
     what = f"electing the leader of {topic}-{partition}"
     _check(code, what)
     for _, of_topic in results:
@@ -170,7 +234,9 @@ def elect_preferred(port: int, topic: str, partition: int, timeout: float) -> No
                 _check(code, what, reason)
 
 
-def create_acl(port: int, principal: str, operation: str, resource: str, name: str, allow: bool, timeout: float) -> None:
+def create_acl(
+    port: int, principal: str, operation: str, resource: str, name: str, allow: bool, timeout: float
+) -> None:
     """Source: CreateAclsRequest."""
     acl = struct_(
         int8(RESOURCES[resource]),
@@ -186,15 +252,23 @@ def create_acl(port: int, principal: str, operation: str, resource: str, name: s
         _check(code, f"giving {principal} rights on {resource} {name!r}", reason)
 
 
-def set_quota(port: int, entity: Mapping[str, str | None], quotas: Mapping[str, float | None], timeout: float) -> None:
-    """Set the quotas of an entity, None in place of a name meaning all without their own; None as a quota takes it back.
+def set_quota(
+    port: int, entity: Mapping[str, str | None], quotas: Mapping[str, float | None], timeout: float
+) -> None:
+    """Set the quotas of an entity, None in place of a name meaning all without their own; None as a
+    quota takes it back.
 
     Source: AlterClientQuotasRequest.
     """
     of = array(struct_(text(kind), text(name)) for kind, name in entity.items())
-    changes = array(struct_(text(key), float64(value or 0.0), boolean(value is None)) for key, value in quotas.items())
+    changes = array(
+        struct_(text(key), float64(value or 0.0), boolean(value is None))
+        for key, value in quotas.items()
+    )
     body = struct_(array([struct_(of, changes)]), boolean(False))
-    _, results = ask(port, _ALTER_CLIENT_QUOTAS, 1, body, ("i", [("h", "s", [("s", "s")])]), timeout)
+    _, results = ask(
+        port, _ALTER_CLIENT_QUOTAS, 1, body, ("i", [("h", "s", [("s", "s")])]), timeout
+    )
     for code, reason, _ in results:
         _check(code, f"setting a quota of {dict(entity)}", reason)
 

@@ -1,4 +1,6 @@
-"""Apache Kafka itself: where Java is, and its jars, which Maven gets once and which stay in a cache."""
+"""Apache Kafka itself: where Java is, and its jars, which Maven gets once and which stay in a
+cache.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ from ._faults import BrokerStateError
 
 KAFKA_VERSION = "4.4.0"
 
-# What kafka.tools.StorageTool and kafka.Kafka need: the brokers' modules come with the one artifact, a logging binding does not
-# (its SLF4J is 1.7, for which log4j has a binding of its own).
+# What kafka.tools.StorageTool and kafka.Kafka need: the brokers' modules come with the one
+# artifact, a logging binding does not (its SLF4J is 1.7, for which log4j has a binding of its own).
 _POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -75,14 +77,18 @@ _LAST_LINES = 15
 
 
 class KafkaInstallError(BrokerStateError):
-    """Apache Kafka cannot be run here: Java, Maven or another program is missing. The message says which, and how to get it."""
+    """Apache Kafka cannot be run here: Java, Maven or another program is missing. The message says
+    which, and how to get it.
+    """
 
     __module__ = "kafka_ext.testing"
 
 
 @dataclass(frozen=True)
 class Installation:
-    """An Apache Kafka that can be run: `java` and the jars it wants, in a folder with its logging settings."""
+    """An Apache Kafka that can be run: `java` and the jars it wants, in a folder with its logging
+    settings.
+    """
 
     java: str
     folder: Path
@@ -127,14 +133,20 @@ def find_java() -> str:
         f"a Java runtime {_JAVA} or newer on the PATH, or named by JAVA_HOME",
     )
     if java is None:
-        raise KafkaInstallError(how_to_install("Java is missing, which Apache Kafka runs on", *advice))
+        raise KafkaInstallError(
+            how_to_install("Java is missing, which Apache Kafka runs on", *advice)
+        )
     try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True).stderr
+        answer = subprocess.run(
+            [java, "-version"], capture_output=True, text=True, timeout=60, check=True
+        ).stderr
     except (OSError, subprocess.SubprocessError) as error:
         raise KafkaInstallError(how_to_install(f"Java does not run ({error})", *advice)) from None
     found = re.search(r'version "(?:1\.)?(\d+)', answer)
     if found is not None and int(found[1]) < _JAVA:
-        raise KafkaInstallError(how_to_install(f"{java} is Java {found[1]}, and Apache Kafka needs {_JAVA}", *advice))
+        raise KafkaInstallError(
+            how_to_install(f"{java} is Java {found[1]}, and Apache Kafka needs {_JAVA}", *advice)
+        )
     return java
 
 
@@ -142,13 +154,17 @@ def installation(version: str = KAFKA_VERSION) -> Installation:
     """Apache Kafka of this version, its jars got from Maven Central if they are not in the cache.
 
     Raises:
-        KafkaInstallError: Java is missing, or Maven is and the jars are not in the cache, or they cannot be had.
+        KafkaInstallError: Java is missing, or Maven is and the jars are not in the cache, or they
+            cannot be had.
     """
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
-        raise ValueError(f"version must be one of Apache Kafka's, as in {KAFKA_VERSION!r}, not {version!r}")
+        raise ValueError(
+            f"version must be one of Apache Kafka's, as in {KAFKA_VERSION!r}, not {version!r}"
+        )
     java = find_java()
     pom = _POM.format(version=version)
-    # What is asked for is in the name, so that another pom of a later release of ours does not find this one's jars.
+    # What is asked for is in the name, so that another pom of a later release of ours does not find
+    # this one's jars.
     mark = hashlib.sha256((pom + _LOGGING).encode()).hexdigest()[:8]
     folder = cache_folder() / f"kafka-{version}-{mark}"
     if not folder.is_dir():
@@ -172,7 +188,8 @@ def _download(pom: str, folder: Path, version: str) -> None:
     if maven is None:
         raise KafkaInstallError(
             how_to_install(
-                f"Maven is missing, which gets Apache Kafka {version} (once; it is kept in {folder.parent})",
+                f"Maven is missing, which gets Apache Kafka {version} (once; it is kept in"
+                f" {folder.parent})",
                 "maven",
                 "Apache Maven 3.6 or newer, `mvn` on the PATH",
             )
@@ -182,7 +199,14 @@ def _download(pom: str, folder: Path, version: str) -> None:
         Path(made, "pom.xml").write_text(pom)
         jars = Path(made, "jars")
         run_tool(
-            [maven, "-B", "-q", "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}"],
+            [
+                maven,
+                "-B",
+                "-q",
+                "dependency:copy-dependencies",
+                "-DincludeScope=runtime",
+                f"-DoutputDirectory={jars}",
+            ],
             f"Maven could not get Apache Kafka {version}",
             cwd=made,
             timeout=_MAVEN_TIMEOUT,
@@ -192,9 +216,18 @@ def _download(pom: str, folder: Path, version: str) -> None:
 
 
 def run_tool(command: Sequence[str], failure: str, *, cwd: str | Path, timeout: float) -> None:
-    """Run a program to its end; KafkaInstallError with its last words when that is not a good one."""
+    """Run a program to its end; KafkaInstallError with its last words when that is not
+    a good one.
+    """
     try:
-        done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+        )
     except subprocess.TimeoutExpired:
         raise KafkaInstallError(f"{failure}: not done in {timeout:g} s") from None
     if done.returncode:
@@ -203,7 +236,9 @@ def run_tool(command: Sequence[str], failure: str, *, cwd: str | Path, timeout: 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m kafka_ext.testing.cluster_artifacts [VERSION]`: get what a cluster needs, or say what is missing."""
+    """`python -m kafka_ext.testing.cluster_artifacts [VERSION]`: get what a cluster needs, or say
+    what is missing.
+    """
     try:
         kafka = installation(*arguments[:1])
     except KafkaInstallError as error:

@@ -1,6 +1,8 @@
-"""Brokers do not outlive the process that started them, however it ends: a small process of its own sees to it.
+"""Brokers do not outlive the process that started them, however it ends: a small process of its own
+sees to it.
 
-PR_SET_PDEATHSIG would not do: it fires when the thread that started a broker ends, and fault injection starts brokers from threads.
+PR_SET_PDEATHSIG would not do: it fires when the thread that started a broker ends, and fault
+injection starts brokers from threads.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from pathlib import Path
 
 from ._faults import BrokerStateError
 
-# What the guard runs, in an interpreter with nothing loaded: pids come in, "+1" and "-1"; when nothing can come any more, or the parent
-# has gone (its forked children may hold the pipe), the processes are killed and their data is removed, but not their logs.
+# What the guard runs, in an interpreter with nothing loaded: pids come in, "+1" and "-1"; when
+# nothing can come any more, or the parent has gone (its forked children may hold the pipe), the
+# processes are killed and their data is removed, but not their logs.
 _PROGRAM = """
 import os, select, shutil, signal, sys
 parent, folder = int(sys.argv[1]), sys.argv[2]
@@ -55,11 +58,15 @@ if watched:
 
 
 class Guard:
-    """Kills the processes it watches when this one has ended. `folder` has those processes' folders."""
+    """Kills the processes it watches when this one has ended. `folder` has those processes'
+    folders.
+    """
 
     def __init__(self, folder: Path) -> None:
         if not sys.executable:
-            raise BrokerStateError("a KafkaCluster needs sys.executable to guard its brokers with, and it is empty")
+            raise BrokerStateError(
+                "a KafkaCluster needs sys.executable to guard its brokers with, and it is empty"
+            )
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PROGRAM, str(os.getpid()), str(folder)],
@@ -80,7 +87,9 @@ class Guard:
             try:
                 self._process.stdin.write(line)
             except BrokenPipeError:
-                raise BrokerStateError("the process that guards the brokers has ended: who killed it?") from None
+                raise BrokerStateError(
+                    "the process that guards the brokers has ended: who killed it?"
+                ) from None
 
     def close(self) -> None:
         """End it; what it watches must have been forgotten before."""

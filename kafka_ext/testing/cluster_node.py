@@ -20,17 +20,27 @@ _LAST_LINES = 25
 
 
 class Node:
-    """A broker's process, which can be started more than once on the same data. Methods are thread-safe."""
+    """A broker's process, which can be started more than once on the same data. Methods are
+    thread-safe.
+    """
 
     def __init__(
-        self, number: int, folder: Path, settings: Mapping[str, str], installation: Installation, options: Sequence[str], guard: Guard
+        self,
+        number: int,
+        folder: Path,
+        settings: Mapping[str, str],
+        installation: Installation,
+        options: Sequence[str],
+        guard: Guard,
     ) -> None:
         self.number = number
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "broker.log"
         self.properties = folder / "node.properties"
-        self.properties.write_text("".join(f"{name}={_escaped(value)}\n" for name, value in settings.items()))
+        self.properties.write_text(
+            "".join(f"{name}={_escaped(value)}\n" for name, value in settings.items())
+        )
         self._command = installation.command(options, "kafka.Kafka", str(self.properties))
         self._guard = guard
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +82,12 @@ class Node:
             # Not in the terminal's group: Ctrl-C is for the tests, not for their brokers.
             with open(self.log, "ab") as log:
                 self._process = subprocess.Popen(
-                    self._command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    self._command,
+                    cwd=self.folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                 )
             self._paused = False
             self._guard.watch(self._process.pid)

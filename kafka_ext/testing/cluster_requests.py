@@ -6,7 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from kafka_ext._rdkafka import ErrorCode, KafkaError, KafkaException, KafkaTimeoutError, check_topic_name
+from kafka_ext._rdkafka import (
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    KafkaTimeoutError,
+    check_topic_name,
+)
 
 from . import cluster_admin as admin
 from ._faults import BrokerStateError
@@ -20,11 +26,17 @@ T = TypeVar("T")
 # How long one request of ours may take, and how often what it says is asked for again.
 REQUEST_TIMEOUT = 5.0
 _PAUSE = 0.05
-_NO_CONTROLLER = (ErrorCode["NOT_CONTROLLER"], ErrorCode["REQUEST_TIMED_OUT"], ErrorCode["BROKER_NOT_AVAILABLE"])
+_NO_CONTROLLER = (
+    ErrorCode["NOT_CONTROLLER"],
+    ErrorCode["REQUEST_TIMED_OUT"],
+    ErrorCode["BROKER_NOT_AVAILABLE"],
+)
 
 
 class ClusterRequests:
-    """The part of KafkaCluster that talks to the brokers, by a listener of their own that asks nobody who he is."""
+    """The part of KafkaCluster that talks to the brokers, by a listener of their own that asks
+    nobody who he is.
+    """
 
     _nodes: dict[int, Node]
     _ports: dict[int, dict[str, int]]
@@ -49,7 +61,9 @@ class ClusterRequests:
         return number
 
     def _wait(self, condition: Callable[[], bool], timeout: float | None, what: str) -> None:
-        """Until `condition` holds; brokers that do not answer, or not yet as they should, are asked again."""
+        """Until `condition` holds; brokers that do not answer, or not yet as they should, are asked
+        again.
+        """
         deadline = time.monotonic() + (checked_seconds("timeout", timeout) or 0.0)
         while True:
             problem = ""
@@ -61,11 +75,16 @@ class ClusterRequests:
             except OSError as error:
                 problem = f": {error}"
             if time.monotonic() >= deadline:
-                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"waited {timeout:g} s for {what}, in vain{problem}"))
+                raise KafkaTimeoutError(
+                    KafkaError(
+                        ErrorCode["TIMED_OUT"], f"waited {timeout:g} s for {what}, in vain{problem}"
+                    )
+                )
             time.sleep(_PAUSE)
 
     def _tell(self, request: Callable[[int], T], timeout: float = 30.0) -> T:
-        """Have `request` made with the port of a running broker, the next one's when it does not answer.
+        """Have `request` made with the port of a running broker, the next one's when it does not
+        answer.
 
         Raises:
             KafkaException: the answer is an error.
@@ -83,7 +102,9 @@ class ClusterRequests:
                 if error is None:
                     return answer  # type: ignore[return-value]  # there is one where there is no error
             if time.monotonic() >= deadline:
-                raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], f"no broker answers: {error}"))
+                raise KafkaTimeoutError(
+                    KafkaError(ErrorCode["TIMED_OUT"], f"no broker answers: {error}")
+                )
             time.sleep(_PAUSE)
 
     def _try(self, request: Callable[[int], T], number: int) -> tuple[T | None, Exception | None]:
@@ -93,7 +114,8 @@ class ClusterRequests:
         except OSError as error:
             return None, error
         except admin.Refused as refused:
-            # There is no controller for the moment, or it is not the one that the broker believes in.
+            # There is no controller for the moment, or it is not the one that the broker believes
+            # in.
             if refused.error.code not in _NO_CONTROLLER:
                 raise KafkaException(refused.error) from None
             return None, refused
@@ -115,14 +137,15 @@ class ClusterRequests:
             partitions (int): how many.
             replication_factor (int | None): how many replicas of each; by default the cluster's.
             config (Mapping[str, str] | None): its settings: {"min.insync.replicas": "1"}, …
-            replicas (Mapping[int, Sequence[int]] | None): which brokers have each partition, the preferred leader first, in place of
-                `partitions` and `replication_factor`.
+            replicas (Mapping[int, Sequence[int]] | None): which brokers have each partition, the
+                preferred leader first, in place of `partitions` and `replication_factor`.
             timeout (float): seconds to wait.
 
         Raises:
             TypeError: an argument is of the wrong type.
             ValueError: the name breaks Kafka's rule, or a number is out of range.
-            KafkaException: it exists already (TOPIC_ALREADY_EXISTS), a setting is refused (INVALID_CONFIG)…
+            KafkaException: it exists already (TOPIC_ALREADY_EXISTS), a setting is refused
+                (INVALID_CONFIG)…
             BrokerStateError: no broker runs.
             KafkaTimeoutError: not done in time.
         """
@@ -131,13 +154,22 @@ class ClusterRequests:
         factor = self._replication_factor
         if replication_factor is not None:
             factor = _integer("replication_factor", replication_factor, 1, self.brokers)
-        self._tell(lambda port: admin.create_topic(port, name, partitions, factor, config or {}, replicas or {}, REQUEST_TIMEOUT), timeout)
+        self._tell(
+            lambda port: admin.create_topic(
+                port, name, partitions, factor, config or {}, replicas or {}, REQUEST_TIMEOUT
+            ),
+            timeout,
+        )
 
         def there() -> bool:
             for number, node in self._nodes.items():
                 if node.state == "running":
-                    found = admin.describe(self._ports[number]["INTERNAL"], [name], REQUEST_TIMEOUT).topics.get(name, {})
-                    if len(found) < partitions or any(partition.leader is None for partition in found.values()):
+                    found = admin.describe(
+                        self._ports[number]["INTERNAL"], [name], REQUEST_TIMEOUT
+                    ).topics.get(name, {})
+                    if len(found) < partitions or any(
+                        partition.leader is None for partition in found.values()
+                    ):
                         return False
             return True
 
@@ -167,43 +199,58 @@ class ClusterRequests:
         """Change a topic's settings, None taking one back to the brokers' own.
 
         Raises:
-            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART), or no such setting (INVALID_CONFIG).
+            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART), or no such setting
+                (INVALID_CONFIG).
         """
         self._tell(lambda port: admin.set_topic_config(port, name, config, REQUEST_TIMEOUT))
 
     def partitions(self, topic: str) -> dict[int, PartitionState]:
-        """How a topic's partitions stand: leader, replicas, those in sync; as a running broker knows it.
+        """How a topic's partitions stand: leader, replicas, those in sync; as a running broker
+        knows it.
 
         Raises:
             KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART).
         """
         topic = check_topic_name(topic)
-        found = self._tell(lambda port: admin.describe(port, [topic], REQUEST_TIMEOUT)).topics.get(topic)
+        found = self._tell(lambda port: admin.describe(port, [topic], REQUEST_TIMEOUT)).topics.get(
+            topic
+        )
         if found is None:
-            raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC_OR_PART"], f"there is no topic {topic!r}"))
+            raise KafkaException(
+                KafkaError(ErrorCode["UNKNOWN_TOPIC_OR_PART"], f"there is no topic {topic!r}")
+            )
         return dict(sorted(found.items()))
 
     def leader(self, topic: str, partition: int = 0) -> int | None:
         """The broker that leads a partition, or None while there is none.
 
         Raises:
-            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART) or partition (UNKNOWN_PARTITION).
+            KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART) or partition
+                (UNKNOWN_PARTITION).
         """
         found = self.partitions(topic)
         if partition not in found:
-            raise KafkaException(KafkaError(ErrorCode["UNKNOWN_PARTITION"], f"topic {topic!r} has the partitions 0 to {len(found) - 1}"))
+            raise KafkaException(
+                KafkaError(
+                    ErrorCode["UNKNOWN_PARTITION"],
+                    f"topic {topic!r} has the partitions 0 to {len(found) - 1}",
+                )
+            )
         return found[partition].leader
 
     def controller(self) -> int | None:
         """The broker that leads the controllers' quorum, or None while there is none."""
         return self._tell(lambda port: admin.controller(port, REQUEST_TIMEOUT))
 
-    def move_leader(self, topic: str, partition: int, broker_id: int, *, timeout: float = 30.0) -> None:
+    def move_leader(
+        self, topic: str, partition: int, broker_id: int, *, timeout: float = 30.0
+    ) -> None:
         """Have a partition led by this broker, one of its replicas; returns when it is.
 
         Raises:
             ValueError: the broker has no replica of the partition.
-            KafkaException: there is no such topic or partition, or the broker is not in sync (PREFERRED_LEADER_NOT_AVAILABLE).
+            KafkaException: there is no such topic or partition, or the broker is not in sync
+                (PREFERRED_LEADER_NOT_AVAILABLE).
             KafkaTimeoutError: not done in time.
         """
         number = self._broker_id(broker_id)
@@ -211,12 +258,23 @@ class ClusterRequests:
             return
         replicas = self.partitions(topic)[partition].replicas
         if number not in replicas:
-            raise ValueError(f"broker_id: {topic}-{partition} is on the brokers {', '.join(map(str, replicas))}, not on {number}")
+            raise ValueError(
+                f"broker_id: {topic}-{partition} is on the brokers {', '.join(map(str, replicas))},"
+                f" not on {number}"
+            )
         # Kafka elects the preferred leader, which is the first replica.
         order = [number, *(broker for broker in replicas if broker != number)]
-        self._tell(lambda port: admin.reassign(port, topic, partition, order, REQUEST_TIMEOUT), timeout)
-        self._tell(lambda port: admin.elect_preferred(port, topic, partition, REQUEST_TIMEOUT), timeout)
-        self._wait(lambda: self.leader(topic, partition) == number, timeout, f"broker {number} to lead {topic}-{partition}")
+        self._tell(
+            lambda port: admin.reassign(port, topic, partition, order, REQUEST_TIMEOUT), timeout
+        )
+        self._tell(
+            lambda port: admin.elect_preferred(port, topic, partition, REQUEST_TIMEOUT), timeout
+        )
+        self._wait(
+            lambda: self.leader(topic, partition) == number,
+            timeout,
+            f"broker {number} to lead {topic}-{partition}",
+        )
 
     def wait_in_sync(self, topic: str, *, timeout: float = 60.0) -> None:
         """Wait until every replica of a topic is in sync again, as after a broker has come back.
@@ -230,14 +288,20 @@ class ClusterRequests:
             f"all replicas of {topic!r} in sync",
         )
 
-    def allow(self, user: str, operation: str, resource: str, name: str, *, deny: bool = False) -> None:
-        """Let a user do something, of a cluster with `acls`: `allow("ada", "write", "topic", "orders")`.
+    def allow(
+        self, user: str, operation: str, resource: str, name: str, *, deny: bool = False
+    ) -> None:
+        """Let a user do something, of a cluster with `acls`: `allow("ada", "write", "topic",
+        "orders")`.
 
         Args:
-            user (str): who: one of `users`, an OAUTHBEARER token's subject, or a certificate's distinguished name ("CN=client").
-            operation (str): "all", "read", "write", "create", "delete", "alter", "describe", "cluster_action", "describe_configs",
-                "alter_configs" or "idempotent_write". Who may write may also describe.
-            resource (str): "topic", "group", "cluster" (whose name is "kafka-cluster") or "transactional_id".
+            user (str): who: one of `users`, an OAUTHBEARER token's subject, or a certificate's
+                distinguished name ("CN=client").
+            operation (str): "all", "read", "write", "create", "delete", "alter", "describe",
+                "cluster_action", "describe_configs", "alter_configs" or "idempotent_write". Who may
+                write may also describe.
+            resource (str): "topic", "group", "cluster" (whose name is "kafka-cluster") or
+                "transactional_id".
             name (str): the name of that, or "*" for all.
             deny (bool): forbid it, which goes before what is allowed.
 
@@ -248,17 +312,31 @@ class ClusterRequests:
         Brokers learn of it within milliseconds, not necessarily before this returns.
         """
         if operation not in admin.OPERATIONS:
-            raise ValueError(f"operation must be one of {', '.join(admin.OPERATIONS)}, not {operation!r}")
+            raise ValueError(
+                f"operation must be one of {', '.join(admin.OPERATIONS)}, not {operation!r}"
+            )
         if resource not in admin.RESOURCES:
-            raise ValueError(f"resource must be one of {', '.join(admin.RESOURCES)}, not {resource!r}")
-        self._tell(lambda port: admin.create_acl(port, f"User:{user}", operation, resource, name, not deny, REQUEST_TIMEOUT))
+            raise ValueError(
+                f"resource must be one of {', '.join(admin.RESOURCES)}, not {resource!r}"
+            )
+        self._tell(
+            lambda port: admin.create_acl(
+                port, f"User:{user}", operation, resource, name, not deny, REQUEST_TIMEOUT
+            )
+        )
 
-    def set_quota(self, quotas: Mapping[str, float | None], *, user: str | None = None, client_id: str | None = None) -> None:
+    def set_quota(
+        self,
+        quotas: Mapping[str, float | None],
+        *,
+        user: str | None = None,
+        client_id: str | None = None,
+    ) -> None:
         """Limit what clients may do: `set_quota({"producer_byte_rate": 100_000})`.
 
         Args:
-            quotas (Mapping[str, float | None]): "producer_byte_rate", "consumer_byte_rate", "request_percentage",
-                "controller_mutation_rate"; None takes one back.
+            quotas (Mapping[str, float | None]): "producer_byte_rate", "consumer_byte_rate",
+                "request_percentage", "controller_mutation_rate"; None takes one back.
             user (str | None): whom, and
             client_id (str | None): which of their clients; neither means all clients.
 

@@ -1,4 +1,6 @@
-"""TLS and SASL of a test cluster: its listeners, its certificates, and what brokers and clients must be configured with."""
+"""TLS and SASL of a test cluster: its listeners, its certificates, and what brokers and clients
+must be configured with.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,10 @@ class Listener:
 
     Attributes:
         protocol: "PLAINTEXT", "SSL", "SASL_PLAINTEXT" or "SASL_SSL".
-        mechanisms: for SASL, some of "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512" and "OAUTHBEARER" (whose tokens nobody
-            signs: any is believed that has a subject and has not expired).
-        client_certificate: for TLS, whether the broker asks for one: "none", "requested" or "required".
+        mechanisms: for SASL, some of "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512" and "OAUTHBEARER"
+            (whose tokens nobody signs: any is believed that has a subject and has not expired).
+        client_certificate: for TLS, whether the broker asks for one: "none", "requested" or
+            "required".
 
     Raises:
         ValueError: there is no such protocol, mechanism or word.
@@ -36,11 +39,22 @@ class Listener:
 
     def __post_init__(self) -> None:
         if self.protocol not in _PROTOCOLS:
-            raise ValueError(f"protocol must be one of {', '.join(_PROTOCOLS)}, not {self.protocol!r}")
-        if isinstance(self.mechanisms, str) or not set(self.mechanisms) <= set(MECHANISMS) or not self.mechanisms:
-            raise ValueError(f"mechanisms must be some of {', '.join(MECHANISMS)}, not {self.mechanisms!r}")
+            raise ValueError(
+                f"protocol must be one of {', '.join(_PROTOCOLS)}, not {self.protocol!r}"
+            )
+        if (
+            isinstance(self.mechanisms, str)
+            or not set(self.mechanisms) <= set(MECHANISMS)
+            or not self.mechanisms
+        ):
+            raise ValueError(
+                f"mechanisms must be some of {', '.join(MECHANISMS)}, not {self.mechanisms!r}"
+            )
         if self.client_certificate not in _CLIENT_CERTIFICATES:
-            raise ValueError(f"client_certificate must be one of {', '.join(_CLIENT_CERTIFICATES)}, not {self.client_certificate!r}")
+            raise ValueError(
+                f"client_certificate must be one of {', '.join(_CLIENT_CERTIFICATES)}, not"
+                f" {self.client_certificate!r}"
+            )
 
     @property
     def tls(self) -> bool:
@@ -74,7 +88,8 @@ class CertificateAuthority:
         name (str): the authority's own name, and its files': letters, digits, hyphens.
 
     Attributes:
-        certificate (Path): its own certificate, with which those it has made are checked; a PEM file.
+        certificate (Path): its own certificate, with which those it has made are checked; a PEM
+            file.
 
     Raises:
         ValueError: the name has other characters.
@@ -86,7 +101,9 @@ class CertificateAuthority:
             import trustme
         except ImportError:
             missing = "trustme is missing, which makes the certificates"
-            raise KafkaInstallError(f"{missing}; install it: python -m pip install 'kafka-ext[testing]'") from None
+            raise KafkaInstallError(
+                f"{missing}; install it: python -m pip install 'kafka-ext[testing]'"
+            ) from None
         self._folder = folder
         self._authority = trustme.CA(organization_unit_name=_file_name(name))
         self.certificate = folder / f"{name}.pem"
@@ -121,10 +138,12 @@ def _file_name(name: str) -> str:
 
 
 class Certificates:
-    """The certificates of a KafkaCluster: an authority, the brokers' for 127.0.0.1 and localhost, and a client's.
+    """The certificates of a KafkaCluster: an authority, the brokers' for 127.0.0.1 and localhost,
+    and a client's.
 
     Attributes:
-        authority (CertificateAuthority): which makes more of them; its `certificate` is the file that clients check brokers with.
+        authority (CertificateAuthority): which makes more of them; its `certificate` is the file
+            that clients check brokers with.
         server (Certificate): the brokers'.
         client (Certificate): one for clients, with the name "client".
     """
@@ -147,7 +166,9 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def broker_settings(name: str, listener: Listener, users: Mapping[str, str], certificates: Certificates | None) -> dict[str, str]:
+def broker_settings(
+    name: str, listener: Listener, users: Mapping[str, str], certificates: Certificates | None
+) -> dict[str, str]:
     """What a broker must be configured with for this listener of its own."""
     prefix = f"listener.name.{name.lower()}"
     settings: dict[str, str] = {}
@@ -171,17 +192,30 @@ def broker_settings(name: str, listener: Listener, users: Mapping[str, str], cer
                 settings[f"{of_mechanism}.jaas.config"] = _jaas("plain.PlainLoginModule", known)
             elif mechanism == "OAUTHBEARER":
                 own = {"unsecuredLoginStringClaim_sub": "broker"}
-                settings[f"{of_mechanism}.jaas.config"] = _jaas("oauthbearer.OAuthBearerLoginModule", own)
-                settings[f"{of_mechanism}.login.callback.handler.class"] = f"{_UNSECURED}LoginCallbackHandler"
-                settings[f"{of_mechanism}.server.callback.handler.class"] = f"{_UNSECURED}ValidatorCallbackHandler"
+                settings[f"{of_mechanism}.jaas.config"] = _jaas(
+                    "oauthbearer.OAuthBearerLoginModule", own
+                )
+                settings[f"{of_mechanism}.login.callback.handler.class"] = (
+                    f"{_UNSECURED}LoginCallbackHandler"
+                )
+                settings[f"{of_mechanism}.server.callback.handler.class"] = (
+                    f"{_UNSECURED}ValidatorCallbackHandler"
+                )
             else:
                 settings[f"{of_mechanism}.jaas.config"] = _jaas("scram.ScramLoginModule")
     return settings
 
 
 def scram_users(listeners: Mapping[str, Listener], users: Mapping[str, str]) -> list[str]:
-    """The arguments with which kafka.tools.StorageTool makes the users of the SCRAM mechanisms that some listener has."""
-    used = {mechanism for listener in listeners.values() if listener.sasl for mechanism in listener.mechanisms}
+    """The arguments with which kafka.tools.StorageTool makes the users of the SCRAM mechanisms that
+    some listener has.
+    """
+    used = {
+        mechanism
+        for listener in listeners.values()
+        if listener.sasl
+        for mechanism in listener.mechanisms
+    }
     return [
         argument
         for mechanism in sorted(used)
@@ -192,7 +226,11 @@ def scram_users(listeners: Mapping[str, Listener], users: Mapping[str, str]) -> 
 
 
 def client_settings(
-    listener: Listener, mechanism: str | None, user: str | None, users: Mapping[str, str], certificates: Certificates | None
+    listener: Listener,
+    mechanism: str | None,
+    user: str | None,
+    users: Mapping[str, str],
+    certificates: Certificates | None,
 ) -> dict[str, str]:
     """What a client must be configured with to connect to this listener, as this user."""
     settings: dict[str, str] = {}
@@ -207,14 +245,20 @@ def client_settings(
     if listener.sasl:
         chosen = listener.mechanisms[0] if mechanism is None else mechanism
         if chosen not in listener.mechanisms:
-            raise ValueError(f"mechanism: this listener has {', '.join(listener.mechanisms)}, not {chosen!r}")
+            raise ValueError(
+                f"mechanism: this listener has {', '.join(listener.mechanisms)}, not {chosen!r}"
+            )
         settings["sasl.mechanisms"] = chosen
         if chosen != "OAUTHBEARER":
             name = next(iter(users), None) if user is None else user
             if name not in users:
-                raise ValueError(f"user: the cluster has {', '.join(users) or 'none'}, not {name!r}")
+                raise ValueError(
+                    f"user: the cluster has {', '.join(users) or 'none'}, not {name!r}"
+                )
             settings["sasl.username"] = str(name)
             settings["sasl.password"] = users[str(name)]
     elif mechanism is not None or user is not None:
-        raise ValueError(f"mechanism and user are for listeners with SASL, and this one is {listener.protocol}")
+        raise ValueError(
+            f"mechanism and user are for listeners with SASL, and this one is {listener.protocol}"
+        )
     return settings

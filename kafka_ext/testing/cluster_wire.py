@@ -1,8 +1,10 @@
-"""Kafka's protocol as far as a test cluster's own requests need it: flexible versions, over a plain socket.
+"""Kafka's protocol as far as a test cluster's own requests need it: flexible versions, over a plain
+socket.
 
-librdkafka knows no request for moving a partition or for a quota, and what it knows goes by its own rules for retrying. These
-requests are few and small, and go to listeners of the cluster's own that have neither TLS nor SASL.
-Source: the message definitions in Apache Kafka's clients/src/main/resources/common/message.
+librdkafka knows no request for moving a partition or for a quota, and what it knows goes by its own
+rules for retrying. These requests are few and small, and go to listeners of the cluster's own that
+have neither TLS nor SASL. Source: the message definitions in Apache Kafka's
+clients/src/main/resources/common/message.
 """
 
 from __future__ import annotations
@@ -70,8 +72,8 @@ def struct_(*fields: bytes) -> bytes:
     return b"".join(fields) + _NO_TAGS
 
 
-# What an answer is made of: a letter for a field of that type, a tuple for a structure (tagged fields follow), a list with one of those
-# for an array.
+# What an answer is made of: a letter for a field of that type, a tuple for a structure (tagged
+# fields follow), a list with one of those for an array.
 Layout = str | tuple[Any, ...] | list[Any]
 
 _NUMBERS = {"b": ">b", "h": ">h", "i": ">i", "q": ">q"}  # int8, int16, int32, int64
@@ -121,7 +123,9 @@ class _Answer:
             self._take(self._unsigned())
 
 
-def ask(port: int, api_key: int, version: int, body: bytes, answer: tuple[Any, ...], timeout: float) -> tuple[Any, ...]:
+def ask(
+    port: int, api_key: int, version: int, body: bytes, answer: tuple[Any, ...], timeout: float
+) -> tuple[Any, ...]:
     """Send one request to the broker behind `port` and wait for its answer, which has this layout.
 
     Raises:

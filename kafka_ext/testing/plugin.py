@@ -8,19 +8,24 @@
     def test_failover(kafka_broker, kafka_producer): ...
 
 Fixtures:
-    kafka_broker: an EmbeddedBroker of its own for each test; `@pytest.mark.kafka_broker` takes EmbeddedBroker's arguments.
+    kafka_broker: an EmbeddedBroker of its own for each test; `@pytest.mark.kafka_broker` takes
+        EmbeddedBroker's arguments.
     kafka_broker_session: one EmbeddedBroker for the whole run; tests must tell their topics apart.
-    kafka_producer: a KafkaProducer of `kafka_broker`, closed after the test. What is then left of it is an error.
-    async_kafka_producer: the same for tests that are coroutines: an AsyncKafkaProducer on the test's own event loop. It needs
-        pytest-asyncio, in either of its modes, or anyio's plugin.
+    kafka_producer: a KafkaProducer of `kafka_broker`, closed after the test. What is then left of
+        it is an error.
+    async_kafka_producer: the same for tests that are coroutines: an AsyncKafkaProducer on the
+        test's own event loop. It needs pytest-asyncio, in either of its modes, or anyio's plugin.
 
 Options:
-    --kafka-bootstrap-servers: run the same tests against a real cluster. The fixtures are an ExternalCluster then, which reads back what
-        the test wrote; a test that injects a fault, or wants more brokers than there are, is skipped.
+    --kafka-bootstrap-servers: run the same tests against a real cluster. The fixtures are an
+    ExternalCluster then, which reads back what
+        the test wrote; a test that injects a fault, or wants more brokers than there are, is
+        skipped.
 
 A fault that a test sets and that no request uses fails the test: it did not test what it says.
 
-Loading this plugin imports nothing of kafka_ext that is worth mentioning; the extension is loaded with the first fixture.
+Loading this plugin imports nothing of kafka_ext that is worth mentioning; the extension is loaded
+with the first fixture.
 """
 
 from __future__ import annotations
@@ -38,7 +43,9 @@ if TYPE_CHECKING:
     from .external import ExternalCluster
 
 _OPTION = "--kafka-bootstrap-servers"
-_FIXTURES = frozenset({"kafka_broker", "kafka_broker_session", "kafka_producer", "async_kafka_producer"})
+_FIXTURES = frozenset(
+    {"kafka_broker", "kafka_broker_session", "kafka_producer", "async_kafka_producer"}
+)
 _ARGUMENTS = ("brokers", "topics", "auto_create_topics", "isolation")
 
 # The brokers whose faults a test may have set: its own, and on the session the one that all share.
@@ -51,15 +58,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         _OPTION,
         metavar="HOST:PORT[,...]",
         default=None,
-        help="run the tests that use kafka_broker against this cluster instead of an embedded broker; those that inject faults are skipped",
+        help=(
+            "run the tests that use kafka_broker against this cluster instead of an embedded"
+            " broker; those that inject faults are skipped"
+        ),
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "kafka_broker(brokers=1, topics={'orders': 4}, auto_create_topics=True, isolation='thread'): "
-        "the arguments of kafka_ext.testing.EmbeddedBroker for the kafka_broker of this test",
+        "kafka_broker(brokers=1, topics={'orders': 4}, auto_create_topics=True,"
+        " isolation='thread'): the arguments of kafka_ext.testing.EmbeddedBroker for the"
+        " kafka_broker of this test",
     )
     # Now, for pytest-asyncio prepares fixtures when it collects tests.
     plugins = config.pluginmanager
@@ -70,12 +81,14 @@ def pytest_configure(config: pytest.Config) -> None:
             try:
                 plugins.register(fixtures_for(kind), f"kafka_ext-{kind}")
             except TypeError:
-                pass  # a pytest-asyncio that does not know loop_scope: who asks for async_kafka_producer is told
+                # a pytest-asyncio that does not know loop_scope: who asks for async_kafka_producer
+                # is told
+                pass
 
 
 def pytest_plugin_registered(plugin: object) -> None:
-    # pytester runs pytest inside pytest and takes back, after each run, what that has imported: the extension must be there before,
-    # for it cannot be loaded a second time.
+    # pytester runs pytest inside pytest and takes back, after each run, what that has imported: the
+    # extension must be there before, for it cannot be loaded a second time.
     if getattr(plugin, "__name__", None) == "_pytest.pytester":
         import kafka_ext.producer
         import kafka_ext.testing.external  # noqa: F401
@@ -110,18 +123,28 @@ def _marked(request: pytest.FixtureRequest) -> dict[str, Any]:
     if marker is None:
         return {}
     if len(marker.args) > 2:
-        pytest.fail(f"@pytest.mark.kafka_broker takes brokers and topics by position, not {len(marker.args)} arguments", pytrace=False)
+        pytest.fail(
+            "@pytest.mark.kafka_broker takes brokers and topics by position, not"
+            f" {len(marker.args)} arguments",
+            pytrace=False,
+        )
     arguments = dict(zip(_ARGUMENTS, marker.args, strict=False))
     for name, value in marker.kwargs.items():
         if name not in _ARGUMENTS:
-            pytest.fail(f"@pytest.mark.kafka_broker has no argument {name!r}; there are {', '.join(_ARGUMENTS)}", pytrace=False)
+            pytest.fail(
+                f"@pytest.mark.kafka_broker has no argument {name!r}; there are"
+                f" {', '.join(_ARGUMENTS)}",
+                pytrace=False,
+            )
         if name in arguments:
             pytest.fail(f"@pytest.mark.kafka_broker got {name!r} twice", pytrace=False)
         arguments[name] = value
     return arguments
 
 
-def _open(request: pytest.FixtureRequest, arguments: dict[str, Any]) -> EmbeddedBroker | ExternalCluster:
+def _open(
+    request: pytest.FixtureRequest, arguments: dict[str, Any]
+) -> EmbeddedBroker | ExternalCluster:
     servers = request.config.getoption(_OPTION)
     try:
         if servers:
@@ -146,21 +169,27 @@ def _open_external(servers: str, arguments: dict[str, Any]) -> ExternalCluster:
     if arguments.get("auto_create_topics", True) is not True:
         pytest.skip(f"auto_create_topics is up to the cluster that {_OPTION} names")
     try:
-        return ExternalCluster(servers, arguments.get("brokers", 1), arguments.get("topics"), on_fault=skip)
+        return ExternalCluster(
+            servers, arguments.get("brokers", 1), arguments.get("topics"), on_fault=skip
+        )
     except BrokerStateError as error:
         pytest.skip(error.error.message)
 
 
 @pytest.fixture
 def kafka_broker(request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker | ExternalCluster]:
-    """A Kafka cluster of its own for this test: an EmbeddedBroker, with the arguments of `@pytest.mark.kafka_broker`."""
+    """A Kafka cluster of its own for this test: an EmbeddedBroker, with the arguments of
+    `@pytest.mark.kafka_broker`.
+    """
     with _open(request, _marked(request)) as broker:
         request.node.stash.setdefault(_brokers, []).append(broker)
         yield broker
 
 
 @pytest.fixture(scope="session")
-def kafka_broker_session(request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker | ExternalCluster]:
+def kafka_broker_session(
+    request: pytest.FixtureRequest,
+) -> Iterator[EmbeddedBroker | ExternalCluster]:
     """One Kafka cluster for the whole run: an EmbeddedBroker. Give each test topics of its own."""
     with _open(request, {}) as broker:
         request.session.stash.setdefault(_brokers, []).append(broker)
@@ -178,8 +207,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
     if unused and outcome.excinfo is None:
         outcome.force_exception(
             pytest.fail.Exception(
-                f"faults that were set and never used: {'; '.join(unused)}. What they were to show was not shown; "
-                "broker.clear_faults() takes back those that need not happen.",
+                f"faults that were set and never used: {'; '.join(unused)}. What they were to show"
+                " was not shown; broker.clear_faults() takes back those that need not happen.",
                 pytrace=False,
             )
         )
@@ -203,14 +232,17 @@ def _unused_faults(broker: Any) -> list[str]:
 
 @pytest.fixture
 def kafka_producer(kafka_broker: EmbeddedBroker | ExternalCluster) -> Iterator[KafkaProducer]:
-    """A KafkaProducer of `kafka_broker`, with its defaults. After the test it is closed, and nothing of it may be left."""
+    """A KafkaProducer of `kafka_broker`, with its defaults. After the test it is closed, and
+    nothing of it may be left.
+    """
     from kafka_ext import KafkaProducer
     from kafka_ext._rdkafka import live_objects
 
     before = live_objects()
     producer = KafkaProducer(kafka_broker.config())
     yield producer
-    # A broker that the test has stopped or paused answers nobody: what is left then is purged, and called back.
+    # A broker that the test has stopped or paused answers nobody: what is left then is purged, and
+    # called back.
     producer.close(timeout=10.0)
     left_behind(before)
 
@@ -219,14 +251,23 @@ def left_behind(before: dict[str, int]) -> None:
     """Fail when there is more of anything than before."""
     from kafka_ext._rdkafka import live_objects
 
-    left = {name: n - before.get(name, 0) for name, n in live_objects().items() if n > before.get(name, 0)}
+    left = {
+        name: n - before.get(name, 0)
+        for name, n in live_objects().items()
+        if n > before.get(name, 0)
+    }
     if left:
-        pytest.fail(f"after the producer was closed there is left: {', '.join(f'{n} {name}' for name, n in left.items())}", pytrace=False)
+        pytest.fail(
+            "after the producer was closed there is left:"
+            f" {', '.join(f'{n} {name}' for name, n in left.items())}",
+            pytrace=False,
+        )
 
 
 @pytest.fixture
 def async_kafka_producer(request: pytest.FixtureRequest) -> AsyncKafkaProducer:
-    """An AsyncKafkaProducer of `kafka_broker`, on the event loop that pytest-asyncio or anyio runs this test on.
+    """An AsyncKafkaProducer of `kafka_broker`, on the event loop that pytest-asyncio or anyio runs
+    this test on.
 
     After the test it is closed, on that loop, and nothing of it may be left.
     """
@@ -234,14 +275,18 @@ def async_kafka_producer(request: pytest.FixtureRequest) -> AsyncKafkaProducer:
     marker = request.node.get_closest_marker("asyncio")
     if marker is not None and plugins.hasplugin("asyncio"):
         if not plugins.hasplugin("kafka_ext-asyncio"):
-            pytest.fail("async_kafka_producer needs pytest-asyncio 1.0 or newer; this one is older", pytrace=False)
+            pytest.fail(
+                "async_kafka_producer needs pytest-asyncio 1.0 or newer; this one is older",
+                pytrace=False,
+            )
         fixture = f"_async_kafka_producer_{_loop_scope(request.config, marker)}"
     elif "anyio_backend" in request.fixturenames:
         fixture = "_async_kafka_producer_anyio"
     else:
         pytest.fail(
-            "async_kafka_producer is for tests that are coroutines and have an event loop: install pytest-asyncio and mark the test with "
-            "@pytest.mark.asyncio, or anyio and @pytest.mark.anyio. Others take kafka_producer.",
+            "async_kafka_producer is for tests that are coroutines and have an event loop: install"
+            " pytest-asyncio and mark the test with @pytest.mark.asyncio, or anyio and"
+            " @pytest.mark.anyio. Others take kafka_producer.",
             pytrace=False,
         )
     producer: AsyncKafkaProducer = request.getfixturevalue(fixture)
@@ -249,7 +294,9 @@ def async_kafka_producer(request: pytest.FixtureRequest) -> AsyncKafkaProducer:
 
 
 def _loop_scope(config: pytest.Config, marker: pytest.Mark) -> str:
-    """Whose loop pytest-asyncio runs a test on: its own, or one that it shares with its class, module, package, or all."""
+    """Whose loop pytest-asyncio runs a test on: its own, or one that it shares with its class,
+    module, package, or all.
+    """
     scope = marker.kwargs.get("loop_scope")
     if scope is None:
         scope = config.getini("asyncio_default_test_loop_scope")

@@ -1,7 +1,8 @@
-"""A mock cluster in a process of its own: what `EmbeddedBroker(isolation="process")` has a Python of its own run.
+"""A mock cluster in a process of its own: what `EmbeddedBroker(isolation="process")` has a Python
+of its own run.
 
-It reads commands, one JSON object a line, from its standard input, answers each on its standard output, and ends when its standard
-input does or when its parent is gone.
+It reads commands, one JSON object a line, from its standard input, answers each on its standard
+output, and ends when its standard input does or when its parent is gone.
 """
 
 from __future__ import annotations
@@ -20,12 +21,24 @@ from ._cluster import Cluster
 
 def _described(error: Exception) -> dict[str, Any]:
     if isinstance(error, KafkaException):
-        return {"kind": "KafkaException", "code": int(error.error.code), "message": error.error.message}
+        return {
+            "kind": "KafkaException",
+            "code": int(error.error.code),
+            "message": error.error.message,
+        }
     if isinstance(error, OSError):
-        return {"kind": "OSError", "code": error.errno or 0, "message": str(error.strerror or error)}
+        return {
+            "kind": "OSError",
+            "code": error.errno or 0,
+            "message": str(error.strerror or error),
+        }
     if isinstance(error, ValueError):
         return {"kind": "ValueError", "code": 0, "message": str(error)}
-    return {"kind": "RuntimeError", "code": 0, "message": "".join(traceback.format_exception(error))}
+    return {
+        "kind": "RuntimeError",
+        "code": 0,
+        "message": "".join(traceback.format_exception(error)),
+    }
 
 
 def _answer(descriptor: int, answer: dict[str, Any]) -> None:
@@ -35,7 +48,9 @@ def _answer(descriptor: int, answer: dict[str, Any]) -> None:
 
 
 def _lines(descriptor: int, parent: int) -> Any:
-    """What comes in, line by line, until the other end closes or its process is gone (someone else may hold the pipe open)."""
+    """What comes in, line by line, until the other end closes or its process is gone (someone else
+    may hold the pipe open).
+    """
     waiter = select.poll()
     waiter.register(descriptor, select.POLLIN)
     buffered = b""
@@ -51,9 +66,10 @@ def _lines(descriptor: int, parent: int) -> Any:
 
 def main(argument: str) -> int:
     settings = json.loads(argument)
-    # A group of its own: Ctrl-C in a terminal is for the tests, not for their broker. And the kernel continues a stopped group whose
-    # last relative dies, so that a paused broker notices its parent's death too. PR_SET_PDEATHSIG would not do: it fires when the
-    # thread that started us ends.
+    # A group of its own: Ctrl-C in a terminal is for the tests, not for their broker. And the
+    # kernel continues a stopped group whose last relative dies, so that a paused broker notices its
+    # parent's death too. PR_SET_PDEATHSIG would not do: it fires when the thread that started us
+    # ends.
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -68,7 +84,10 @@ def main(argument: str) -> int:
     for line in _lines(commands, settings["parent"]):
         command = json.loads(line)
         try:
-            answer = {"id": command["id"], "result": cluster.call(command["method"], *command["arguments"])}
+            answer = {
+                "id": command["id"],
+                "result": cluster.call(command["method"], *command["arguments"]),
+            }
         except Exception as error:  # noqa: BLE001 - told to the other side, which raises it
             answer = {"id": command["id"], "error": _described(error)}
         _answer(answers, answer)

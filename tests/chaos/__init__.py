@@ -1,1 +1,3 @@
-"""The fault campaign: numbered records sent to real Apache Kafka while its brokers and its network suffer. `make chaos`."""
+"""The fault campaign: numbered records sent to real Apache Kafka while its brokers and its network
+suffer. `make chaos`.
+"""

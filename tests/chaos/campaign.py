@@ -36,14 +36,18 @@ class Plan:
     rate: float  # a second, at most
     seed: int
     safe: bool
-    message_timeout: float = 120.0  # seconds: longer than any fault takes, so that nothing is given up
+    message_timeout: float = (
+        120.0  # seconds: longer than any fault takes, so that nothing is given up
+    )
     blackout: tuple[float, float] = (12.0, 25.0)  # seconds, from and to
     partitions: int = 6
     kinds: tuple[str, ...] = ()  # exactly these faults, in place of those by the seed
 
     @property
     def capacity(self) -> int:
-        """How many records may be sent until the last fault is over: a fault takes less than half a minute, most of the time."""
+        """How many records may be sent until the last fault is over: a fault takes less than half a
+        minute, most of the time.
+        """
         return int(self.records + self.rate * 30 * (len(self.kinds) or self.faults))
 
     @property
@@ -66,7 +70,9 @@ class Plan:
         return config
 
     def course(self) -> Iterator[str]:
-        """The kinds of the faults, one after the other: those asked for, or as many as are wanted, for as long as they are."""
+        """The kinds of the faults, one after the other: those asked for, or as many as are wanted,
+        for as long as they are.
+        """
         if self.kinds:
             yield from self.kinds
             return
@@ -81,13 +87,25 @@ class Senders:
         self.folder = folder
         self.began = time.monotonic()
         self._log = open(folder / "senders.log", "w")  # noqa: SIM115 - closed by `close`
-        command = [sys.executable, "-X", "faulthandler", "-m", "tests.chaos.senders", json.dumps({"folder": str(folder), **options})]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log)
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-m",
+            "tests.chaos.senders",
+            json.dumps({"folder": str(folder), **options}),
+        ]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log
+        )
 
     def last(self) -> dict[str, Any]:
         """The newest sample; an empty one before there is any."""
         if (status := self._process.poll()) is not None:
-            raise RuntimeError(f"the senders have ended with status {status}: {(self.folder / 'senders.log').read_text()[-2000:]}")
+            raise RuntimeError(
+                f"the senders have ended with status {status}:"
+                f" {(self.folder / 'senders.log').read_text()[-2000:]}"
+            )
         try:
             lines = (self.folder / "samples.jsonl").read_text().splitlines()
             return json.loads(lines[-1])  # type: ignore[no-any-return]
@@ -98,7 +116,10 @@ class Senders:
         end = time.monotonic() + timeout
         while self.last()["reported"] < reported:
             if time.monotonic() > end:
-                raise TimeoutError(f"{self.last()['reported']:,} of {reported:,} records were reported within {timeout:.0f} s")
+                raise TimeoutError(
+                    f"{self.last()['reported']:,} of {reported:,} records were reported within"
+                    f" {timeout:.0f} s"
+                )
             time.sleep(0.5)
 
     def finish(self, timeout: float) -> dict[str, Any]:
@@ -122,16 +143,22 @@ class Senders:
 
 
 def _cluster(network: Network, folder: Path) -> KafkaCluster:
-    # The checker does not go through the proxies. Not among the temporary files: others may tidy them up, and this takes long.
+    # The checker does not go through the proxies. Not among the temporary files: others may tidy
+    # them up, and this takes long.
     listeners = {"CLIENT": Listener(), "DIRECT": Listener()}
-    return KafkaCluster(BROKERS, advertised=network.addresses, listeners=listeners, directory=folder, timeout=_START)
+    return KafkaCluster(
+        BROKERS, advertised=network.addresses, listeners=listeners, directory=folder, timeout=_START
+    )
 
 
 def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Do it; all that there is to say of it."""
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     folder.mkdir(parents=True)
-    say(f"{plan.name}: {len(plan.kinds) or plan.faults} faults and {plan.records:,} records at least, seed {plan.seed}")
+    say(
+        f"{plan.name}: {len(plan.kinds) or plan.faults} faults and {plan.records:,} records at"
+        f" least, seed {plan.seed}"
+    )
     with Network(BROKERS) as network, _cluster(network, folder) as cluster:
         for broker in network.addresses:
             network.tell(broker, target=cluster.address(broker))
@@ -146,26 +173,45 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
         }
         senders = Senders(folder, options)
         try:
-            # Not before all is under way: the first records also ask for metadata and a producer id.
+            # Not before all is under way: the first records also ask for metadata and a producer
+            # id.
             senders.wait_for(1000, _START)
-            doing = faults.Faults(cluster, network, TOPIC, plan.seed, REQUEST_TIMEOUT, say, blackout=plan.blackout)
+            doing = faults.Faults(
+                cluster, network, TOPIC, plan.seed, REQUEST_TIMEOUT, say, blackout=plan.blackout
+            )
             for kind in plan.course():
                 before = senders.last()["reported"]
                 if len(doing.done) >= plan.faults and before >= plan.records:
                     break
                 doing.do(kind)
-                senders.wait_for(before + 1000, 2 * max(plan.message_timeout, 60))  # it goes on behind each fault
+                senders.wait_for(
+                    before + 1000, 2 * max(plan.message_timeout, 60)
+                )  # it goes on behind each fault
                 reported, killed = senders.last()["reported"], faults.kills(doing.done)
-                say(f"  {len(doing.done)} faults, {killed} killed leaders, {reported:,} records reported")
+                say(
+                    f"  {len(doing.done)} faults, {killed} killed leaders, {reported:,} records"
+                    " reported"
+                )
             senders.wait_for(plan.records, 3600)
             sent = senders.finish(600)
         finally:
             senders.close()
-        say(f"{sent['sent']:,} sent, {sent['delivered']:,} delivered, {sent['failed']:,} failed; reading back")
+        say(
+            f"{sent['sent']:,} sent, {sent['delivered']:,} delivered, {sent['failed']:,} failed;"
+            " reading back"
+        )
         cluster.wait_in_sync(TOPIC, timeout=faults.IN_SYNC)
         reading = time.monotonic()
-        found = checker.check({"bootstrap.servers": cluster.servers("DIRECT")}, TOPIC, plan.partitions, outcomes.load(folder, THREADS + 1))
-        say(f"read back in {time.monotonic() - reading:.0f} s: {found.anomalies() or 'no anomalies'}")
+        found = checker.check(
+            {"bootstrap.servers": cluster.servers("DIRECT")},
+            TOPIC,
+            plan.partitions,
+            outcomes.load(folder, THREADS + 1),
+        )
+        say(
+            f"read back in {time.monotonic() - reading:.0f} s:"
+            f" {found.anomalies() or 'no anomalies'}"
+        )
     return {
         "plan": vars(plan),
         "producer": plan.producer,

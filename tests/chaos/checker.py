@@ -19,7 +19,9 @@ _TOLD = 4  # lines of a kind
 
 @dataclass
 class Findings:
-    """What is in the topic against what was reported. The anomalies of a safe producer's are all 0."""
+    """What is in the topic against what was reported. The anomalies of a safe
+    producer's are all 0.
+    """
 
     consumed: int = 0
     acknowledged: int = 0
@@ -38,7 +40,16 @@ class Findings:
     without_offset: int = 0  # acknowledged without an offset: the broker knew only that it had them
     examples: list[str] = field(default_factory=list)
 
-    ANOMALIES = ("lost", "duplicated", "reordered", "corrupt", "never_sent", "failed_but_there", "misplaced", "unreported")
+    ANOMALIES = (
+        "lost",
+        "duplicated",
+        "reordered",
+        "corrupt",
+        "never_sent",
+        "failed_but_there",
+        "misplaced",
+        "unreported",
+    )
 
     def anomalies(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in self.ANOMALIES if getattr(self, name)}
@@ -57,8 +68,15 @@ def read(config: dict[str, Any], topic: str, partition: int) -> tuple[np.ndarray
     """All of a partition: its records, their offsets, and how many had not the size of a record."""
     from confluent_kafka import Consumer, TopicPartition
 
-    settings = {"group.id": "checker", "enable.auto.commit": False, "auto.offset.reset": "error", "queued.max.messages.kbytes": 65_536}
-    consumer = Consumer({**config, **settings, "fetch.message.max.bytes": 8 << 20, "check.crcs": True})
+    settings = {
+        "group.id": "checker",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "queued.max.messages.kbytes": 65_536,
+    }
+    consumer = Consumer(
+        {**config, **settings, "fetch.message.max.bytes": 8 << 20, "check.crcs": True}
+    )
     try:
         where = TopicPartition(topic, partition, 0)
         low, high = consumer.get_watermark_offsets(where, timeout=_PATIENCE)
@@ -79,21 +97,38 @@ def read(config: dict[str, Any], topic: str, partition: int) -> tuple[np.ndarray
                     misshapen += 1
                 next_offset, end = message.offset() + 1, time.monotonic() + _PATIENCE
             if time.monotonic() > end:
-                raise RuntimeError(f"{topic}-{partition} cannot be read beyond {next_offset} of {high}")
-        return np.frombuffer(b"".join(values), records.LAYOUT), np.array(offsets, np.int64), misshapen
+                raise RuntimeError(
+                    f"{topic}-{partition} cannot be read beyond {next_offset} of {high}"
+                )
+        return (
+            np.frombuffer(b"".join(values), records.LAYOUT),
+            np.array(offsets, np.int64),
+            misshapen,
+        )
     finally:
         consumer.close()
 
 
-def check(config: dict[str, Any], topic: str, partitions: int, outcomes: Sequence[tuple[np.ndarray, np.ndarray]]) -> Findings:
+def check(
+    config: dict[str, Any],
+    topic: str,
+    partitions: int,
+    outcomes: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> Findings:
     """Read the topic and compare. `outcomes` are each stream's `(states, offsets)` by number."""
     found = Findings()
     for partition in range(partitions):
         log, offsets, misshapen = read(config, topic, partition)
         found.consumed += len(log) + misshapen
         found.add("corrupt", misshapen, f"{topic}-{partition}: of another size")
-        good = records.whole(log) & (log["partition"] == partition) & (log["stream"] < len(outcomes))
-        found.add("corrupt", (~good).sum(), f"{topic}-{partition} at {offsets[~good][:_EXAMPLES].tolist()}")
+        good = (
+            records.whole(log) & (log["partition"] == partition) & (log["stream"] < len(outcomes))
+        )
+        found.add(
+            "corrupt",
+            (~good).sum(),
+            f"{topic}-{partition} at {offsets[~good][:_EXAMPLES].tolist()}",
+        )
         for stream, (states, reported) in enumerate(outcomes):
             mine = good & (log["stream"] == stream)
             _compare(
@@ -119,7 +154,9 @@ def _compare(
     partition: int,
     partitions: int,
 ) -> None:
-    """One stream in one partition: `numbers` as they are in the log, and what was reported of the stream."""
+    """One stream in one partition: `numbers` as they are in the log, and what was reported of the
+    stream.
+    """
     sent = np.arange(partition, len(states), partitions)
     known = numbers < len(states)
     found.add("never_sent", (~known).sum(), f"{where}: {numbers[~known][:_EXAMPLES].tolist()}")
@@ -130,7 +167,12 @@ def _compare(
     again = np.ones(len(numbers), bool)
     again[first] = False
     doubled = again & (states[numbers] != FAILED_POSSIBLY)
-    found.add("duplicated", doubled.sum(), f"{where}: {numbers[doubled][:_EXAMPLES].tolist()} at {offsets[doubled][:_EXAMPLES].tolist()}")
+    found.add(
+        "duplicated",
+        doubled.sum(),
+        f"{where}: {numbers[doubled][:_EXAMPLES].tolist()} at"
+        f" {offsets[doubled][:_EXAMPLES].tolist()}",
+    )
     found.failed_doubled += int((again & ~doubled).sum())
     order = numbers[np.sort(first)].astype(np.int64)
     late = np.zeros(len(order), bool)
@@ -143,7 +185,12 @@ def _compare(
     acknowledged = state == DELIVERED
     found.acknowledged += int(acknowledged.sum())
     lost = acknowledged & ~is_there
-    found.add("lost", lost.sum(), f"{where}: {sent[lost][:_EXAMPLES].tolist()} reported at {reported[sent[lost]][:_EXAMPLES].tolist()}")
+    found.add(
+        "lost",
+        lost.sum(),
+        f"{where}: {sent[lost][:_EXAMPLES].tolist()} reported at"
+        f" {reported[sent[lost]][:_EXAMPLES].tolist()}",
+    )
     ghosts = np.isin(state, (UNSENT, REFUSED)) & is_there
     found.add("never_sent", ghosts.sum(), f"{where}: {sent[ghosts][:_EXAMPLES].tolist()}")
     denied = (state == FAILED_NOT) & is_there
@@ -155,13 +202,17 @@ def _compare(
     found.possibly += int(possibly.sum())
     found.possibly_there += int((possibly & is_there).sum())
 
-    # An acknowledged record is at the offset that its callback has told, the first of it or a duplicate.
+    # An acknowledged record is at the offset that its callback has told, the first of it or a
+    # duplicate.
     placed = (states[numbers] == DELIVERED) & (reported[numbers] != NO_OFFSET)
     right = np.zeros(len(states), bool)
     right[numbers[placed & (reported[numbers] == offsets)]] = True
     claimed = acknowledged & (reported[sent] != NO_OFFSET) & is_there
     wrong = claimed & ~right[sent]
     found.add(
-        "misplaced", wrong.sum(), f"{where}: {sent[wrong][:_EXAMPLES].tolist()} reported at {reported[sent[wrong]][:_EXAMPLES].tolist()}"
+        "misplaced",
+        wrong.sum(),
+        f"{where}: {sent[wrong][:_EXAMPLES].tolist()} reported at"
+        f" {reported[sent[wrong]][:_EXAMPLES].tolist()}",
     )
     found.without_offset += int((acknowledged & (reported[sent] == NO_OFFSET)).sum())

@@ -14,7 +14,8 @@ from kafka_ext.testing import KafkaCluster
 
 from .network import Network
 
-# Of some sixty faults, how many are of which kind; a plan of another length keeps the proportions. The first three kill a leader.
+# Of some sixty faults, how many are of which kind; a plan of another length keeps the proportions.
+# The first three kill a leader.
 MIX = {
     "kill_leader": 15,
     "kill_leader_and_cut": 6,
@@ -31,7 +32,8 @@ MIX = {
 KILLS = ("kill_leader", "kill_leader_and_cut", "kill_leader_ahead")
 # Where records are given up: what keeps them longer than they may take.
 TIMEOUT_MIX = {"blackout": 3, "kill_leader": 1}
-# Where only records that were lost, doubled or reordered are wanted: what does that to a producer without protection.
+# Where only records that were lost, doubled or reordered are wanted: what does that to a producer
+# without protection.
 UNSAFE_MIX = {
     "kill_leader_ahead": 3,
     "lose_responses": 3,
@@ -42,7 +44,8 @@ UNSAFE_MIX = {
 }
 MIXES = {"safe": MIX, "timeouts": TIMEOUT_MIX, "unsafe": UNSAFE_MIX}
 IN_SYNC = 120.0
-# Of requests that are corrupted, in seconds: longer than records linger, so that several of a partition are in flight.
+# Of requests that are corrupted, in seconds: longer than records linger, so that several of a
+# partition are in flight.
 LATENCY = 0.1
 COUNTED = ("cut", "lost", "corrupted")  # by the proxies
 
@@ -59,12 +62,16 @@ class Fault:
 
 
 def plan(mix: dict[str, int], count: int, seed: int) -> list[str]:
-    """`count` kinds of faults in a random order, each in its proportion and at least once if there are enough."""
+    """`count` kinds of faults in a random order, each in its proportion and at least once if there
+    are enough.
+    """
     total = sum(mix.values())
     exact = {kind: count * part / total for kind, part in mix.items()}
     kinds = Counter({kind: int(share) for kind, share in exact.items()})
     # What rounding down has left goes to those it has taken most from.
-    for kind in sorted(mix, key=lambda kind: int(exact[kind]) - exact[kind])[: count - kinds.total()]:
+    for kind in sorted(mix, key=lambda kind: int(exact[kind]) - exact[kind])[
+        : count - kinds.total()
+    ]:
         kinds[kind] += 1
     chosen = list(kinds.elements())
     random.Random(seed).shuffle(chosen)
@@ -102,11 +109,23 @@ class Faults:
         getattr(self, kind)(fault)
         fault.ended = time.monotonic()
         for broker in range(1, self._cluster.brokers + 1):
-            self._network.tell(broker, cut_requests=0, lose_responses=0, corrupt_requests=0, latency=0.0, bandwidth=0.0)
+            self._network.tell(
+                broker,
+                cut_requests=0,
+                lose_responses=0,
+                corrupt_requests=0,
+                latency=0.0,
+                bandwidth=0.0,
+            )
         self._heal()
-        fault.counts = {name: count - before[name] for name, count in self._network.counts().items() if name in COUNTED}
+        fault.counts = {
+            name: count - before[name]
+            for name, count in self._network.counts().items()
+            if name in COUNTED
+        }
         self._say(
-            f"{kind}: {fault.detail}, {fault.ended - fault.began:.1f} s, whole after {time.monotonic() - fault.began:.1f} s {fault.counts}"
+            f"{kind}: {fault.detail}, {fault.ended - fault.began:.1f} s, whole after"
+            f" {time.monotonic() - fault.began:.1f} s {fault.counts}"
         )
 
     def _heal(self) -> None:
@@ -122,7 +141,9 @@ class Faults:
     def _leader(self) -> int:
         """The leader of a partition at random."""
         partitions = sorted(self._cluster.partitions(self._topic))
-        while (leader := self._cluster.leader(self._topic, self._random.choice(partitions))) is None:
+        while (
+            leader := self._cluster.leader(self._topic, self._random.choice(partitions))
+        ) is None:
             time.sleep(0.05)
         return leader
 
@@ -142,7 +163,9 @@ class Faults:
         self._wait(1, 6)
 
     def kill_leader_and_cut(self, fault: Fault) -> None:
-        """SIGKILL, and the other brokers' connections are cut in the middle of a request while they take over."""
+        """SIGKILL, and the other brokers' connections are cut in the middle of a request while they
+        take over.
+        """
         leader = self._leader()
         fault.detail = f"broker {leader}"
         self._cluster.kill(leader)
@@ -151,7 +174,9 @@ class Faults:
         self._wait(3, 7)
 
     def kill_leader_ahead(self, fault: Fault) -> None:
-        """SIGKILL of a leader that has got records which the others, being paused, have not: with acks=1 it has said yes to them."""
+        """SIGKILL of a leader that has got records which the others, being paused, have not: with
+        acks=1 it has said yes to them.
+        """
         leader = self._leader()
         fault.detail = f"broker {leader}"
         others = self._others(leader)
@@ -163,11 +188,14 @@ class Faults:
         finally:
             for other in others:
                 self._cluster.resume(other)
-        # Long enough for the others to elect a leader among themselves, before the old one is back with what it has.
+        # Long enough for the others to elect a leader among themselves, before the old one is back
+        # with what it has.
         self._wait(5, 8)
 
     def pause_leader(self, fault: Fault) -> None:
-        """SIGSTOP past the request's timeout: requests are answered late or by nobody, and another leads when it goes on."""
+        """SIGSTOP past the request's timeout: requests are answered late or by nobody, and another
+        leads when it goes on.
+        """
         leader = self._leader()
         fault.detail = f"broker {leader}"
         self._cluster.pause(leader)
@@ -189,14 +217,18 @@ class Faults:
             if leader is None:
                 continue
             try:
-                self._cluster.move_leader(self._topic, partition, leader % self._cluster.brokers + 1)
+                self._cluster.move_leader(
+                    self._topic, partition, leader % self._cluster.brokers + 1
+                )
                 moved += 1
             except KafkaException:
                 continue  # not in sync at the moment
         fault.detail = f"{moved} partitions"
 
     def blackout(self, fault: Fault) -> None:
-        """SIGSTOP of all but one: there is no quorum, neither for controllers nor for acknowledgements; the queue fills."""
+        """SIGSTOP of all but one: there is no quorum, neither for controllers nor for
+        acknowledgements; the queue fills.
+        """
         spared = self._random.randint(1, self._cluster.brokers)
         fault.detail = f"all but broker {spared}"
         for broker in self._others(spared):
@@ -232,9 +264,11 @@ class Faults:
         self._lossy(fault, "lose_responses", "lost")
 
     def corrupt_requests(self, fault: Fault) -> None:
-        """Produce requests are changed in a bit on their way: the broker refuses each, while those behind it have long been sent.
+        """Produce requests are changed in a bit on their way: the broker refuses each, while those
+        behind it have long been sent.
 
-        Without idempotence these are stored before what was refused is sent again. The network is slow, so that there are some.
+        Without idempotence these are stored before what was refused is sent again. The network is
+        slow, so that there are some.
         """
         for broker in range(1, self._cluster.brokers + 1):
             self._network.tell(broker, latency=LATENCY)
@@ -242,7 +276,10 @@ class Faults:
         self._lossy(fault, "corrupt_requests", "corrupted")
 
     def slow_network(self, fault: Fault) -> None:
-        latency, bandwidth = self._random.uniform(0.05, 0.4), self._random.uniform(100_000, 1_000_000)
+        latency, bandwidth = (
+            self._random.uniform(0.05, 0.4),
+            self._random.uniform(100_000, 1_000_000),
+        )
         fault.detail = f"{latency * 1000:.0f} ms, {bandwidth / 1000:.0f} kB/s"
         for broker in range(1, self._cluster.brokers + 1):
             self._network.tell(broker, latency=latency, bandwidth=bandwidth)

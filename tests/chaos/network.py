@@ -1,7 +1,8 @@
-"""The network of the campaign: `python -m tests.chaos.network COUNT`, a process with a proxy for each broker, which knows Kafka's frames.
+"""The network of the campaign: `python -m tests.chaos.network COUNT`, a process with a proxy for
+each broker, which knows Kafka's frames.
 
-Commands come by standard input, a line of JSON each, and are answered by standard output; it ends when the input does. `Network` is its
-near side.
+Commands come by standard input, a line of JSON each, and are answered by standard output; it ends
+when the input does. `Network` is its near side.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _PRODUCE = 0
-# Behind a produce request's last record batch there are a few bytes of empty tags at most: this far from its end is a record.
+# Behind a produce request's last record batch there are a few bytes of empty tags at most: this far
+# from its end is a record.
 _IN_RECORDS = 12
 _CHUNK = 1 << 16
 
@@ -31,9 +33,14 @@ class Link:
     def __init__(self) -> None:
         self.target = ("127.0.0.1", 1)  # where nobody listens, until it is known
         self.address = ("", 0)
-        self.cut_requests = 0  # so many produce requests to come are forwarded to their half, and their connection is cut
-        self.lose_responses = 0  # so many produce requests to come are answered to nobody: their connection is cut in place of it
-        self.corrupt_requests = 0  # so many produce requests to come are changed in a bit, and the broker refuses them for their checksum
+        # so many produce requests to come are forwarded to their half, and their connection is cut
+        self.cut_requests = 0
+        # so many produce requests to come are answered to nobody: their connection is cut in place
+        # of it
+        self.lose_responses = 0
+        # so many produce requests to come are changed in a bit, and the broker refuses them for
+        # their checksum
+        self.corrupt_requests = 0
         self.latency = 0.0  # seconds that each request and each response is held back
         self.bandwidth = 0.0  # bytes a second, 0 for no limit
         self.connections: set[asyncio.StreamWriter] = set()
@@ -61,7 +68,9 @@ class Link:
             pump.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: set[int]) -> None:
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: set[int]
+    ) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 frame = await self._frame(reader)
@@ -77,10 +86,16 @@ class Link:
                 if api_key == _PRODUCE and self.corrupt_requests:
                     self.corrupt_requests -= 1
                     self.counts["corrupted"] += 1
-                    frame = frame[:-_IN_RECORDS] + bytes([frame[-_IN_RECORDS] ^ 1]) + frame[1 - _IN_RECORDS :]
+                    frame = (
+                        frame[:-_IN_RECORDS]
+                        + bytes([frame[-_IN_RECORDS] ^ 1])
+                        + frame[1 - _IN_RECORDS :]
+                    )
                 await self._pass(frame, writer)
 
-    async def _responses(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: set[int]) -> None:
+    async def _responses(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: set[int]
+    ) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 frame = await self._frame(reader)
@@ -126,7 +141,9 @@ async def main(count: int) -> None:
 
 
 class Network:
-    """The proxies' process, as the campaign sees it: `addresses` by broker id, and orders for each."""
+    """The proxies' process, as the campaign sees it: `addresses` by broker id, and
+    orders for each.
+    """
 
     def __init__(self, brokers: int) -> None:
         self._lock = threading.Lock()
@@ -139,7 +156,9 @@ class Network:
             text=True,
             start_new_session=True,
         )
-        self.addresses: dict[int, tuple[str, int]] = {n: tuple(address) for n, address in enumerate(self._answer(), 1)}
+        self.addresses: dict[int, tuple[str, int]] = {
+            n: tuple(address) for n, address in enumerate(self._answer(), 1)
+        }
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
@@ -149,10 +168,14 @@ class Network:
         return json.loads(line)
 
     def tell(self, broker: int, *, cut_all: bool = False, **settings: Any) -> dict[str, int]:
-        """Set attributes of a broker's link, or cut all its connections; what it has counted so far."""
+        """Set attributes of a broker's link, or cut all its connections; what it has counted so
+        far.
+        """
         with self._lock:
             assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps({"broker": broker, "cut_all": cut_all, "set": settings}) + "\n")
+            self._process.stdin.write(
+                json.dumps({"broker": broker, "cut_all": cut_all, "set": settings}) + "\n"
+            )
             self._process.stdin.flush()
             counts: dict[str, int] = self._answer()
             return counts

@@ -1,4 +1,6 @@
-"""What became of each record, by its number: a byte for the state, four for the offset. Made once, at full size: it does not grow."""
+"""What became of each record, by its number: a byte for the state, four for the offset. Made once,
+at full size: it does not grow.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,17 @@ NO_OFFSET = -1
 class Outcomes:
     """The outcomes of one stream of at most `size` records.
 
-    A state goes from UNSENT over SENT to what the callback says, once: whatever else happens is an anomaly. Sending and reporting are
-    different threads', but each item is only ever written by one of them at a time, and under the GIL.
+    A state goes from UNSENT over SENT to what the callback says, once: whatever else happens is an
+    anomaly. Sending and reporting are different threads', but each item is only ever written by one
+    of them at a time, and under the GIL.
     """
 
     def __init__(self, stream: int, size: int) -> None:
         self.stream = stream
         self.size = size
-        self.states = bytearray(b"\xff" * size)  # written to, so that its memory is there from the start
+        self.states = bytearray(
+            b"\xff" * size
+        )  # written to, so that its memory is there from the start
         self.states[:] = bytes(size)
         self.offsets = np.full(size, NO_OFFSET, np.int32)
         self.sent = self.reported = self.failed = self.anomalies = 0
@@ -36,7 +41,9 @@ class Outcomes:
         """The callback of a single record, whose id is its number."""
         number = metadata.record_id
         if self.states[number] != SENT:
-            self.anomaly(f"{number} was called back while {self.states[number]}: {metadata} {error}")
+            self.anomaly(
+                f"{number} was called back while {self.states[number]}: {metadata} {error}"
+            )
         self.reported += 1
         if error is None:
             self.states[number] = DELIVERED
@@ -50,7 +57,9 @@ class Outcomes:
         last = first + len(batch)
         states = np.frombuffer(self.states, np.uint8)[first:last]
         if (states != SENT).any():
-            self.anomaly(f"the batch {first} to {last} was called back while {sorted(set(states.tolist()))}")
+            self.anomaly(
+                f"the batch {first} to {last} was called back while {sorted(set(states.tolist()))}"
+            )
         self.reported += len(batch)
         states[:] = DELIVERED
         self.offsets[first:last] = batch.offsets
@@ -72,10 +81,15 @@ class Outcomes:
             self.wrong.append(f"stream {self.stream}: {text}")
 
     def save(self, folder: Path) -> None:
-        np.save(folder / f"states-{self.stream}.npy", np.frombuffer(self.states, np.uint8)[: self.sent])
+        np.save(
+            folder / f"states-{self.stream}.npy", np.frombuffer(self.states, np.uint8)[: self.sent]
+        )
         np.save(folder / f"offsets-{self.stream}.npy", self.offsets[: self.sent])
 
 
 def load(folder: Path, streams: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """`(states, offsets)` of each stream, as they were saved."""
-    return [(np.load(folder / f"states-{stream}.npy"), np.load(folder / f"offsets-{stream}.npy")) for stream in range(streams)]
+    return [
+        (np.load(folder / f"states-{stream}.npy"), np.load(folder / f"offsets-{stream}.npy"))
+        for stream in range(streams)
+    ]

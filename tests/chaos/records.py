@@ -1,13 +1,24 @@
-"""The numbered records of the campaign: 24 bytes that say who sent them, where to, in which place, and whether they are whole."""
+"""The numbered records of the campaign: 24 bytes that say who sent them, where to, in which place,
+and whether they are whole.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-# A stream is one sender's records, numbered from 0; number n goes to partition n % partitions. The checksum is a 64-bit mix of the
-# first eight bytes, the filler a mix of the checksum: no bit of a record can change without notice.
-LAYOUT = np.dtype([("stream", "<u2"), ("partition", "<u2"), ("number", "<u4"), ("checksum", "<u8"), ("filler", "<u8")])
+# A stream is one sender's records, numbered from 0; number n goes to partition n % partitions. The
+# checksum is a 64-bit mix of the first eight bytes, the filler a mix of the checksum: no bit of a
+# record can change without notice.
+LAYOUT = np.dtype(
+    [
+        ("stream", "<u2"),
+        ("partition", "<u2"),
+        ("number", "<u4"),
+        ("checksum", "<u8"),
+        ("filler", "<u8"),
+    ]
+)
 SIZE = LAYOUT.itemsize
 
 

@@ -1,4 +1,6 @@
-"""The sending process, `python -m tests.chaos.senders '{JSON}'`: threads and a batch sender share a producer until standard input ends."""
+"""The sending process, `python -m tests.chaos.senders '{JSON}'`: threads and a batch sender share a
+producer until standard input ends.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from .watch import Watch
 BLOCK = 4_000
 BATCH = 1_000
 TICK = 0.02
-# What is due after this long in seconds, when the queue was full, is let go: the load does not make up for a fault.
+# What is due after this long in seconds, when the queue was full, is let go: the load does not make
+# up for a fault.
 LATE = 2.0
 FLUSH = 180.0
 # A thread that was told to stop is in a `send` at most, which waits for room in the queue.
@@ -31,7 +34,15 @@ STOPPING = 180.0
 class Sender:
     """One stream's thread, at `rate` records a second."""
 
-    def __init__(self, stream: int, producer: KafkaProducer, topic: str, partitions: int, rate: float, size: int) -> None:
+    def __init__(
+        self,
+        stream: int,
+        producer: KafkaProducer,
+        topic: str,
+        partitions: int,
+        rate: float,
+        size: int,
+    ) -> None:
         self.outcomes = Outcomes(stream, size)
         self.producer = producer
         self.topic = topic
@@ -74,7 +85,12 @@ class RecordSender(Sender):
     _first = _end = 0
 
     def send(self, count: int) -> int:
-        outcomes, producer, topic, partitions = self.outcomes, self.producer, self.topic, self.partitions
+        outcomes, producer, topic, partitions = (
+            self.outcomes,
+            self.producer,
+            self.topic,
+            self.partitions,
+        )
         on_delivery, states = outcomes.on_delivery, outcomes.states
         for number in range(outcomes.sent, outcomes.sent + count):
             if number >= self._end:
@@ -85,7 +101,10 @@ class RecordSender(Sender):
             states[number] = SENT
             outcomes.sent = number + 1
             try:
-                producer.send(ProducerRecord(topic, value, partition=number % partitions, id=number), on_delivery)
+                producer.send(
+                    ProducerRecord(topic, value, partition=number % partitions, id=number),
+                    on_delivery,
+                )
             except KafkaException as error:
                 states[number] = REFUSED
                 outcomes.anomaly(f"{number} was refused: {error}")
@@ -99,11 +118,21 @@ class BatchSender(Sender):
         if count < min(BATCH, self.outcomes.size - self.outcomes.sent):
             return 0
         outcomes, first = self.outcomes, self.outcomes.sent
-        made = records.make(outcomes.stream, first, min(BATCH, outcomes.size - first), self.partitions)
+        made = records.make(
+            outcomes.stream, first, min(BATCH, outcomes.size - first), self.partitions
+        )
         np.frombuffer(outcomes.states, np.uint8)[first : first + len(made)] = SENT
         outcomes.sent += len(made)
-        rows, partitions = made.view(np.uint8).reshape(-1, records.SIZE), made["partition"].astype(np.int32)
-        self.producer.send_batch(self.topic, rows, partitions=partitions, on_delivery=lambda batch: outcomes.batch(first, batch))
+        rows, partitions = (
+            made.view(np.uint8).reshape(-1, records.SIZE),
+            made["partition"].astype(np.int32),
+        )
+        self.producer.send_batch(
+            self.topic,
+            rows,
+            partitions=partitions,
+            on_delivery=lambda batch: outcomes.batch(first, batch),
+        )
         return len(made)
 
 
@@ -112,7 +141,10 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
     kinds = [*[RecordSender] * options["threads"], BatchSender]
     rate = options["rate"] / len(kinds)
     producer = KafkaProducer(options["config"], error_cb=lambda error: None, log_level=0)
-    senders = [kind(stream, producer, options["topic"], options["partitions"], rate, options["size"]) for stream, kind in enumerate(kinds)]
+    senders = [
+        kind(stream, producer, options["topic"], options["partitions"], rate, options["size"])
+        for stream, kind in enumerate(kinds)
+    ]
     outcomes = [sender.outcomes for sender in senders]
 
     def more() -> dict[str, Any]:
@@ -148,7 +180,12 @@ def run(options: dict[str, Any]) -> dict[str, Any]:
     if fatal is not None:
         wrong.append(f"the producer has failed for good: {fatal}")
     metrics = producer.metrics()
-    if metrics.sent != metrics.delivered + metrics.failed or metrics.outstanding or metrics.pinned_messages or metrics.callback_errors:
+    if (
+        metrics.sent != metrics.delivered + metrics.failed
+        or metrics.outstanding
+        or metrics.pinned_messages
+        or metrics.callback_errors
+    ):
         wrong.append(f"the metrics are off at the end: {metrics}")
     if any(_rdkafka.live_objects().values()):
         wrong.append(f"left behind when all was closed: {_rdkafka.live_objects()}")

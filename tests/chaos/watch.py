@@ -1,4 +1,6 @@
-"""What a process uses, sampled by a thread: resident memory, threads, descriptors, CPU, and whatever else is asked for."""
+"""What a process uses, sampled by a thread: resident memory, threads, descriptors, CPU, and
+whatever else is asked for.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,9 @@ def descriptors() -> int:
 class Watch:
     """Takes a sample every `interval` seconds and appends it to `file`.
 
-    So nothing of it stays in the memory that is watched, and a run that is killed can be plotted. `more()` gives what else
-    belongs into a sample. Samples have "t", seconds since the watch was made.
+    So nothing of it stays in the memory that is watched, and a run that is killed can be plotted.
+    `more()` gives what else belongs into a sample. Samples have "t", seconds since the watch was
+    made.
     """
 
     def __init__(self, interval: float, file: Path, more: Callable[[], Mapping[str, Any]]) -> None:

@@ -1,12 +1,13 @@
-"""Abort transactions soon after a commit, and count what that does: `python tests/cluster/abort_rounds.py`.
+"""Abort transactions soon after a commit, and count what that does: `python
+tests/cluster/abort_rounds.py`.
 
-A round is: commit a transaction with a record, begin the next, send a record, wait for a while, abort.
-Right after a commit the coordinator is still busy with it and refuses the next transaction's partitions,
-which makes this the time when an abort is most likely to meet an unfinished request. Any error of an
-abort is a defect; a fatal one ends the producer, which is made anew then.
+A round is: commit a transaction with a record, begin the next, send a record, wait for a while,
+abort. Right after a commit the coordinator is still busy with it and refuses the next transaction's
+partitions, which makes this the time when an abort is most likely to meet an unfinished request.
+Any error of an abort is a defect; a fatal one ends the producer, which is made anew then.
 
-With `--peer` the same is done by confluent-kafka, round by round in turn, so that both meet the same
-brokers and the same load.
+With `--peer` the same is done by confluent-kafka, round by round in turn, so that both meet the
+same brokers and the same load.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Ours:
 
     def renew(self):
         self.close()
-        self._producer = KafkaProducer(self._settings | {"transactional.id": f"rounds-{uuid.uuid4()}"})
+        self._producer = KafkaProducer(
+            self._settings | {"transactional.id": f"rounds-{uuid.uuid4()}"}
+        )
         self._producer.init_transactions(TIMEOUT)
 
     def close(self):
@@ -103,7 +106,10 @@ class Result:
         tenths = statistics.quantiles(self.seconds, n=20)
         median, late = 1000 * statistics.median(self.seconds), 1000 * tenths[-1]
         errors = ", ".join(f"{count} {name}" for name, count in self.errors.most_common())
-        return f"{len(self.seconds)} rounds, median {median:.1f} ms, 95 % {late:.1f} ms, errors: {errors or 'none'}"
+        return (
+            f"{len(self.seconds)} rounds, median {median:.1f} ms, 95 % {late:.1f} ms, errors:"
+            f" {errors or 'none'}"
+        )
 
 
 def a_round(client, topic, number, delay, result):
@@ -155,8 +161,14 @@ def main():
     with KafkaCluster(arguments.brokers) as cluster:
         cluster.create_topic("rounds", 6)
         results = run(cluster, "rounds", arguments.rounds, clients)
-        committed = sum(b"committed" in message.value for message in cluster.messages("rounds", isolation_level="read_committed"))
-        aborted = sum(b"aborted" in message.value for message in cluster.messages("rounds", isolation_level="read_committed"))
+        committed = sum(
+            b"committed" in message.value
+            for message in cluster.messages("rounds", isolation_level="read_committed")
+        )
+        aborted = sum(
+            b"aborted" in message.value
+            for message in cluster.messages("rounds", isolation_level="read_committed")
+        )
     for (kind, delay), result in results.items():
         print(f"{kind.__name__} {1000 * delay:g} ms: {result.row()}")
     print(f"visible: {committed} committed, {aborted} aborted")

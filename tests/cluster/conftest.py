@@ -16,7 +16,9 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def single():
-    """One broker, with a listener for each way of connecting, and with ACLs: anonymous clients may do everything."""
+    """One broker, with a listener for each way of connecting, and with ACLs: anonymous clients may
+    do everything.
+    """
     listeners = {
         "PLAIN": Listener(),
         "TLS": Listener("SSL"),
@@ -38,7 +40,9 @@ def shared_trio():
 
 @pytest.fixture
 def trio(shared_trio):
-    """Three brokers; topics have three replicas, two of which must be in sync. Whatever a test does to them, the next one's run."""
+    """Three brokers; topics have three replicas, two of which must be in sync. Whatever a test does
+    to them, the next one's run.
+    """
     yield shared_trio
     states = {broker: shared_trio.state(broker) for broker in range(1, shared_trio.brokers + 1)}
     for broker, state in states.items():
@@ -51,12 +55,17 @@ def trio(shared_trio):
 
 @pytest.fixture
 def new_topic(request):
-    """Makes topics on a cluster that no other test has: `new_topic(cluster, partitions, **settings)`."""
+    """Makes topics on a cluster that no other test has: `new_topic(cluster, partitions,
+    **settings)`.
+    """
 
     def make(cluster, partitions=1, replicas=None, **config):
         name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{request.node.name[:80]}-{next(_numbers)}")
         cluster.create_topic(
-            name, partitions, config={key.replace("_", "."): str(value) for key, value in config.items()}, replicas=replicas
+            name,
+            partitions,
+            config={key.replace("_", "."): str(value) for key, value in config.items()},
+            replicas=replicas,
         )
         return name
 
@@ -65,11 +74,17 @@ def new_topic(request):
 
 @pytest.fixture
 def connect():
-    """Makes producers, and closes them after the test. What they log and what goes wrong with their connections is theirs alone."""
+    """Makes producers, and closes them after the test. What they log and what goes wrong with their
+    connections is theirs alone.
+    """
     made = []
 
     def make(config, **settings):
-        made.append(KafkaProducer({"linger.ms": 0, "log_level": 0, "error_cb": lambda error: None} | config | settings))
+        made.append(
+            KafkaProducer(
+                {"linger.ms": 0, "log_level": 0, "error_cb": lambda error: None} | config | settings
+            )
+        )
         return made[-1]
 
     yield make
@@ -85,4 +100,6 @@ def pytest_runtest_makereport(item, call):
         for cluster in _clusters:
             if not cluster.closed:
                 cluster.keep_logs = True
-                outcome.get_result().sections.append(("brokers", f"the logs of {cluster!r} are kept in {cluster.logs}"))
+                outcome.get_result().sections.append(
+                    ("brokers", f"the logs of {cluster!r} are kept in {cluster.logs}")
+                )

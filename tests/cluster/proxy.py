@@ -1,4 +1,6 @@
-"""A proxy between clients and a broker that knows where requests and responses begin, so that one response can be lost."""
+"""A proxy between clients and a broker that knows where requests and responses begin, so that one
+response can be lost.
+"""
 
 import socket
 import struct
@@ -7,20 +9,24 @@ import threading
 PRODUCE = 0
 ADD_PARTITIONS_TO_TXN = 24
 END_TXN = 26
-# Behind the last record batch of a produce request there are a few bytes of empty tags at most: this far from its end is a record.
+# Behind the last record batch of a produce request there are a few bytes of empty tags at most:
+# this far from its end is a record.
 IN_RECORDS = 12
 
 
 class Proxy:
-    """Listens on loopback and forwards to `target`, an address that may be set later; connects nobody until then.
+    """Listens on loopback and forwards to `target`, an address that may be set later; connects
+    nobody until then.
 
-    `lose_responses(n)`: the next n produce requests reach the broker, and their responses get lost, with the connection.
+    `lose_responses(n)`: the next n produce requests reach the broker, and their responses get lost,
+    with the connection.
 
-    `hold()`: no request goes on, until `release(…)` says what becomes of the next produce requests, one after the other: "pass",
-    "corrupt" (a bit is changed, and the broker refuses it for its checksum) or "lose".
+    `hold()`: no request goes on, until `release(…)` says what becomes of the next produce requests,
+    one after the other: "pass", "corrupt" (a bit is changed, and the broker refuses it for its
+    checksum) or "lose".
 
-    `keep(api_key)`: the next request of that kind goes no further, and its connection is lost. `deliver_kept()` sends it to the
-    broker, late, as a network does that had it in a buffer.
+    `keep(api_key)`: the next request of that kind goes no further, and its connection is lost.
+    `deliver_kept()` sends it to the broker, late, as a network does that had it in a buffer.
     """
 
     def __init__(self, target=None, host="127.0.0.1"):
@@ -110,7 +116,11 @@ class Proxy:
                 pair = {near, far}
                 with self._lock:
                     self._open |= pair
-                back = threading.Thread(target=self._pump, args=(far, near, lambda frame: self._response(frame, losing)), daemon=True)
+                back = threading.Thread(
+                    target=self._pump,
+                    args=(far, near, lambda frame: self._response(frame, losing)),
+                    daemon=True,
+                )
                 back.start()
                 self._pump(near, far, lambda frame: self._request(frame, losing))
                 back.join()
@@ -118,12 +128,16 @@ class Proxy:
                     self._open -= pair
 
     def _pump(self, source, target, passes):
-        """Forward what `passes` makes of each frame, until that is None; then the connection is over, both ways."""
+        """Forward what `passes` makes of each frame, until that is None; then the connection is
+        over, both ways.
+        """
         buffered = b""
         try:
             while read := source.recv(1 << 16):
                 buffered += read
-                while len(buffered) >= 4 and len(buffered) >= (size := 4 + struct.unpack(">i", buffered[:4])[0]):
+                while len(buffered) >= 4 and len(buffered) >= (
+                    size := 4 + struct.unpack(">i", buffered[:4])[0]
+                ):
                     frame, buffered = passes(buffered[:size]), buffered[size:]
                     if frame is None:
                         return
@@ -150,7 +164,11 @@ class Proxy:
             elif self._losing:
                 self._losing -= 1
                 losing.add(correlation)
-        return frame if fate != "corrupt" else frame[:-IN_RECORDS] + bytes([frame[-IN_RECORDS] ^ 1]) + frame[1 - IN_RECORDS :]
+        return (
+            frame
+            if fate != "corrupt"
+            else frame[:-IN_RECORDS] + bytes([frame[-IN_RECORDS] ^ 1]) + frame[1 - IN_RECORDS :]
+        )
 
     def _response(self, frame, losing):
         if struct.unpack_from(">i", frame, 4)[0] not in losing:

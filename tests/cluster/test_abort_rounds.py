@@ -1,4 +1,6 @@
-"""An abort is never fatal, however soon after a commit it comes (a short form of abort_rounds.py)."""
+"""An abort is never fatal, however soon after a commit it comes (a short form of
+abort_rounds.py).
+"""
 
 import pytest
 from abort_rounds import run

@@ -1,4 +1,6 @@
-"""Exactly once and in order through lost acknowledgements, changed leaders, killed and paused brokers (FAULTS.md, 1 to 5; acks)."""
+"""Exactly once and in order through lost acknowledgements, changed leaders, killed and paused
+brokers (FAULTS.md, 1 to 5; acks).
+"""
 
 import threading
 import time
@@ -15,7 +17,9 @@ QUICK = {"request.timeout.ms": 3000, "message.timeout.ms": 60_000}
 
 
 class Numbers:
-    """Sends numbers to one partition until told to stop, from a thread of its own, and knows what became of each."""
+    """Sends numbers to one partition until told to stop, from a thread of its own, and knows what
+    became of each.
+    """
 
     def __init__(self, producer, topic, pause=0.002):
         self.producer = producer
@@ -29,7 +33,10 @@ class Numbers:
     def _run(self):
         while not self._stop.wait(self.pause):
             self.values.append(bytearray(b"%d" % len(self.values)))
-            self.producer.send(ProducerRecord(self.topic, self.values[-1], partition=0), self.outcomes.expect(len(self.values) - 1))
+            self.producer.send(
+                ProducerRecord(self.topic, self.values[-1], partition=0),
+                self.outcomes.expect(len(self.values) - 1),
+            )
 
     def __enter__(self):
         self._thread.start()
@@ -39,20 +46,27 @@ class Numbers:
     def __exit__(self, *exc_info):
         count = len(self.outcomes.reports)
         if exc_info[0] is None:
-            wait_until(lambda: len(self.outcomes.reports) > count + 20, 60)  # it goes on behind the fault
+            wait_until(
+                lambda: len(self.outcomes.reports) > count + 20, 60
+            )  # it goes on behind the fault
         self._stop.set()
         self._thread.join()
 
     def check(self, cluster):
-        """Each was reported once, as delivered, and is there once, in order; nothing is held any more."""
+        """Each was reported once, as delivered, and is there once, in order; nothing is held any
+        more.
+        """
         self.producer.flush(60)
         self.outcomes.check(range(len(self.values)))
         assert self.outcomes.errors == []
         assert not any(map(is_pinned, self.values))
-        cluster.assert_delivered(self.topic, [bytes(value) for value in self.values], exactly_once=True, ordered=True)
-        assert [metadata.offset for metadata, _ in (self.outcomes.reports[n] for n in range(len(self.values)))] == list(
-            range(len(self.values))
+        cluster.assert_delivered(
+            self.topic, [bytes(value) for value in self.values], exactly_once=True, ordered=True
         )
+        assert [
+            metadata.offset
+            for metadata, _ in (self.outcomes.reports[n] for n in range(len(self.values)))
+        ] == list(range(len(self.values)))
 
 
 # ---------------------------------------------------------------------- acknowledgements
@@ -82,7 +96,12 @@ def test_fault_04_a_lost_acknowledgement_leaves_no_duplicate(proxied, connect, n
     outcomes.check(range(300))
     assert outcomes.errors == []
     assert proxy.lost - lost == 3
-    cluster.assert_delivered(topic, [b"first", *(b"%d" % number for number in range(300))], exactly_once=True, ordered=True)
+    cluster.assert_delivered(
+        topic,
+        [b"first", *(b"%d" % number for number in range(300))],
+        exactly_once=True,
+        ordered=True,
+    )
 
 
 def test_fault_04_and_does_without_idempotence(proxied, connect, new_topic):
@@ -96,7 +115,9 @@ def test_fault_04_and_does_without_idempotence(proxied, connect, new_topic):
     assert [message.value for message in cluster.messages(topic)] == [b"first", b"twice", b"twice"]
 
 
-def test_fault_04_a_lost_acknowledgement_without_retries_is_possibly_persisted(proxied, connect, new_topic):
+def test_fault_04_a_lost_acknowledgement_without_retries_is_possibly_persisted(
+    proxied, connect, new_topic
+):
     cluster, proxy = proxied
     topic = new_topic(cluster)
     producer = connect(cluster.config(enable_idempotence=False, retries=0))
@@ -122,7 +143,9 @@ def test_connections_cut_in_the_middle_of_everything(proxied, connect, new_topic
 
 
 def test_fault_03_a_network_that_swallows_everything(connect):
-    """Connections stay open and nothing comes back: each record is reported within message.timeout.ms, and the next ones arrive."""
+    """Connections stay open and nothing comes back: each record is reported within
+    message.timeout.ms, and the next ones arrive.
+    """
     topic = "orders"
 
     class Swallowing(ByteProxy):
@@ -142,7 +165,9 @@ def test_fault_03_a_network_that_swallows_everything(connect):
     with Swallowing() as proxy, KafkaCluster(advertised={1: proxy.address}) as cluster:
         proxy.target = cluster.address(1)
         cluster.create_topic(topic)
-        producer = connect(cluster.config(message_timeout_ms=2000, request_timeout_ms=1000, socket_timeout_ms=1000))
+        producer = connect(
+            cluster.config(message_timeout_ms=2000, request_timeout_ms=1000, socket_timeout_ms=1000)
+        )
         producer.sync_send(ProducerRecord(topic, b"before"), timeout=10)
         proxy.swallows = True
         outcomes = Outcomes()
@@ -157,14 +182,19 @@ def test_fault_03_a_network_that_swallows_everything(connect):
         producer.sync_send(ProducerRecord(topic, b"after"), timeout=20)
 
 
-# ---------------------------------------------------------------------- one request refused, others behind it
+# ---------------------------------------------------------------------- one request refused, others
+# behind it
 
 
 def send_one_by_one(proxy, producer, records, fates):
-    """Each record in a request of its own, all on their way before the first of them reaches the broker; what becomes of them."""
+    """Each record in a request of its own, all on their way before the first of them reaches the
+    broker; what becomes of them.
+    """
     outcomes = Outcomes()
     for partition in (0, 1):
-        producer.sync_send(ProducerRecord(records[0].topic, b"before", partition=partition), timeout=10)
+        producer.sync_send(
+            ProducerRecord(records[0].topic, b"before", partition=partition), timeout=10
+        )
     proxy.hold()
     try:
         for record in records:
@@ -185,44 +215,66 @@ def in_partition(cluster, topic, partition):
 def test_a_request_refused_for_its_checksum_keeps_its_place(proxied, connect, new_topic):
     cluster, proxy = proxied
     topic = new_topic(cluster, 2)
-    records = [ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")]
+    records = [
+        ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")
+    ]
     send_one_by_one(proxy, connect(cluster.config(retry_backoff_ms=50)), records, ["corrupt"])
     assert in_partition(cluster, topic, 0) == [b"before", b"first", b"second", b"third"]
 
 
-def test_a_request_refused_for_its_checksum_loses_its_place_without_idempotence(proxied, connect, new_topic):
+def test_a_request_refused_for_its_checksum_loses_its_place_without_idempotence(
+    proxied, connect, new_topic
+):
     """The same fault, so that the test above is known to have had one."""
     cluster, proxy = proxied
     topic = new_topic(cluster, 2)
-    records = [ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")]
-    send_one_by_one(proxy, connect(cluster.config(enable_idempotence=False, retry_backoff_ms=50)), records, ["corrupt"])
+    records = [
+        ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")
+    ]
+    send_one_by_one(
+        proxy,
+        connect(cluster.config(enable_idempotence=False, retry_backoff_ms=50)),
+        records,
+        ["corrupt"],
+    )
     assert in_partition(cluster, topic, 0) == [b"before", b"second", b"third", b"first"]
 
 
 def test_one_request_in_flight_at_a_time_does_not_keep_the_order(proxied, connect, new_topic):
-    """librdkafka makes the next request while the one before it is in flight, and sends it before what that has failed with.
+    """librdkafka makes the next request while the one before it is in flight, and sends it before
+    what that has failed with.
 
     When this fails because the order is kept: docs/reliability.md says that it is not.
     """
     cluster, proxy = proxied
     topic = new_topic(cluster, 2)
-    records = [ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")]
-    config = cluster.config(enable_idempotence=False, retry_backoff_ms=50, max_in_flight_requests_per_connection=1)
+    records = [
+        ProducerRecord(topic, value, partition=0) for value in (b"first", b"second", b"third")
+    ]
+    config = cluster.config(
+        enable_idempotence=False, retry_backoff_ms=50, max_in_flight_requests_per_connection=1
+    )
     send_one_by_one(proxy, connect(config), records, ["corrupt"])
     assert in_partition(cluster, topic, 0) == [b"before", b"second", b"first", b"third"]
 
 
 def test_a_refused_request_and_a_lost_answer_double_nothing(proxied, connect, new_topic):
-    """A defect of librdkafka's that the bundled one is mended of (wheels/patches/), and the smallest program that shows it.
+    """A defect of librdkafka's that the bundled one is mended of (wheels/patches/), and the
+    smallest program that shows it.
 
-    A request is refused; the one behind it, in the same partition, has skipped sequence numbers then. The broker says so, librdkafka
-    goes on under the producer's next epoch, and what another partition has stored and not answered is sent again under that: nobody knows
-    it again.
+    A request is refused; the one behind it, in the same partition, has skipped sequence numbers
+    then. The broker says so, librdkafka goes on under the producer's next epoch, and what another
+    partition has stored and not answered is sent again under that: nobody knows it again.
     """
     cluster, proxy = proxied
     topic = new_topic(cluster, 2)
-    records = [ProducerRecord(topic, value, partition=partition) for value, partition in ((b"first", 0), (b"second", 0), (b"other", 1))]
-    send_one_by_one(proxy, connect(cluster.config(retry_backoff_ms=50)), records, ["corrupt", "pass", "lose"])
+    records = [
+        ProducerRecord(topic, value, partition=partition)
+        for value, partition in ((b"first", 0), (b"second", 0), (b"other", 1))
+    ]
+    send_one_by_one(
+        proxy, connect(cluster.config(retry_backoff_ms=50)), records, ["corrupt", "pass", "lose"]
+    )
     mended = "librdkafka-4953" in _rdkafka.build_info()["patches"]
     assert in_partition(cluster, topic, 0) == [b"before", b"first", b"second"]
     assert in_partition(cluster, topic, 1) == [b"before", b"other", b"other"][: 2 if mended else 3]
@@ -272,8 +324,13 @@ def test_brokers_restarted_one_after_the_other(trio, connect, topic):
 
 
 def test_the_three_kinds_of_acknowledgement(trio, connect, topic):
-    """With acks=all an answer waits for the others, one of which is paused; with 1 it does not; with 0 there is none."""
-    producers = {acks: connect(trio.config(acks=acks, **{"client.id": f"acks {acks}"})) for acks in ("all", "1", "0")}
+    """With acks=all an answer waits for the others, one of which is paused; with 1 it does not;
+    with 0 there is none.
+    """
+    producers = {
+        acks: connect(trio.config(acks=acks, **{"client.id": f"acks {acks}"}))
+        for acks in ("all", "1", "0")
+    }
     for producer in producers.values():
         producer.sync_send(ProducerRecord(topic, b"before"), timeout=10)
     trio.pause(2)
@@ -284,7 +341,10 @@ def test_the_three_kinds_of_acknowledgement(trio, connect, topic):
     assert set(outcomes.reports) == {"1", "0"}
     assert outcomes.reports["1"][0].persisted_status == PersistedStatus.DONE
     assert outcomes.reports["1"][0].offset is not None
-    assert (outcomes.reports["0"][0].offset, outcomes.reports["0"][0].persisted_status) == (None, PersistedStatus.POSSIBLY)
+    assert (outcomes.reports["0"][0].offset, outcomes.reports["0"][0].persisted_status) == (
+        None,
+        PersistedStatus.POSSIBLY,
+    )
     outcomes.wait(3, 30)  # once the paused one has been taken out of the set
     outcomes.check(["all", "1", "0"])
     assert outcomes.errors == []

@@ -1,4 +1,6 @@
-"""KafkaCluster itself: brokers' lives, topics, leaders, reading back, and what is left when it ends."""
+"""KafkaCluster itself: brokers' lives, topics, leaders, reading back, and what is left when it
+ends.
+"""
 
 import os
 import signal
@@ -39,7 +41,9 @@ def test_life_of_a_cluster_and_what_is_left_of_it(tmp_path, monkeypatch):
         with pytest.raises(BrokerStateError, match="no broker of the cluster runs"):
             cluster.leader("orders")
         cluster.start()
-        cluster.assert_delivered("orders", [b"v"], exactly_once=True)  # SIGKILL takes the process, not what it has written
+        cluster.assert_delivered(
+            "orders", [b"v"], exactly_once=True
+        )  # SIGKILL takes the process, not what it has written
         with pytest.raises(BrokerStateError, match="runs already"):
             cluster.start(1)
         cluster.restart()
@@ -49,7 +53,11 @@ def test_life_of_a_cluster_and_what_is_left_of_it(tmp_path, monkeypatch):
     assert not alive(pid)
     assert list(tmp_path.iterdir()) == []
     cluster.close()
-    for call in (cluster.start, lambda: cluster.messages("orders"), lambda: cluster.create_topic("more")):
+    for call in (
+        cluster.start,
+        lambda: cluster.messages("orders"),
+        lambda: cluster.create_topic("more"),
+    ):
         with pytest.raises(BrokerStateError, match="closed"):
             call()
 
@@ -62,7 +70,10 @@ def test_logs_are_kept_when_the_block_raises(tmp_path):
     with pytest.raises(ZeroDivisionError) as raised:
         fail()
     (folder,) = tmp_path.iterdir()
-    assert sorted(path.name for path in (folder / "broker-1").iterdir()) == ["broker.log", "node.properties"]
+    assert sorted(path.name for path in (folder / "broker-1").iterdir()) == [
+        "broker.log",
+        "node.properties",
+    ]
     assert str(folder) in "".join(getattr(raised.value, "__notes__", [str(folder)]))
 
 
@@ -84,7 +95,9 @@ def test_brokers_end_with_the_process_that_started_them(tmp_path):
         "    os._exit(0)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    process = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=120)
+    process = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=120
+    )
     assert process.returncode == -signal.SIGKILL
     pid = int(process.stdout)
     wait_until(lambda: not alive(pid))
@@ -127,11 +140,18 @@ def test_topics_are_made_configured_and_deleted(trio, new_topic):
 
 
 def test_leaders_are_moved_and_elected(trio, new_topic):
-    topic, elsewhere = new_topic(trio, replicas={0: [1, 2, 3]}), new_topic(trio, replicas={0: [2, 3]})
+    topic, elsewhere = (
+        new_topic(trio, replicas={0: [1, 2, 3]}),
+        new_topic(trio, replicas={0: [2, 3]}),
+    )
     assert trio.leader(topic) == 1
     trio.move_leader(topic, 0, 3)
     state = trio.partitions(topic)[0]
-    assert (state.leader, sorted(state.replicas), sorted(state.in_sync)) == (3, [1, 2, 3], [1, 2, 3])
+    assert (state.leader, sorted(state.replicas), sorted(state.in_sync)) == (
+        3,
+        [1, 2, 3],
+        [1, 2, 3],
+    )
     with pytest.raises(ValueError, match="is on the brokers 2, 3, not on 1"):
         trio.move_leader(elsewhere, 0, 1)
     with pytest.raises(ValueError, match="there are the brokers 1 to 3, and no 4"):

@@ -11,15 +11,23 @@ from kafka_ext import ErrorCode, ProducerRecord
 BLOCK = 1000
 
 
-def test_records_are_delivered_after_the_last_epoch(single: Any, connect: Any, new_topic: Any) -> None:
-    """Each refused record uses an epoch. There are 32,767, and brokers refuse a lower one than they know."""
+def test_records_are_delivered_after_the_last_epoch(
+    single: Any, connect: Any, new_topic: Any
+) -> None:
+    """Each refused record uses an epoch. There are 32,767, and brokers refuse a lower one than they
+    know.
+    """
     good, small = new_topic(single), new_topic(single, max_message_bytes=1000)
     ids: list[int] = []
 
     def on_statistics(statistics: dict[str, Any]) -> None:
         ids.append(statistics["eos"]["producer_id"])
 
-    producer = connect(single.config(**{"batch.num.messages": 1, "statistics.interval.ms": 500, "stats_cb": on_statistics}))
+    producer = connect(
+        single.config(
+            **{"batch.num.messages": 1, "statistics.interval.ms": 500, "stats_cb": on_statistics}
+        )
+    )
     refused: list[int] = []
 
     def on_refusal(metadata: Any, error: Any) -> None:

@@ -11,7 +11,9 @@ SETTINGS = {"message_timeout_ms": 60_000, "request_timeout_ms": 3000}
 
 @pytest.fixture
 def lose_by_killing(trio, new_topic):
-    """Has `send` send a record that is acknowledged by a leader alone, kills that leader, and lets the other replica lead."""
+    """Has `send` send a record that is acknowledged by a leader alone, kills that leader, and lets
+    the other replica lead.
+    """
 
     def lose(topic, send):
         trio.pause(2)
@@ -26,18 +28,29 @@ def lose_by_killing(trio, new_topic):
 
 @pytest.fixture
 def topic(trio, new_topic):
-    return new_topic(trio, replicas={0: [1, 2]}, min_insync_replicas=1, unclean_leader_election_enable="true")
+    return new_topic(
+        trio, replicas={0: [1, 2]}, min_insync_replicas=1, unclean_leader_election_enable="true"
+    )
 
 
-def test_a_producer_whose_acknowledged_record_is_lost_is_told(trio, connect, topic, lose_by_killing):
-    """The broker's next sequence number is one that was used: no retry can put that right, and no other epoch may hide it."""
+def test_a_producer_whose_acknowledged_record_is_lost_is_told(
+    trio, connect, topic, lose_by_killing
+):
+    """The broker's next sequence number is one that was used: no retry can put that right, and no
+    other epoch may hide it.
+    """
     producer = connect(trio.config(**SETTINGS))
     producer.sync_send(ProducerRecord(topic, b"before", partition=0), timeout=30)
-    lose_by_killing(topic, lambda value: producer.sync_send(ProducerRecord(topic, value, partition=0), timeout=60))
+    lose_by_killing(
+        topic,
+        lambda value: producer.sync_send(ProducerRecord(topic, value, partition=0), timeout=60),
+    )
     outcomes = Outcomes()
     producer.send(ProducerRecord(topic, b"after", partition=0), outcomes.expect("after"))
     outcomes.wait(1, 60)
-    assert [(error, error.is_fatal) for error in outcomes.errors] == [(ErrorCode["OUT_OF_ORDER_SEQUENCE_NUMBER"], True)]
+    assert [(error, error.is_fatal) for error in outcomes.errors] == [
+        (ErrorCode["OUT_OF_ORDER_SEQUENCE_NUMBER"], True)
+    ]
     assert [message.value for message in trio.messages(topic)] == [b"before"]
 
 

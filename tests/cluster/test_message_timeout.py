@@ -1,8 +1,11 @@
-"""Where idempotence ends: a record that times out while it is in flight (found by the fault campaign, docs/chaos.md).
+"""Where idempotence ends: a record that times out while it is in flight (found by the fault
+campaign, docs/chaos.md).
 
-The smallest program that shows it. It is librdkafka's behaviour, not ours: what has timed out cannot be sent again, so its sequence numbers
-leave a hole that no broker would accept, and librdkafka goes on under the producer's next epoch (rd_kafka_idemp_drain_epoch_bump). Records
-behind the one that timed out, which a broker may have, are sent again under that epoch, and the broker cannot know them.
+The smallest program that shows it. It is librdkafka's behaviour, not ours: what has timed out
+cannot be sent again, so its sequence numbers leave a hole that no broker would accept, and
+librdkafka goes on under the producer's next epoch (rd_kafka_idemp_drain_epoch_bump). Records behind
+the one that timed out, which a broker may have, are sent again under that epoch, and the broker
+cannot know them.
 """
 
 import time
@@ -22,7 +25,9 @@ def topic(trio, new_topic):
 
 
 def send_two_while_nobody_acknowledges(trio, topic, producer):
-    """Two records, half of a message's timeout apart, that the leader has and nobody copies; what becomes of them."""
+    """Two records, half of a message's timeout apart, that the leader has and nobody copies; what
+    becomes of them.
+    """
     outcomes = Outcomes()
     producer.sync_send(ProducerRecord(topic, b"before"), timeout=30)
     trio.pause(2)
@@ -34,7 +39,9 @@ def send_two_while_nobody_acknowledges(trio, topic, producer):
 
 
 def test_a_record_behind_one_that_timed_out_in_flight_is_doubled(trio, connect, topic):
-    producer = connect(trio.config(message_timeout_ms=int(PATIENCE * 1000), request_timeout_ms=1000))
+    producer = connect(
+        trio.config(message_timeout_ms=int(PATIENCE * 1000), request_timeout_ms=1000)
+    )
     outcomes = send_two_while_nobody_acknowledges(trio, topic, producer)
     wait_until(lambda: "old" in outcomes.reports, PATIENCE * 2)
     time.sleep(PATIENCE / 4)  # the next epoch has begun, and the young one is sent in it
@@ -47,7 +54,8 @@ def test_a_record_behind_one_that_timed_out_in_flight_is_doubled(trio, connect, 
     assert outcomes.reports["young"][1] is None
     values = [message.value for message in trio.messages(topic)]
     assert values[:2] == [b"before", b"old"]
-    # When this fails because there is one: librdkafka has found a way, and docs/chaos.md and docs/reliability.md should say so.
+    # When this fails because there is one: librdkafka has found a way, and docs/chaos.md and
+    # docs/reliability.md should say so.
     assert values.count(b"young") == 2
 
 
@@ -67,7 +75,9 @@ def test_records_that_never_time_out_are_not(trio, connect, topic):
 @pytest.mark.found(10)
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_records_of_a_partition_whose_only_broker_is_gone(trio, connect, new_topic, fault):
-    """At default settings, with the requests in flight or behind it, without a leader soon, and reported in time and in order."""
+    """At default settings, with the requests in flight or behind it, without a leader soon, and
+    reported in time and in order.
+    """
     topic = new_topic(trio, replicas={0: [3]}, min_insync_replicas=1)
     timeout, late = 4.3, 1.0 + ON_A_BUSY_MACHINE  # 0.1 s on an idle one
     reports = {}
@@ -79,7 +89,10 @@ def test_records_of_a_partition_whose_only_broker_is_gone(trio, connect, new_top
         return on_delivery
 
     cases = [(idempotence, count) for idempotence in (True, False) for count in (1, 10_000)]
-    producers = [connect(trio.config(message_timeout_ms=int(timeout * 1000), enable_idempotence=case[0])) for case in cases]
+    producers = [
+        connect(trio.config(message_timeout_ms=int(timeout * 1000), enable_idempotence=case[0]))
+        for case in cases
+    ]
     for producer in producers:
         producer.sync_send(ProducerRecord(topic, b"before"), timeout=30)
     getattr(trio, fault)(3)

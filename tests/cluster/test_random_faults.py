@@ -1,7 +1,8 @@
 """Purges, aborts and a bad network in any order: what is reported as delivered is in the log.
 
-The network cuts connections, loses answers, corrupts requests and holds them up. The schedules are random, and a seed's first
-choices are always the same; when each meets a request is up to the machine.
+The network cuts connections, loses answers, corrupts requests and holds them up. The schedules are
+random, and a seed's first choices are always the same; when each meets a request is up to the
+machine.
 """
 
 import random
@@ -74,7 +75,9 @@ class Sender:
         numbers = range(len(self.reports), len(self.reports) + count)
         for number in numbers:
             self.reports[number] = "none yet"
-            record = ProducerRecord(self._topic, b"%d" % number, partition=self._choose.randrange(PARTITIONS), id=number)
+            record = ProducerRecord(
+                self._topic, b"%d" % number, partition=self._choose.randrange(PARTITIONS), id=number
+            )
             self._producer.send(record, self._on_delivery)
         return numbers
 
@@ -99,7 +102,9 @@ def found(cluster, topic):
 
 @pytest.mark.found(1)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_what_is_delivered_amid_purges_is_in_the_log_and_in_order(proxied, connect, new_topic, seed):
+def test_what_is_delivered_amid_purges_is_in_the_log_and_in_order(
+    proxied, connect, new_topic, seed
+):
     cluster, proxy = proxied
     topic = new_topic(cluster, PARTITIONS)
     producer = connect(cluster.config(), **QUICK)
@@ -124,7 +129,9 @@ def test_what_is_delivered_amid_purges_is_in_the_log_and_in_order(proxied, conne
 
 @pytest.mark.found(2)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_transactions_are_whole_and_none_is_fatal_in_a_bad_network(proxied, connect, new_topic, seed):
+def test_transactions_are_whole_and_none_is_fatal_in_a_bad_network(
+    proxied, connect, new_topic, seed
+):
     cluster, proxy = proxied
     topic = new_topic(cluster, PARTITIONS)
     producer = connect(cluster.config(transactional_id=f"of-{topic}"), **QUICK)
@@ -154,4 +161,6 @@ def test_transactions_are_whole_and_none_is_fatal_in_a_bad_network(proxied, conn
                 committed += numbers
     sender.check()
     assert committed
-    assert Counter(number for numbers in found(cluster, topic) for number in numbers) == Counter(committed)
+    assert Counter(number for numbers in found(cluster, topic) for number in numbers) == Counter(
+        committed
+    )

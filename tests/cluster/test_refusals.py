@@ -1,4 +1,6 @@
-"""What a real broker refuses, and with which error (FAULTS.md, 6, 9 to 11 and 15; the table of docs/reliability.md)."""
+"""What a real broker refuses, and with which error (FAULTS.md, 6, 9 to 11 and 15; the table of
+docs/reliability.md).
+"""
 
 import time
 
@@ -47,14 +49,20 @@ def test_fault_10_too_large_for_the_broker_is_reported_for_each_record(single, c
     assert [(error, error.is_fatal, error.is_retriable) for error in outcomes.errors] == [
         (ErrorCode["MSG_SIZE_TOO_LARGE"], False, False)
     ] * 3
-    assert {metadata.persisted_status for metadata, _ in outcomes.reports.values()} == {PersistedStatus.NOT}
+    assert {metadata.persisted_status for metadata, _ in outcomes.reports.values()} == {
+        PersistedStatus.NOT
+    }
     # The producer goes on, and the numbers that the refused ones had leave no hole.
     producer.sync_send(ProducerRecord(topic, b"small"), timeout=10)
     single.assert_delivered(topic, [b"small"], exactly_once=True)
 
 
-def test_fault_10_a_small_record_in_a_batch_that_is_too_large_fails_with_it_or_not_at_all(single, connect, new_topic):
-    """The broker's limit is for the batch: librdkafka's batch.size keeps many small records below it."""
+def test_fault_10_a_small_record_in_a_batch_that_is_too_large_fails_with_it_or_not_at_all(
+    single, connect, new_topic
+):
+    """The broker's limit is for the batch: librdkafka's batch.size keeps many small records below
+    it.
+    """
     topic = new_topic(single, max_message_bytes=2000)
     producer = connect(single.config(linger_ms=50, batch_size=1_000_000))
     outcomes = Outcomes()
@@ -74,13 +82,22 @@ def test_the_topics_limit_counts_what_is_compressed(single, connect, new_topic):
     topic = new_topic(single, max_message_bytes=1000)
     _, error = refused(connect(single.config()), ProducerRecord(topic, bytes(2000)))
     assert error == ErrorCode["MSG_SIZE_TOO_LARGE"]
-    connect(single.config(compression_type="zstd")).sync_send(ProducerRecord(topic, bytes(2000)), timeout=10)
+    connect(single.config(compression_type="zstd")).sync_send(
+        ProducerRecord(topic, bytes(2000)), timeout=10
+    )
 
 
 def test_fault_11_unknown_topic_is_reported_once_it_had_time_to_appear(single, connect):
     with within(2):
-        metadata, error = refused(connect(single.config(topic_metadata_propagation_max_ms=1000)), ProducerRecord("no-such-topic", b"v"))
-    assert (error, error.is_fatal, error.is_retriable) == (ErrorCode["UNKNOWN_TOPIC_OR_PART"], False, True)
+        metadata, error = refused(
+            connect(single.config(topic_metadata_propagation_max_ms=1000)),
+            ProducerRecord("no-such-topic", b"v"),
+        )
+    assert (error, error.is_fatal, error.is_retriable) == (
+        ErrorCode["UNKNOWN_TOPIC_OR_PART"],
+        False,
+        True,
+    )
     assert metadata.persisted_status == PersistedStatus.NOT
 
 
@@ -96,7 +113,9 @@ def test_fault_11_a_topic_known_to_be_unknown_is_refused_at_once(single, connect
 
 
 def test_fault_11_a_message_timeout_shorter_than_that_is_what_is_reported(single, connect):
-    _, error = refused(connect(single.config(message_timeout_ms=500)), ProducerRecord("no-such-topic", b"v"))
+    _, error = refused(
+        connect(single.config(message_timeout_ms=500)), ProducerRecord("no-such-topic", b"v")
+    )
     assert error == ErrorCode["MSG_TIMED_OUT"]
 
 
@@ -113,13 +132,18 @@ def test_fault_11_a_topic_made_in_time_gets_what_was_sent_before(single, connect
 
 
 def test_fault_11_a_deleted_topic(single, connect, new_topic):
-    """The client hears of it when it next asks for metadata: here because of a record that the broker refuses."""
+    """The client hears of it when it next asks for metadata: here because of a record that the
+    broker refuses.
+    """
     topic = new_topic(single)
     producer = connect(single.config(topic_metadata_propagation_max_ms=500))
     producer.sync_send(ProducerRecord(topic, b"v"), timeout=10)
     single.delete_topic(topic)
     metadata, error = refused(producer, ProducerRecord(topic, b"w"))
-    assert (error, metadata.persisted_status) == (ErrorCode["UNKNOWN_PARTITION"], PersistedStatus.NOT)
+    assert (error, metadata.persisted_status) == (
+        ErrorCode["UNKNOWN_PARTITION"],
+        PersistedStatus.NOT,
+    )
     with pytest.raises(KafkaException) as raised:
         producer.send(ProducerRecord(topic, b"x"))
     assert raised.value.error == ErrorCode["UNKNOWN_TOPIC"]
@@ -140,12 +164,18 @@ def test_fault_12_unknown_partition(single, connect, new_topic):
 @pytest.mark.parametrize("idempotent", [True, False])
 def test_fault_15_no_right_to_the_topic(single, connect, new_topic, idempotent):
     topic, own = new_topic(single), new_topic(single)
-    single.allow("bob", "write", "topic", own)  # who may write to no topic gets no producer id either
+    single.allow(
+        "bob", "write", "topic", own
+    )  # who may write to no topic gets no producer id either
     config = single.config(listener="SASL", user="bob", enable_idempotence=idempotent)
     until_allowed(connect(config), ProducerRecord(own, b"v"))
     producer = connect(config)
     metadata, error = refused(producer, ProducerRecord(topic, b"v"))
-    assert (error, error.is_fatal, error.is_retriable) == (ErrorCode["TOPIC_AUTHORIZATION_FAILED"], False, False)
+    assert (error, error.is_fatal, error.is_retriable) == (
+        ErrorCode["TOPIC_AUTHORIZATION_FAILED"],
+        False,
+        False,
+    )
     assert metadata.persisted_status == PersistedStatus.NOT
     # What the client has once heard, it says at once.
     outcomes = Outcomes()
@@ -165,7 +195,9 @@ def test_fault_15_no_right_to_the_topic(single, connect, new_topic, idempotent):
 
 
 def until_allowed(producer, record):
-    """Send until it works: rights get around within moments, and a client asks again for what it was refused once a second or so."""
+    """Send until it works: rights get around within moments, and a client asks again for what it
+    was refused once a second or so.
+    """
 
     delivered = []
 
@@ -188,12 +220,19 @@ def test_fault_15_who_may_write_nowhere_gets_no_producer_id(single, connect, new
     _, error = refused(producer, ProducerRecord(topic, b"v"))
     assert error.is_fatal
     assert "CLUSTER_AUTHORIZATION_FAILED" in f"{error.name} {error.message}"
-    assert [(error, error.is_fatal) for error in heard if error.is_fatal] == [(ErrorCode["CLUSTER_AUTHORIZATION_FAILED"], True)]
+    assert [(error, error.is_fatal) for error in heard if error.is_fatal] == [
+        (ErrorCode["CLUSTER_AUTHORIZATION_FAILED"], True)
+    ]
     with pytest.raises(KafkaException) as raised:
         producer.send(ProducerRecord(topic, b"v"))
-    assert (raised.value.error, raised.value.error.is_fatal) == (ErrorCode["CLUSTER_AUTHORIZATION_FAILED"], True)
+    assert (raised.value.error, raised.value.error.is_fatal) == (
+        ErrorCode["CLUSTER_AUTHORIZATION_FAILED"],
+        True,
+    )
     single.allow("eve", "idempotent_write", "cluster", "kafka-cluster")
-    _, error = refused(connect(single.config(listener="SASL", user="eve")), ProducerRecord(topic, b"v"))
+    _, error = refused(
+        connect(single.config(listener="SASL", user="eve")), ProducerRecord(topic, b"v")
+    )
     assert (error, error.is_fatal) == (ErrorCode["TOPIC_AUTHORIZATION_FAILED"], False)
 
 
@@ -216,7 +255,9 @@ def test_a_compacted_topic_takes_no_record_without_key(single, connect, new_topi
 
 
 def test_an_errors_words_are_there_however_late_they_are_read(single, connect, new_topic):
-    """librdkafka has freed what the broker said of each record by the time that a report is served: see produce_errstr.c."""
+    """librdkafka has freed what the broker said of each record by the time that a report is served:
+    see produce_errstr.c.
+    """
     topic = new_topic(single, cleanup_policy="compact")
     producer = connect(single.config(), **{"enable.manual.events.poll": True})
     outcomes = Outcomes()
@@ -225,7 +266,9 @@ def test_an_errors_words_are_there_however_late_they_are_read(single, connect, n
     time.sleep(1.5)
     producer.flush(10)
     outcomes.check(range(10))
-    assert {(error.name, error.message) for error in outcomes.errors} == {("INVALID_RECORD", "Broker: Broker failed to validate record")}
+    assert {(error.name, error.message) for error in outcomes.errors} == {
+        ("INVALID_RECORD", "Broker: Broker failed to validate record")
+    }
 
 
 def test_a_timestamp_that_the_topic_does_not_take_is_named_in_words(single, connect, new_topic):
@@ -262,17 +305,24 @@ def test_fault_06_not_enough_replicas_is_retried_until_there_are(trio, connect, 
     outcomes.wait(10, 30)
     outcomes.check(range(10))
     assert outcomes.errors == []
-    trio.assert_delivered(too_few, [b"%d" % number for number in range(10)], exactly_once=True, ordered=True)
+    trio.assert_delivered(
+        too_few, [b"%d" % number for number in range(10)], exactly_once=True, ordered=True
+    )
 
 
-def test_fault_06_not_enough_replicas_is_reported_when_time_or_retries_run_out(trio, connect, too_few):
+def test_fault_06_not_enough_replicas_is_reported_when_time_or_retries_run_out(
+    trio, connect, too_few
+):
     _, error = refused(connect(trio.config(message_timeout_ms=1500)), ProducerRecord(too_few, b"v"))
     assert error == ErrorCode["MSG_TIMED_OUT"]
-    _, error = refused(connect(trio.config(retries=0, enable_idempotence=False)), ProducerRecord(too_few, b"v"))
+    _, error = refused(
+        connect(trio.config(retries=0, enable_idempotence=False)), ProducerRecord(too_few, b"v")
+    )
     assert (error, error.is_retriable) == (ErrorCode["NOT_ENOUGH_REPLICAS"], True)
     # The leader takes it from who does not ask for more.
     connect(trio.config(acks=1)).sync_send(ProducerRecord(too_few, b"leader only"), timeout=10)
-    # Nobody reads it until enough replicas have it: a high watermark does not pass what too few have (KIP-966).
+    # Nobody reads it until enough replicas have it: a high watermark does not pass what too few
+    # have (KIP-966).
     assert trio.messages(too_few) == []
     trio.start(2)
     trio.wait_in_sync(too_few)
@@ -280,7 +330,9 @@ def test_fault_06_not_enough_replicas_is_reported_when_time_or_retries_run_out(t
 
 
 def test_fault_06_two_of_three_killed(trio, connect, new_topic):
-    """The controllers have no majority left either, so that the leader cannot say who is in sync: it waits for the dead ones."""
+    """The controllers have no majority left either, so that the leader cannot say who is in sync:
+    it waits for the dead ones.
+    """
     topic = new_topic(trio, replicas={0: [1, 2, 3]})
     producer = connect(trio.config(message_timeout_ms=4000, request_timeout_ms=1500))
     producer.sync_send(ProducerRecord(topic, b"before"), timeout=10)

@@ -1,9 +1,10 @@
-"""Sequence numbers of records that are gone, and ends of transactions that come late (wheels/patches).
+"""Sequence numbers of records that are gone, and ends of transactions that come late
+(wheels/patches).
 
-An idempotent producer numbers its records, and the broker takes no number but the next. A record that
-is gone before the broker has it (purged, timed out, refused) leaves a hole, and what comes behind must
-not wait for it. confluent-kafka, with librdkafka as upstream makes it, is the control where it does
-otherwise. Where such a control fails, upstream has mended it: the patch can go.
+An idempotent producer numbers its records, and the broker takes no number but the next. A record
+that is gone before the broker has it (purged, timed out, refused) leaves a hole, and what comes
+behind must not wait for it. confluent-kafka, with librdkafka as upstream makes it, is the control
+where it does otherwise. Where such a control fails, upstream has mended it: the patch can go.
 """
 
 import threading
@@ -37,7 +38,11 @@ def proxied():
 @pytest.fixture
 def idempotent(proxied, connect):
     def make(**settings):
-        return connect(proxied[0].config(**{"message_timeout_ms": MESSAGE_TIMEOUT, "retry_backoff_ms": 50} | settings))
+        return connect(
+            proxied[0].config(
+                **{"message_timeout_ms": MESSAGE_TIMEOUT, "retry_backoff_ms": 50} | settings
+            )
+        )
 
     return make
 
@@ -57,7 +62,13 @@ def upstream(proxied):
     """Makes producers of confluent-kafka's."""
 
     def make(**settings):
-        config = {"enable.idempotence": True, "linger.ms": 0, "log_level": 0, "message.timeout.ms": MESSAGE_TIMEOUT, "retry.backoff.ms": 50}
+        config = {
+            "enable.idempotence": True,
+            "linger.ms": 0,
+            "log_level": 0,
+            "message.timeout.ms": MESSAGE_TIMEOUT,
+            "retry.backoff.ms": 50,
+        }
         config |= {key.replace("_", "."): value for key, value in settings.items()}
         return confluent_kafka.Producer(dict(proxied[0].config()) | config)
 
@@ -73,12 +84,16 @@ def in_partition(cluster, topic, partition):
 
 
 def send_while_held(proxy, producer, topic, sent, fates=()):
-    """Each of `sent` in a request of its own, none of which goes on before all are made; their outcomes."""
+    """Each of `sent` in a request of its own, none of which goes on before all are made; their
+    outcomes.
+    """
     outcomes = Outcomes()
     proxy.hold()
     try:
         for name, value in sent:
-            producer.send(ProducerRecord(topic, value, partition=0, key=b"k"), outcomes.expect(name))
+            producer.send(
+                ProducerRecord(topic, value, partition=0, key=b"k"), outcomes.expect(name)
+            )
             time.sleep(0.2)
     finally:
         proxy.release(*fates)
@@ -89,7 +104,9 @@ def send_while_held(proxy, producer, topic, sent, fates=()):
 
 
 @pytest.mark.found(1)
-@pytest.mark.parametrize("what", [{}, {"in_flight": False}, {"in_queue": False}], ids=["both", "queue", "in flight"])
+@pytest.mark.parametrize(
+    "what", [{}, {"in_flight": False}, {"in_queue": False}], ids=["both", "queue", "in flight"]
+)
 def test_what_is_sent_after_a_purge_is_delivered(proxied, idempotent, new_topic, what):
     cluster, _ = proxied
     topic = new_topic(cluster)
@@ -111,21 +128,39 @@ def test_a_purged_queue_takes_nothing_with_it_that_is_sent_later(proxied, idempo
     producer.sync_send(ProducerRecord(topic, b"before", partition=0), timeout=SOON)
     outcomes = Outcomes()
     for number in range(2000):
-        producer.send(ProducerRecord(topic, b"early %d" % number, partition=0), outcomes.expect(("early", number)))
+        producer.send(
+            ProducerRecord(topic, b"early %d" % number, partition=0),
+            outcomes.expect(("early", number)),
+        )
     producer.purge(in_flight=False)
     for number in range(2000):
-        producer.send(ProducerRecord(topic, b"late %d" % number, partition=0), outcomes.expect(("late", number)))
+        producer.send(
+            ProducerRecord(topic, b"late %d" % number, partition=0),
+            outcomes.expect(("late", number)),
+        )
     producer.flush(SOON)
-    assert [name for name, (_, error) in outcomes.reports.items() if error is not None and name[0] == "late"] == []
+    assert [
+        name
+        for name, (_, error) in outcomes.reports.items()
+        if error is not None and name[0] == "late"
+    ] == []
     found = values(cluster, topic)
-    assert [value for value in found if value.startswith(b"late")] == [b"late %d" % number for number in range(2000)]
-    delivered = [b"early %d" % number for (kind, number), (_, error) in sorted(outcomes.reports.items()) if kind == "early" and not error]
+    assert [value for value in found if value.startswith(b"late")] == [
+        b"late %d" % number for number in range(2000)
+    ]
+    delivered = [
+        b"early %d" % number
+        for (kind, number), (_, error) in sorted(outcomes.reports.items())
+        if kind == "early" and not error
+    ]
     assert [value for value in found if value.startswith(b"early")] == delivered
 
 
 @pytest.mark.found(1)
 @pytest.mark.parametrize("fate", ["pass", "lose", "corrupt"])
-def test_a_purge_while_requests_are_in_flight_holds_nothing_up(proxied, idempotent, new_topic, fate):
+def test_a_purge_while_requests_are_in_flight_holds_nothing_up(
+    proxied, idempotent, new_topic, fate
+):
     """In the middle of a pipeline, whatever becomes of what was in flight."""
     cluster, proxy = proxied
     topic = new_topic(cluster, 2)
@@ -136,20 +171,27 @@ def test_a_purge_while_requests_are_in_flight_holds_nothing_up(proxied, idempote
     proxy.hold()
     try:
         for number in range(20):  # more than may be in flight: the queue has some
-            producer.send(ProducerRecord(topic, b"purged", partition=number % 2), outcomes.expect(number))
+            producer.send(
+                ProducerRecord(topic, b"purged", partition=number % 2), outcomes.expect(number)
+            )
             time.sleep(0.01)
         producer.purge(in_flight=False)
         for number in range(20, 40):
-            producer.send(ProducerRecord(topic, b"%d" % number, partition=number % 2), outcomes.expect(number))
+            producer.send(
+                ProducerRecord(topic, b"%d" % number, partition=number % 2), outcomes.expect(number)
+            )
     finally:
         proxy.release(fate)
     producer.flush(SOON)
     assert [number for number in range(20, 40) if outcomes.reports[number][1] is not None] == []
     found = values(cluster, topic)
-    assert sorted(value for value in found if value not in (b"before", b"purged")) == [b"%d" % number for number in range(20, 40)]
+    assert sorted(value for value in found if value not in (b"before", b"purged")) == [
+        b"%d" % number for number in range(20, 40)
+    ]
 
 
-# ---------------------------------------------------------------------- timed out, refused, out of retries
+# ---------------------------------------------------------------------- timed out, refused, out of
+# retries
 
 
 @pytest.mark.found(1)
@@ -187,7 +229,15 @@ def test_a_refused_record_amid_others_fails_alone(proxied, idempotent, new_topic
     producer = idempotent(message_max_bytes=3_000_000)
     producer.sync_send(ProducerRecord(topic, b"before", partition=0), timeout=SOON)
     outcomes = send_while_held(
-        proxy, producer, topic, [("first", b"first"), ("large", bytes(2_000_000)), ("second", b"second"), ("third", b"third")]
+        proxy,
+        producer,
+        topic,
+        [
+            ("first", b"first"),
+            ("large", bytes(2_000_000)),
+            ("second", b"second"),
+            ("third", b"third"),
+        ],
     )
     producer.flush(SOON)
     outcomes.check(["first", "large", "second", "third"])
@@ -207,7 +257,9 @@ def test_an_invalid_record_amid_others_fails_alone(proxied, idempotent, new_topi
     try:
         for number in range(4):
             key = None if number == 1 else b"k"
-            producer.send(ProducerRecord(topic, b"%d" % number, key=key, partition=0), outcomes.expect(number))
+            producer.send(
+                ProducerRecord(topic, b"%d" % number, key=key, partition=0), outcomes.expect(number)
+            )
             time.sleep(0.2)
     finally:
         proxy.release()
@@ -224,7 +276,13 @@ def test_a_record_out_of_retries_holds_nothing_up(proxied, idempotent, new_topic
     producer = idempotent(retries=1)
     producer.sync_send(ProducerRecord(topic, b"before", partition=0), timeout=SOON)
     # Refused, the one behind it out of order; then refused once more, for good.
-    outcomes = send_while_held(proxy, producer, topic, [("first", b"first"), ("second", b"second")], ["corrupt", "pass", "corrupt"])
+    outcomes = send_while_held(
+        proxy,
+        producer,
+        topic,
+        [("first", b"first"), ("second", b"second")],
+        ["corrupt", "pass", "corrupt"],
+    )
     producer.flush(SOON)
     outcomes.check(["first", "second"])
     assert [error.name for error in outcomes.errors] == ["INVALID_MSG"]
@@ -239,8 +297,12 @@ FIRST = [(name, name.encode()) for name in ("first", "second", "third")]
 
 
 @pytest.mark.found(1)
-def test_a_first_request_that_is_refused_is_not_believed_to_be_stored(proxied, idempotent, new_topic):
-    """Of a producer that the partition's broker knows nothing of it takes any sequence number for the first."""
+def test_a_first_request_that_is_refused_is_not_believed_to_be_stored(
+    proxied, idempotent, new_topic
+):
+    """Of a producer that the partition's broker knows nothing of it takes any sequence number for
+    the first.
+    """
     cluster, proxy = proxied
     topic = new_topic(cluster, 2)
     producer = idempotent()
@@ -263,7 +325,12 @@ def test_upstream_reports_a_refused_first_request_as_delivered(proxied, upstream
     proxy.hold()
     try:
         for _, value in FIRST:
-            producer.produce(topic, value, partition=0, on_delivery=lambda error, message: reports.append((error, message.value())))
+            producer.produce(
+                topic,
+                value,
+                partition=0,
+                on_delivery=lambda error, message: reports.append((error, message.value())),
+            )
             time.sleep(0.2)
     finally:
         proxy.release("corrupt")
@@ -292,7 +359,9 @@ def test_the_transaction_after_a_purge_can_be_committed(proxied, transactional, 
     proxy.hold()
     try:
         for _ in range(10):
-            producer.send(ProducerRecord(topic, b"purged", partition=0), lambda metadata, error: None)
+            producer.send(
+                ProducerRecord(topic, b"purged", partition=0), lambda metadata, error: None
+            )
             time.sleep(0.01)
         producer.purge(in_flight=False)
     finally:
@@ -307,24 +376,32 @@ def test_the_transaction_after_a_purge_can_be_committed(proxied, transactional, 
 
 @pytest.mark.found(1)
 @pytest.mark.parametrize("refused", ["too large", "out of retries"])
-def test_the_transaction_after_a_refused_record_can_be_committed(proxied, transactional, new_topic, refused):
+def test_the_transaction_after_a_refused_record_can_be_committed(
+    proxied, transactional, new_topic, refused
+):
     cluster, proxy = proxied
     topic = new_topic(cluster)
-    producer = transactional(message_max_bytes=3_000_000, retries=1 if refused == "out of retries" else 100)
+    producer = transactional(
+        message_max_bytes=3_000_000, retries=1 if refused == "out of retries" else 100
+    )
     transact(producer, topic, b"before")
     producer.begin_transaction()
     value = bytes(2_000_000) if refused == "too large" else b"corrupt"
     fates = [] if refused == "too large" else ["corrupt", "corrupt"]
     outcomes = send_while_held(proxy, producer, topic, [("refused", value)], fates)
     outcomes.wait(1)
-    assert [error.name for error in outcomes.errors] == ["MSG_SIZE_TOO_LARGE" if refused == "too large" else "INVALID_MSG"]
+    assert [error.name for error in outcomes.errors] == [
+        "MSG_SIZE_TOO_LARGE" if refused == "too large" else "INVALID_MSG"
+    ]
     producer.abort_transaction(SOON)
     transact(producer, topic, b"after")
     assert values(cluster, topic) == [b"before", b"after"]
 
 
 def abort_what_is_stored_and_not_acknowledged(proxy, producer, send):
-    """The broker has the record, the producer has it in its queue, to be sent again after a while: then it aborts."""
+    """The broker has the record, the producer has it in its queue, to be sent again after a while:
+    then it aborts.
+    """
     lost = proxy.lost
     proxy.lose_responses(1)
     send()
@@ -334,8 +411,12 @@ def abort_what_is_stored_and_not_acknowledged(proxy, producer, send):
 
 
 @pytest.mark.found(2)
-def test_what_an_aborted_transaction_has_stored_is_not_taken_for_the_next_ones(proxied, transactional, new_topic):
-    """Its sequence number would be given again, and the broker drops what it takes for a duplicate."""
+def test_what_an_aborted_transaction_has_stored_is_not_taken_for_the_next_ones(
+    proxied, transactional, new_topic
+):
+    """Its sequence number would be given again, and the broker drops what it takes for
+    a duplicate.
+    """
     cluster, proxy = proxied
     topic = new_topic(cluster)
     producer = transactional(retry_backoff_ms=5000, retry_backoff_max_ms=5000)
@@ -343,7 +424,11 @@ def test_what_an_aborted_transaction_has_stored_is_not_taken_for_the_next_ones(p
     producer.begin_transaction()
     outcomes = Outcomes()
     abort_what_is_stored_and_not_acknowledged(
-        proxy, producer, lambda: producer.send(ProducerRecord(topic, b"aborted", partition=0), outcomes.expect("aborted"))
+        proxy,
+        producer,
+        lambda: producer.send(
+            ProducerRecord(topic, b"aborted", partition=0), outcomes.expect("aborted")
+        ),
     )
     outcomes.check(["aborted"])
     transact(producer, topic, b"after")
@@ -355,18 +440,27 @@ def test_upstream_loses_the_next_transactions_record(proxied, upstream, new_topi
     """The control: the record is acknowledged, its transaction committed, and it is in no log."""
     cluster, proxy = proxied
     topic = new_topic(cluster)
-    producer = upstream(transactional_id=f"id-{uuid.uuid4()}", retry_backoff_ms=5000, retry_backoff_max_ms=5000)
+    producer = upstream(
+        transactional_id=f"id-{uuid.uuid4()}", retry_backoff_ms=5000, retry_backoff_max_ms=5000
+    )
     reports = []
 
     def transact(value):
         producer.begin_transaction()
-        producer.produce(topic, value, partition=0, on_delivery=lambda error, message: reports.append((error, message.value())))
+        producer.produce(
+            topic,
+            value,
+            partition=0,
+            on_delivery=lambda error, message: reports.append((error, message.value())),
+        )
         producer.commit_transaction(SOON)
 
     producer.init_transactions(30)
     transact(b"before")
     producer.begin_transaction()
-    abort_what_is_stored_and_not_acknowledged(proxy, producer, lambda: producer.produce(topic, b"aborted", partition=0))
+    abort_what_is_stored_and_not_acknowledged(
+        proxy, producer, lambda: producer.produce(topic, b"aborted", partition=0)
+    )
     transact(b"after")
     assert reports == [(None, b"before"), (None, b"after")]
     assert values(cluster, topic) == [b"before"]
@@ -397,7 +491,9 @@ def test_an_abort_does_not_wait_for_what_it_will_not_send_again(proxied, transac
 
 @pytest.mark.found(2)
 def test_an_abort_of_what_may_have_been_added_is_not_fatal(proxied, transactional, new_topic):
-    """The request to add a partition gets lost, and with nothing to abort the coordinator calls EndTxn invalid."""
+    """The request to add a partition gets lost, and with nothing to abort the coordinator calls
+    EndTxn invalid.
+    """
     cluster, proxy = proxied
     topic = new_topic(cluster)
     producer = transactional()
@@ -419,8 +515,12 @@ def test_an_abort_of_what_may_have_been_added_is_not_fatal(proxied, transactiona
 
 @pytest.mark.found(2)
 @pytest.mark.parametrize(("first", "second"), [("commit", "abort"), ("abort", "commit")])
-def test_an_end_that_comes_late_does_not_end_the_next_transaction(proxied, transactional, new_topic, first, second):
-    """The connection breaks, the end is sent again and answered, and the first one arrives in the next transaction."""
+def test_an_end_that_comes_late_does_not_end_the_next_transaction(
+    proxied, transactional, new_topic, first, second
+):
+    """The connection breaks, the end is sent again and answered, and the first one arrives in the
+    next transaction.
+    """
     cluster, proxy = proxied
     topic = new_topic(cluster)
     producer = transactional()

@@ -1,4 +1,6 @@
-"""Transactions on a real broker: what is visible when, who is fenced, and a consumer's offsets (FAULTS.md, 14)."""
+"""Transactions on a real broker: what is visible when, who is fenced, and a consumer's offsets
+(FAULTS.md, 14).
+"""
 
 import asyncio
 import time
@@ -8,7 +10,14 @@ from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ConfluentPartition
 from faultlib import Outcomes
 
-from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, KafkaTimeoutError, ProducerRecord, TopicPartition
+from kafka_ext import (
+    ConsumerGroupMetadata,
+    ErrorCode,
+    KafkaException,
+    KafkaTimeoutError,
+    ProducerRecord,
+    TopicPartition,
+)
 from kafka_ext.aio import AsyncKafkaProducer
 
 
@@ -28,7 +37,9 @@ def transactional(single, connect, topic):
 
 
 def values(single, topic, isolation_level="read_committed"):
-    return sorted(message.value for message in single.messages(topic, isolation_level=isolation_level))
+    return sorted(
+        message.value for message in single.messages(topic, isolation_level=isolation_level)
+    )
 
 
 def test_a_transaction_is_visible_when_it_is_committed_and_not_before(single, transactional, topic):
@@ -48,7 +59,9 @@ def test_an_aborted_transaction_is_never_visible(single, transactional, topic):
 
     def transact():
         with producer.transaction(timeout=30):
-            producer.send(ProducerRecord(topic, b"aborted", partition=0), outcomes.expect("flushed"))
+            producer.send(
+                ProducerRecord(topic, b"aborted", partition=0), outcomes.expect("flushed")
+            )
             producer.flush(10)
             raise ZeroDivisionError
 
@@ -62,7 +75,9 @@ def test_an_aborted_transaction_is_never_visible(single, transactional, topic):
     assert values(single, topic, "read_uncommitted") == [b"aborted", b"committed"]
 
 
-def test_a_transaction_over_several_topics_and_many_batches(single, transactional, topic, new_topic):
+def test_a_transaction_over_several_topics_and_many_batches(
+    single, transactional, topic, new_topic
+):
     other = new_topic(single, 3)
     producer = transactional(batch_num_messages=100)
     for round_ in range(5):
@@ -74,7 +89,9 @@ def test_a_transaction_over_several_topics_and_many_batches(single, transactiona
         else:
             producer.commit_transaction(30)
     found = values(single, topic) + values(single, other)
-    assert sorted(found) == sorted(b"%d-%d" % (round_, number) for round_ in (0, 2, 4) for number in range(1000))
+    assert sorted(found) == sorted(
+        b"%d-%d" % (round_, number) for round_ in (0, 2, 4) for number in range(1000)
+    )
 
 
 def test_fault_14_a_zombie_is_fenced_and_its_successor_takes_over(single, transactional, topic):
@@ -90,7 +107,11 @@ def test_fault_14_a_zombie_is_fenced_and_its_successor_takes_over(single, transa
     with pytest.raises(KafkaException) as raised:
         zombie.commit_transaction(30)
     assert raised.value.error.is_fatal
-    assert raised.value.error in (ErrorCode["FENCED"], ErrorCode["PRODUCER_FENCED"], ErrorCode["INVALID_PRODUCER_EPOCH"])
+    assert raised.value.error in (
+        ErrorCode["FENCED"],
+        ErrorCode["PRODUCER_FENCED"],
+        ErrorCode["INVALID_PRODUCER_EPOCH"],
+    )
     with pytest.raises(KafkaException) as raised:
         zombie.send(ProducerRecord(topic, b"never"))
     assert raised.value.error.is_fatal
@@ -110,10 +131,16 @@ def test_a_transaction_that_takes_too_long_is_aborted_by_the_broker(single, tran
     producer.flush(10)
     give_up = time.monotonic() + 30
     while True:  # the coordinator looks every so often; when it has, others read on
-        with transactional(transactional_id=f"other-{topic}") as other, other.transaction(timeout=30):
+        with (
+            transactional(transactional_id=f"other-{topic}") as other,
+            other.transaction(timeout=30),
+        ):
             other.send(ProducerRecord(topic, b"other", partition=0))
             other.send(ProducerRecord(topic, b"other", partition=1))
-        if len(single.messages(topic)) == len(single.messages(topic, isolation_level="read_uncommitted")) - 1:
+        if (
+            len(single.messages(topic))
+            == len(single.messages(topic, isolation_level="read_uncommitted")) - 1
+        ):
             break
         assert time.monotonic() < give_up
         time.sleep(0.5)
@@ -140,13 +167,16 @@ def test_calls_out_of_order_are_refused_and_harm_nothing(single, connect, transa
     assert values(single, topic) == [b"inside"]
 
 
-# ---------------------------------------------------------------------- what ends it, and what is in it
+# ---------------------------------------------------------------------- what ends it, and what is
+# in it
 
 
 @pytest.mark.found(3)
 @pytest.mark.parametrize("given_up", ["commit_transaction", "abort_transaction"])
 @pytest.mark.parametrize("end", ["commit_transaction", "abort_transaction"])
-def test_what_was_given_up_before_the_first_transaction_does_not_end_it(single, connect, topic, given_up, end):
+def test_what_was_given_up_before_the_first_transaction_does_not_end_it(
+    single, connect, topic, given_up, end
+):
     producer = connect(single.config(transactional_id=f"of-{topic}"))
     with pytest.raises(KafkaTimeoutError):
         producer.init_transactions(0)
@@ -163,7 +193,9 @@ def test_what_was_given_up_before_the_first_transaction_does_not_end_it(single, 
 
 
 @pytest.mark.found(3)
-def test_a_commit_that_ran_out_of_time_is_taken_up_again_and_ends_no_other(single, transactional, topic):
+def test_a_commit_that_ran_out_of_time_is_taken_up_again_and_ends_no_other(
+    single, transactional, topic
+):
     producer = transactional()
     for number in range(5):
         producer.begin_transaction()
@@ -233,7 +265,9 @@ def test_confluent_kafkas_group_metadata_and_unread_partitions_are_taken_as_they
         producer.send(ProducerRecord(topic, b"done"))
         positions = consumer.position(consumer.assignment())
         assert -1001 in {partition.offset for partition in positions}
-        producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), timeout=30)
+        producer.send_offsets_to_transaction(
+            positions, consumer.consumer_group_metadata(), timeout=30
+        )
     assert committed(consumer, source) == [1]
 
 
@@ -245,7 +279,10 @@ def consumer(single, topic, new_topic):
     """A consumer of confluent-kafka's in a group of its own, on a topic with ten records."""
     consumer = Consumer(
         single.config(
-            group_id=f"group-of-{topic}", auto_offset_reset="earliest", enable_auto_commit=False, isolation_level="read_committed"
+            group_id=f"group-of-{topic}",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
         )
     )
     yield consumer
@@ -253,7 +290,10 @@ def consumer(single, topic, new_topic):
 
 
 def committed(consumer, topic):
-    return [partition.offset for partition in consumer.committed([ConfluentPartition(topic, 0)], timeout=10)]
+    return [
+        partition.offset
+        for partition in consumer.committed([ConfluentPartition(topic, 0)], timeout=10)
+    ]
 
 
 def read(consumer, count):
@@ -261,11 +301,17 @@ def read(consumer, count):
     give_up = time.monotonic() + 30
     while len(messages) < count:
         assert time.monotonic() < give_up
-        messages += [message for message in consumer.consume(count - len(messages), 1) if message.error() is None]
+        messages += [
+            message
+            for message in consumer.consume(count - len(messages), 1)
+            if message.error() is None
+        ]
     return messages
 
 
-def test_offsets_are_committed_with_the_transaction_and_not_with_an_aborted_one(single, connect, consumer, transactional, topic, new_topic):
+def test_offsets_are_committed_with_the_transaction_and_not_with_an_aborted_one(
+    single, connect, consumer, transactional, topic, new_topic
+):
     source = new_topic(single)
     with connect(single.config()) as feeder:
         for number in range(10):
@@ -278,39 +324,53 @@ def test_offsets_are_committed_with_the_transaction_and_not_with_an_aborted_one(
     producer.begin_transaction()
     for message in first:
         producer.send(ProducerRecord(topic, b"aborted " + message.value()))
-    producer.send_offsets_to_transaction({TopicPartition(source, 0): first[-1].offset() + 1}, group, timeout=30)
+    producer.send_offsets_to_transaction(
+        {TopicPartition(source, 0): first[-1].offset() + 1}, group, timeout=30
+    )
     producer.abort_transaction(30)
     assert committed(consumer, source) == [-1001]
 
     with producer.transaction(timeout=30):
         for message in first:
             producer.send(ProducerRecord(topic, b"done " + message.value()))
-        producer.send_offsets_to_transaction({TopicPartition(source, 0): first[-1].offset() + 1}, group, timeout=30)
+        producer.send_offsets_to_transaction(
+            {TopicPartition(source, 0): first[-1].offset() + 1}, group, timeout=30
+        )
     assert committed(consumer, source) == [4]
     assert values(single, topic) == [b"done %d" % number for number in range(4)]
 
 
-def test_whoever_takes_over_the_group_goes_on_where_the_transactions_were(single, connect, transactional, topic, new_topic):
+def test_whoever_takes_over_the_group_goes_on_where_the_transactions_were(
+    single, connect, transactional, topic, new_topic
+):
     source = new_topic(single)
     with connect(single.config()) as feeder:
         for number in range(10):
             feeder.send(ProducerRecord(source, b"%d" % number))
     group = f"group-of-{topic}"
     for count in (4, 6):
-        consumer = Consumer(single.config(group_id=group, auto_offset_reset="earliest", enable_auto_commit=False))
+        consumer = Consumer(
+            single.config(group_id=group, auto_offset_reset="earliest", enable_auto_commit=False)
+        )
         consumer.subscribe([source])
         producer = transactional()
         messages = read(consumer, count)
         with producer.transaction(timeout=30):
             for message in messages:
                 producer.send(ProducerRecord(topic, message.value(), partition=0))
-            producer.send_offsets_to_transaction({TopicPartition(source, 0): messages[-1].offset() + 1}, group, timeout=30)
+            producer.send_offsets_to_transaction(
+                {TopicPartition(source, 0): messages[-1].offset() + 1}, group, timeout=30
+            )
         consumer.close()
         producer.close(10)
-    single.assert_delivered(topic, [b"%d" % number for number in range(10)], exactly_once=True, ordered=True)
+    single.assert_delivered(
+        topic, [b"%d" % number for number in range(10)], exactly_once=True, ordered=True
+    )
 
 
-def test_a_member_that_the_group_has_replaced_cannot_commit_its_offsets(single, consumer, connect, transactional, topic, new_topic):
+def test_a_member_that_the_group_has_replaced_cannot_commit_its_offsets(
+    single, consumer, connect, transactional, topic, new_topic
+):
     source = new_topic(single)
     with connect(single.config()) as feeder:
         feeder.send(ProducerRecord(source, b"v"))
@@ -319,7 +379,9 @@ def test_a_member_that_the_group_has_replaced_cannot_commit_its_offsets(single, 
     producer = transactional()
     producer.begin_transaction()
     producer.send(ProducerRecord(topic, b"zombie's"))
-    zombie = ConsumerGroupMetadata(f"group-of-{topic}", generation_id=99, member_id=consumer.memberid())
+    zombie = ConsumerGroupMetadata(
+        f"group-of-{topic}", generation_id=99, member_id=consumer.memberid()
+    )
     with pytest.raises(KafkaException) as raised:
         producer.send_offsets_to_transaction({TopicPartition(source, 0): 1}, zombie, timeout=30)
     assert raised.value.error.transaction_requires_abort
@@ -329,16 +391,23 @@ def test_a_member_that_the_group_has_replaced_cannot_commit_its_offsets(single, 
 
 
 @pytest.mark.found(1)
-def test_the_transaction_after_a_timeout_without_a_leader_can_be_committed(trio, connect, new_topic):
+def test_the_transaction_after_a_timeout_without_a_leader_can_be_committed(
+    trio, connect, new_topic
+):
     """The record's sequence number is used, and no broker will ever get it."""
     topic = new_topic(trio, replicas={0: [2]})
-    producer = connect(trio.config(**{"transactional.id": f"of-{topic}", "message.timeout.ms": 5000}))
+    producer = connect(
+        trio.config(**{"transactional.id": f"of-{topic}", "message.timeout.ms": 5000})
+    )
     producer.init_transactions(30)
     reports = []
 
     def transact(value):
         producer.begin_transaction()
-        producer.send(ProducerRecord(topic, value, partition=0), lambda metadata, error: reports.append(error and error.code))
+        producer.send(
+            ProducerRecord(topic, value, partition=0),
+            lambda metadata, error: reports.append(error and error.code),
+        )
         producer.commit_transaction(30)
 
     transact(b"before")
@@ -346,7 +415,10 @@ def test_the_transaction_after_a_timeout_without_a_leader_can_be_committed(trio,
     producer.send(ProducerRecord(topic, b"aborted", partition=0))
     producer.flush(20)
     trio.stop(2)
-    producer.send(ProducerRecord(topic, b"lost", partition=0), lambda metadata, error: reports.append(error and error.code))
+    producer.send(
+        ProducerRecord(topic, b"lost", partition=0),
+        lambda metadata, error: reports.append(error and error.code),
+    )
     with pytest.raises(KafkaException):
         producer.commit_transaction(30)
     assert reports == [None, ErrorCode.MSG_TIMED_OUT]

@@ -33,7 +33,12 @@ from kafka_ext.testing import EmbeddedBroker
 anyio = pytest.importorskip("anyio")
 
 MOCK = {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 0}
-NOBODY_THERE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False}
+NOBODY_THERE = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "log_level": 0,
+    "error_cb": lambda error: None,
+    "enable.idempotence": False,
+}
 
 
 def by_asyncio(function):
@@ -59,7 +64,10 @@ def by_anyio_on_uvloop(function):
     return anyio.run(function, backend="asyncio", backend_options={"use_uvloop": True})
 
 
-@pytest.fixture(params=[by_asyncio, by_uvloop, by_anyio, by_anyio_on_uvloop], ids=["asyncio", "uvloop", "anyio", "anyio-uvloop"])
+@pytest.fixture(
+    params=[by_asyncio, by_uvloop, by_anyio, by_anyio_on_uvloop],
+    ids=["asyncio", "uvloop", "anyio", "anyio-uvloop"],
+)
 def run(request):
     """Runs a coroutine function to its end on one of the loops."""
     return request.param
@@ -80,13 +88,25 @@ def test_each_future_is_as_new_as_one_that_the_loop_makes(run, kafka_broker):
         wanted = loop.create_future()
         async with AsyncKafkaProducer(kafka_broker.config(), linger_ms=50) as producer:
             futures = [await producer.send(ProducerRecord("orders", b"value")) for _ in range(600)]
-            shown = ("_state", "_callbacks", "_result", "_exception", "_log_traceback", "_asyncio_future_blocking", "_source_traceback")
+            shown = (
+                "_state",
+                "_callbacks",
+                "_result",
+                "_exception",
+                "_log_traceback",
+                "_asyncio_future_blocking",
+                "_source_traceback",
+            )
             for future in futures:
                 assert type(future) is type(wanted)
                 assert future.get_loop() is loop
-                assert [getattr(future, name) for name in shown] == [getattr(wanted, name) for name in shown]
+                assert [getattr(future, name) for name in shown] == [
+                    getattr(wanted, name) for name in shown
+                ]
                 assert not future.done()
-            futures[0].note = weakref.ref(futures[0])  # has a place for attributes, and for weak references
+            futures[0].note = weakref.ref(
+                futures[0]
+            )  # has a place for attributes, and for weak references
             called = []
             futures[1].add_done_callback(called.append)
             assert futures[2].cancel()
@@ -96,7 +116,9 @@ def test_each_future_is_as_new_as_one_that_the_loop_makes(run, kafka_broker):
             assert called == [futures[1]]
             assert futures[0].note() is futures[0]
             assert futures[2].cancelled()
-            assert all(future.result().latency >= 0 for future in futures if future is not futures[2])
+            assert all(
+                future.result().latency >= 0 for future in futures if future is not futures[2]
+            )
             with pytest.raises(asyncio.InvalidStateError):
                 futures[4].set_result(None)
 
@@ -108,7 +130,9 @@ def test_a_future_that_only_refers_to_itself_is_collected(run, kafka_broker):
 
     async def main():
         async with AsyncKafkaProducer(kafka_broker.config()) as producer:
-            futures = [await producer.send(ProducerRecord("orders", b"value", id=[i])) for i in range(300)]
+            futures = [
+                await producer.send(ProducerRecord("orders", b"value", id=[i])) for i in range(300)
+            ]
             cancelled = await producer.send(ProducerRecord("orders", b"value"))
             cancelled.cancel()
             gone = []
@@ -121,7 +145,9 @@ def test_a_future_that_only_refers_to_itself_is_collected(run, kafka_broker):
             gone.append(weakref.ref(cancelled))
             futures.clear()
             del future, cancelled
-            await asyncio.sleep(0)  # the loop's callback at hand is the one of the future that was waited for last
+            await asyncio.sleep(
+                0
+            )  # the loop's callback at hand is the one of the future that was waited for last
             gc.collect()
             assert [reference() for reference in gone] == [None] * 301
 
@@ -136,7 +162,9 @@ def test_a_future_made_while_the_loop_debugs_says_where(run, kafka_broker):
         async with AsyncKafkaProducer(kafka_broker.config()) as producer:
 
             async def told(count):
-                futures = [await producer.send(ProducerRecord("orders", b"value")) for _ in range(count)]
+                futures = [
+                    await producer.send(ProducerRecord("orders", b"value")) for _ in range(count)
+                ]
                 await asyncio.gather(*futures)
                 return [future._source_traceback is not None for future in futures]
 
@@ -152,27 +180,50 @@ def test_a_future_made_while_the_loop_debugs_says_where(run, kafka_broker):
 def test_a_future_after_back_pressure_and_its_metadata(run, kafka_broker):
     async def main():
         async with AsyncKafkaProducer(kafka_broker.config()) as producer:
-            future = await producer.send(ProducerRecord("orders", b"value", key=b"k", headers=[("h", b"1")], id=7, partition=0))
+            future = await producer.send(
+                ProducerRecord(
+                    "orders", b"value", key=b"k", headers=[("h", b"1")], id=7, partition=0
+                )
+            )
             assert isinstance(future, asyncio.Future)
             metadata = await future
-            assert (metadata.topic, metadata.partition, metadata.offset, metadata.record_id) == ("orders", 0, 0, 7)
-            assert (metadata.key_size, metadata.value_size, metadata.headers) == (1, 5, [("h", b"1")])
-            assert (await producer.send_and_wait(ProducerRecord("orders", "text", partition=0))).offset == 1
+            assert (metadata.topic, metadata.partition, metadata.offset, metadata.record_id) == (
+                "orders",
+                0,
+                0,
+                7,
+            )
+            assert (metadata.key_size, metadata.value_size, metadata.headers) == (
+                1,
+                5,
+                [("h", b"1")],
+            )
+            assert (
+                await producer.send_and_wait(ProducerRecord("orders", "text", partition=0))
+            ).offset == 1
             assert not started_threads(), "the loop alone serves"
 
     run(main)
-    assert [message.value for message in kafka_broker.messages("orders", count=2)] == [b"value", b"text"]
+    assert [message.value for message in kafka_broker.messages("orders", count=2)] == [
+        b"value",
+        b"text",
+    ]
 
 
 def test_leaving_the_block_delivers_everything(run, kafka_broker):
     async def main():
         async with AsyncKafkaProducer(kafka_broker.config(linger_ms=200)) as producer:
-            futures = [await producer.send(ProducerRecord("orders", b"%d" % n, partition=0)) for n in range(3000)]
+            futures = [
+                await producer.send(ProducerRecord("orders", b"%d" % n, partition=0))
+                for n in range(3000)
+            ]
         assert all(future.done() for future in futures)
         assert [future.result().offset for future in futures] == list(range(3000))
 
     run(main)
-    kafka_broker.assert_delivered("orders", [b"%d" % n for n in range(3000)], exactly_once=True, ordered=True)
+    kafka_broker.assert_delivered(
+        "orders", [b"%d" % n for n in range(3000)], exactly_once=True, ordered=True
+    )
 
 
 def test_also_when_the_block_raises(run, kafka_broker):
@@ -196,7 +247,9 @@ def test_send_is_a_coroutine_to_those_who_ask(run):
             with pytest.raises(RuntimeError, match="twice"):
                 await sending
             await (await asyncio.create_task(producer.send(ProducerRecord("t", b"v"))))
-            futures = await asyncio.gather(*[producer.send(ProducerRecord("t", b"v")) for _ in range(5)])
+            futures = await asyncio.gather(
+                *[producer.send(ProducerRecord("t", b"v")) for _ in range(5)]
+            )
             await asyncio.gather(*futures)
             await (await asyncio.wait_for(producer.send(ProducerRecord("t", b"v")), 10))
             assert producer.metrics().delivered == 8
@@ -303,19 +356,23 @@ def test_failures_nobody_can_see_are_logged(caplog):
     with caplog.at_level("WARNING", logger="kafka_ext"):
         asyncio.run(main())
     if _rdkafka.build_info()["free_threaded"]:
-        # There nobody can tell that a future is held by nobody else: it gets its exception, and asyncio logs the one never looked at.
+        # There nobody can tell that a future is held by nobody else: it gets its exception, and
+        # asyncio logs the one never looked at.
         assert "1 record to t not delivered" in caplog.text
         assert caplog.text.count("Future exception was never retrieved") == 1
     else:
         assert "2 records to t not delivered" in caplog.text
 
 
-# ---------------------------------------------------------------------- back-pressure and cancelling
+# ---------------------------------------------------------------------- back-pressure and
+# cancelling
 
 
 def test_a_full_queue_suspends_and_keeps_the_order(run, kafka_broker):
     async def main():
-        async with AsyncKafkaProducer(kafka_broker.config(queue_buffering_max_messages=50, linger_ms=1)) as producer:
+        async with AsyncKafkaProducer(
+            kafka_broker.config(queue_buffering_max_messages=50, linger_ms=1)
+        ) as producer:
             sent = []
 
             async def send(n):
@@ -329,12 +386,16 @@ def test_a_full_queue_suspends_and_keeps_the_order(run, kafka_broker):
             assert producer.metrics().blocked_seconds > 0
 
     run(main)
-    kafka_broker.assert_delivered("orders", [b"%d" % n for n in range(1000)], exactly_once=True, ordered=True)
+    kafka_broker.assert_delivered(
+        "orders", [b"%d" % n for n in range(1000)], exactly_once=True, ordered=True
+    )
 
 
 def test_send_nowait_raises_instead(run):
     async def main():
-        async with AsyncKafkaProducer(NOBODY_THERE, queue_buffering_max_messages=2, message_timeout_ms=300) as producer:
+        async with AsyncKafkaProducer(
+            NOBODY_THERE, queue_buffering_max_messages=2, message_timeout_ms=300
+        ) as producer:
             futures = [producer.send_nowait(ProducerRecord("t", b"v")) for _ in range(2)]
             with pytest.raises(QueueFullError):
                 producer.send_nowait(ProducerRecord("t", b"v"))
@@ -349,10 +410,14 @@ def test_send_nowait_raises_instead(run):
 
 def test_a_cancelled_wait_for_room_has_sent_nothing_and_holds_up_nobody(run):
     async def main():
-        async with AsyncKafkaProducer(NOBODY_THERE, queue_buffering_max_messages=1, message_timeout_ms=500) as producer:
+        async with AsyncKafkaProducer(
+            NOBODY_THERE, queue_buffering_max_messages=1, message_timeout_ms=500
+        ) as producer:
             buffer = bytearray(b"v")
             first = await producer.send(ProducerRecord("t", b"v"))
-            waits = [asyncio.create_task(producer.send(ProducerRecord("t", buffer))) for _ in range(3)]
+            waits = [
+                asyncio.create_task(producer.send(ProducerRecord("t", buffer))) for _ in range(3)
+            ]
             behind = asyncio.create_task(producer.send(ProducerRecord("t", b"v")))
             await asyncio.sleep(0.02)
             assert not any(task.done() for task in [*waits, behind])
@@ -396,7 +461,9 @@ def test_a_batch_can_be_awaited(run, kafka_broker):
     async def main():
         async with AsyncKafkaProducer(kafka_broker.config()) as producer:
             told = []
-            batch = await producer.send_batch("orders", [b"%d" % n for n in range(20000)], partitions=0, on_delivery=told.append)
+            batch = await producer.send_batch(
+                "orders", [b"%d" % n for n in range(20000)], partitions=0, on_delivery=told.append
+            )
             assert await batch is batch
             assert (batch.pending, batch.failed, told) == (0, 0, [batch])
             assert list(batch.offsets) == list(range(20000))
@@ -408,9 +475,18 @@ def test_a_batch_can_be_awaited(run, kafka_broker):
 
 def test_a_batch_waits_for_room_and_keeps_its_order(run, kafka_broker):
     async def main():
-        async with AsyncKafkaProducer(kafka_broker.config(queue_buffering_max_messages=500)) as producer:
-            batches = [asyncio.create_task(producer.send_batch("orders", [b"%d" % n for n in range(5000)], partitions=0)) for _ in range(2)]
-            behind = asyncio.create_task(producer.send_and_wait(ProducerRecord("orders", b"last", partition=0)))
+        async with AsyncKafkaProducer(
+            kafka_broker.config(queue_buffering_max_messages=500)
+        ) as producer:
+            batches = [
+                asyncio.create_task(
+                    producer.send_batch("orders", [b"%d" % n for n in range(5000)], partitions=0)
+                )
+                for _ in range(2)
+            ]
+            behind = asyncio.create_task(
+                producer.send_and_wait(ProducerRecord("orders", b"last", partition=0))
+            )
             for task in batches:
                 batch = await (await task)
                 assert batch.errors() == []
@@ -418,12 +494,16 @@ def test_a_batch_waits_for_room_and_keeps_its_order(run, kafka_broker):
 
     run(main)
     expected = [b"%d" % n for n in range(5000)]
-    kafka_broker.assert_delivered("orders", [*expected, *expected, b"last"], exactly_once=True, ordered=True)
+    kafka_broker.assert_delivered(
+        "orders", [*expected, *expected, b"last"], exactly_once=True, ordered=True
+    )
 
 
 def test_a_cancelled_batch_knows_what_became_of_each(run):
     async def main():
-        async with AsyncKafkaProducer(NOBODY_THERE, queue_buffering_max_messages=10, message_timeout_ms=5_000) as producer:
+        async with AsyncKafkaProducer(
+            NOBODY_THERE, queue_buffering_max_messages=10, message_timeout_ms=5_000
+        ) as producer:
             values = [bytearray(b"v") for _ in range(100)]
             task = asyncio.create_task(producer.send_batch("t", values))
             while producer.metrics().sent < 10:
@@ -433,7 +513,8 @@ def test_a_cancelled_batch_knows_what_became_of_each(run):
             task.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
                 await task
-            # Python 3.10: a task's cancellation is another exception than the one that came out of its coroutine, which is its context.
+            # Python 3.10: a task's cancellation is another exception than the one that came out of
+            # its coroutine, which is its context.
             carrier = caught.value if hasattr(caught.value, "batch") else caught.value.__context__
             batch = carrier.batch
             assert len(batch) == 100
@@ -471,9 +552,13 @@ def test_a_table(run, kafka_broker):
     pa = pytest.importorskip("pyarrow")
 
     async def main():
-        async with AsyncKafkaProducer(kafka_broker.config(queue_buffering_max_messages=100)) as producer:
+        async with AsyncKafkaProducer(
+            kafka_broker.config(queue_buffering_max_messages=100)
+        ) as producer:
             table = pa.table({"v": [f"{n}" for n in range(1000)], "p": [0] * 1000})
-            batch = await (await producer.send_table(table, topic="orders", value="v", partition="p"))
+            batch = await (
+                await producer.send_table(table, topic="orders", value="v", partition="p")
+            )
             assert batch.errors() == []
             assert list(batch.offsets) == list(range(1000))
 
@@ -525,13 +610,21 @@ def test_close_past_its_timeout_purges(run):
         futures = [await producer.send(ProducerRecord("t", b"v")) for _ in range(2)]
         waits = asyncio.create_task(producer.send(ProducerRecord("t", b"v")))
         await asyncio.sleep(0)
-        slow, fast = asyncio.create_task(producer.aclose()), asyncio.create_task(producer.close(0.05))
+        slow, fast = (
+            asyncio.create_task(producer.aclose()),
+            asyncio.create_task(producer.close(0.05)),
+        )
         await asyncio.gather(slow, fast)
         assert {future.exception().error.code for future in futures} == {ErrorCode.PURGE_QUEUE}
         with pytest.raises(ProducerClosedError):
             await waits
         await producer.aclose()
-        for call in (producer.send(ProducerRecord("t", b"v")), producer.flush(), producer.send_batch("t", [b"v"]), producer.__aenter__()):
+        for call in (
+            producer.send(ProducerRecord("t", b"v")),
+            producer.flush(),
+            producer.send_batch("t", [b"v"]),
+            producer.__aenter__(),
+        ):
             with pytest.raises(ProducerClosedError):
                 await call
         assert "closed" in repr(producer)
@@ -678,7 +771,10 @@ def test_a_forked_childs_copy_is_dead(kafka_broker):
         arguments=[kafka_broker.bootstrap_servers],
     )
     assert "child 0" in done.stdout
-    assert sorted(message.value for message in kafka_broker.messages("orders", count=2)) == [b"1", b"3"]
+    assert sorted(message.value for message in kafka_broker.messages("orders", count=2)) == [
+        b"1",
+        b"3",
+    ]
 
 
 def test_configuration(run):
@@ -711,7 +807,8 @@ def test_broker_metadata(run, kafka_broker):
     run(main)
 
 
-# ---------------------------------------------------------------------- callbacks, interceptors, partitioners
+# ---------------------------------------------------------------------- callbacks, interceptors,
+# partitioners
 
 
 def test_callbacks_run_on_the_loops_thread_and_may_be_coroutines(run):
@@ -730,10 +827,21 @@ def test_callbacks_run_on_the_loops_thread_and_may_be_coroutines(run):
         def error_cb(error):
             seen.append(("error", threading.get_ident() == here, error.name))
 
-        properties = {"bootstrap.servers": "127.0.0.1:1", "statistics.interval.ms": 10, "debug": "conf", "enable.idempotence": False}
-        async with AsyncKafkaProducer(properties, stats_cb=stats_cb, log_cb=log_cb, error_cb=error_cb):
+        properties = {
+            "bootstrap.servers": "127.0.0.1:1",
+            "statistics.interval.ms": 10,
+            "debug": "conf",
+            "enable.idempotence": False,
+        }
+        async with AsyncKafkaProducer(
+            properties, stats_cb=stats_cb, log_cb=log_cb, error_cb=error_cb
+        ):
             end = time.monotonic() + 20
-            while {kind for kind, _, _ in seen} < {"stats", "log", "error"} and time.monotonic() < end:
+            while {kind for kind, _, _ in seen} < {
+                "stats",
+                "log",
+                "error",
+            } and time.monotonic() < end:
                 await asyncio.sleep(0.01)
 
     run(main)
@@ -744,7 +852,9 @@ def test_callbacks_run_on_the_loops_thread_and_may_be_coroutines(run):
 def test_what_a_callback_raises_goes_to_the_loops_exception_handler(run):
     async def main():
         handled = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: handled.append(context))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: handled.append(context)
+        )
 
         async def stats_cb(statistics):
             raise LookupError("a coroutine's")
@@ -756,7 +866,10 @@ def test_what_a_callback_raises_goes_to_the_loops_exception_handler(run):
         async with AsyncKafkaProducer(properties, stats_cb=stats_cb, log_cb=log_cb) as producer:
             await producer.send_and_wait(ProducerRecord("t", b"v"))
             end = time.monotonic() + 20
-            while {type(c["exception"]) for c in handled} < {LookupError, ArithmeticError} and time.monotonic() < end:
+            while {type(c["exception"]) for c in handled} < {
+                LookupError,
+                ArithmeticError,
+            } and time.monotonic() < end:
                 await asyncio.sleep(0.01)
         assert {type(context["exception"]) for context in handled} == {LookupError, ArithmeticError}
 
@@ -781,10 +894,16 @@ def test_a_coroutine_may_fetch_the_token(works):
 
         oauth = {"security.protocol": "sasl_plaintext", "sasl.mechanisms": "OAUTHBEARER"}
         told = []
-        async with AsyncKafkaProducer(NOBODY_THERE | oauth, oauthbearer_token_refresh_cb=refresh, error_cb=told.append):
+        async with AsyncKafkaProducer(
+            NOBODY_THERE | oauth, oauthbearer_token_refresh_cb=refresh, error_cb=told.append
+        ):
             await asyncio.wait_for(asked.wait(), 20)
             end = time.monotonic() + 20
-            while not works and not any("no token today" in error.message for error in told) and time.monotonic() < end:
+            while (
+                not works
+                and not any("no token today" in error.message for error in told)
+                and time.monotonic() < end
+            ):
                 await asyncio.sleep(0.01)
         return told
 
@@ -803,12 +922,18 @@ def test_interceptors_see_each_record_once(run):
             return ProducerRecord(record.topic, b"other", id=record.id)
 
         def on_acknowledgement(self, metadata, error):
-            self.acknowledged.append((metadata.record_id, metadata.value_size, None if error is None else error.name))
+            self.acknowledged.append(
+                (metadata.record_id, metadata.value_size, None if error is None else error.name)
+            )
 
     async def main():
         interceptor = Interceptor()
-        async with AsyncKafkaProducer(MOCK | {"queue.buffering.max.messages": 2}, interceptors=[interceptor]) as producer:
-            futures = await asyncio.gather(*[producer.send(ProducerRecord("t", b"v", id=n)) for n in range(20)])
+        async with AsyncKafkaProducer(
+            MOCK | {"queue.buffering.max.messages": 2}, interceptors=[interceptor]
+        ) as producer:
+            futures = await asyncio.gather(
+                *[producer.send(ProducerRecord("t", b"v", id=n)) for n in range(20)]
+            )
             assert [(await future).value_size for future in futures] == [5] * 20
             await producer.send(ProducerRecord("t", b"v", id=20))
             with pytest.raises(InvalidRecordError):
@@ -816,7 +941,9 @@ def test_interceptors_see_each_record_once(run):
             with pytest.raises(KafkaException, match="interceptors"):
                 await producer.send_batch("t", [b"v"])
         assert interceptor.sent == list(range(22))
-        assert sorted(interceptor.acknowledged) == [(n, 5, None) for n in range(21)] + [(21, 0, "TOPIC_EXCEPTION")]
+        assert sorted(interceptor.acknowledged) == [(n, 5, None) for n in range(21)] + [
+            (21, 0, "TOPIC_EXCEPTION")
+        ]
 
     run(main)
 
@@ -826,12 +953,20 @@ def test_a_partitioner_written_in_python(run, kafka_broker):
         kafka_broker.create_topic("wide", 4)
         config = kafka_broker.config(partitioner=lambda topic, key, count: int(key) % count)
         async with AsyncKafkaProducer(config) as producer:
-            futures = [await producer.send(ProducerRecord("wide", b"v", key=b"%d" % n)) for n in range(8)]
+            futures = [
+                await producer.send(ProducerRecord("wide", b"v", key=b"%d" % n)) for n in range(8)
+            ]
             assert [(await future).partition for future in futures] == [0, 1, 2, 3] * 2
-            batch = await (await producer.send_batch("wide", [b"v"] * 4, keys=[b"3", b"2", b"1", b"0"]))
+            batch = await (
+                await producer.send_batch("wide", [b"v"] * 4, keys=[b"3", b"2", b"1", b"0"])
+            )
             assert list(batch.partitions) == [3, 2, 1, 0]
             kafka_broker.create_topic("new", 4)
-            batch = await (await producer.send_batch("new", [b"v"] * 2, keys=[b"3", b"2"], partitions=[None, 0]))
+            batch = await (
+                await producer.send_batch(
+                    "new", [b"v"] * 2, keys=[b"3", b"2"], partitions=[None, 0]
+                )
+            )
             assert list(batch.partitions) == [3, 0]
 
     run(main)
@@ -863,7 +998,9 @@ def test_transactions(run, kafka_broker):
 
 
 def test_transactions_do_not_block_the_loop(run):
-    """Each call needs an answer that the broker only gives once the loop has gone round: one that blocked it would wait for ever."""
+    """Each call needs an answer that the broker only gives once the loop has gone round: one that
+    blocked it would wait for ever.
+    """
 
     async def main():
         with EmbeddedBroker(topics={"orders": 4}, isolation="process") as broker:
@@ -894,7 +1031,9 @@ def test_transactions_do_not_block_the_loop(run):
                 await with_the_broker_paused(producer.init_transactions(30))
                 await producer.begin_transaction()
                 await producer.send(ProducerRecord("orders", b"v"))
-                await with_the_broker_paused(producer.send_offsets_to_transaction({("orders", 0): 1}, "group", 30))
+                await with_the_broker_paused(
+                    producer.send_offsets_to_transaction({("orders", 0): 1}, "group", 30)
+                )
                 await with_the_broker_paused(producer.commit_transaction(30))
                 await producer.begin_transaction()
                 await producer.send_and_wait(ProducerRecord("orders", b"v"))
@@ -928,14 +1067,19 @@ def test_what_is_ended_one_way_is_not_ended_the_other(run, ends, other):
     async def main():
         with EmbeddedBroker(topics={"orders": 1}) as broker:
             async with AsyncKafkaProducer(broker.config(transactional_id="one")) as producer:
-                end, end_otherwise = getattr(producer, f"{ends}_transaction"), getattr(producer, f"{other}_transaction")
+                end, end_otherwise = (
+                    getattr(producer, f"{ends}_transaction"),
+                    getattr(producer, f"{other}_transaction"),
+                )
                 await producer.init_transactions(30)
                 await producer.begin_transaction()
                 await producer.send_and_wait(ProducerRecord("orders", b"first"))
                 broker.round_trip_time(1.0)
                 with pytest.raises(KafkaTimeoutError, match=ends):
                     await end(0.05)
-                with pytest.raises(KafkaException, match=f"{ends}_transaction is under way") as caught:
+                with pytest.raises(
+                    KafkaException, match=f"{ends}_transaction is under way"
+                ) as caught:
                     await end_otherwise(0.05)
                 assert caught.value.error == ErrorCode.CONFLICT
                 broker.round_trip_time(0)
@@ -946,8 +1090,12 @@ def test_what_is_ended_one_way_is_not_ended_the_other(run, ends, other):
     run(main)
 
 
-def test_a_transaction_in_a_scope_that_is_cancelled_is_aborted_and_the_next_can_begin(run, kafka_broker):
-    """anyio cancels whatever a cancelled scope awaits, the abort included, which goes on by itself."""
+def test_a_transaction_in_a_scope_that_is_cancelled_is_aborted_and_the_next_can_begin(
+    run, kafka_broker
+):
+    """anyio cancels whatever a cancelled scope awaits, the abort included, which goes
+    on by itself.
+    """
 
     async def main():
         async with AsyncKafkaProducer(kafka_broker.config(transactional_id="one")) as producer:
@@ -968,7 +1116,8 @@ def test_a_transaction_in_a_scope_that_is_cancelled_is_aborted_and_the_next_can_
 def test_transactions_without_a_coordinator_time_out(run):
     async def main():
         async with AsyncKafkaProducer(
-            {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": print}, transactional_id="x"
+            {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": print},
+            transactional_id="x",
         ) as producer:
             with pytest.raises(KafkaException) as caught:
                 await producer.init_transactions(0.3)

@@ -1,4 +1,6 @@
-"""Callbacks of the asyncio producer: those in its properties, and those of futures that nobody keeps."""
+"""Callbacks of the asyncio producer: those in its properties, and those of futures that nobody
+keeps.
+"""
 
 import asyncio
 
@@ -17,7 +19,9 @@ def test_done_callbacks_of_futures_that_nobody_keeps_are_called_once_each(fails)
     seen = [0] * COUNT
 
     async def main(broker):
-        async with AsyncKafkaProducer(broker.config(linger_ms=5, enable_idempotence=False)) as producer:
+        async with AsyncKafkaProducer(
+            broker.config(linger_ms=5, enable_idempotence=False)
+        ) as producer:
             for number in range(COUNT):
                 future = await producer.send(ProducerRecord("orders", b"x", id=number))
 
@@ -32,7 +36,8 @@ def test_done_callbacks_of_futures_that_nobody_keeps_are_called_once_each(fails)
 
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         if fails:
-            # Not an error of the topic: once it has heard of one, librdkafka refuses the records behind it at `send`.
+            # Not an error of the topic: once it has heard of one, librdkafka refuses the records
+            # behind it at `send`.
             broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.MSG_SIZE_TOO_LARGE] * COUNT)
         asyncio.run(main(broker))
         broker.clear_faults()
@@ -43,7 +48,9 @@ def test_done_callbacks_of_futures_that_nobody_keeps_are_called_once_each(fails)
 def test_throttle_cb():
     async def main(address):
         told = asyncio.Queue()
-        async with AsyncKafkaProducer(bootstrap_servers=address, throttle_cb=lambda *event: told.put_nowait(event)) as producer:
+        async with AsyncKafkaProducer(
+            bootstrap_servers=address, throttle_cb=lambda *event: told.put_nowait(event)
+        ) as producer:
             await producer.send_and_wait(ProducerRecord("orders", b"x"))
             assert await asyncio.wait_for(told.get(), 20) == (address, 1, 0.25)
 

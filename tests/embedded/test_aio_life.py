@@ -1,4 +1,6 @@
-"""The life of an AsyncKafkaProducer where things go wrong around it: its loop, its clock, its constructor, signals."""
+"""The life of an AsyncKafkaProducer where things go wrong around it: its loop, its clock, its
+constructor, signals.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,18 @@ from kafka_ext.testing import EmbeddedBroker
 pytestmark = [pytest.mark.found(18), pytest.mark.timeout(30)]
 
 MOCK = {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 0}
-UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False}
+UNREACHABLE = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "log_level": 0,
+    "error_cb": lambda error: None,
+    "enable.idempotence": False,
+}
 
 
 def interrupted_once(loop, monkeypatch):
-    """The loop's next call_soon() for a task that waits is interrupted before it has done anything."""
+    """The loop's next call_soon() for a task that waits is interrupted before it has
+    done anything.
+    """
     original = type(loop).call_soon
     raised = []
 
@@ -69,7 +78,10 @@ def test_a_constructor_that_fails_half_way_leaves_nothing(monkeypatch):
         raise NotImplementedError
 
     asyncio.run(make())  # once, so that what asyncio itself keeps is there
-    descriptors, threads = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0, threading.active_count()
+    descriptors, threads = (
+        len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0,
+        threading.active_count(),
+    )
     asyncio.run(make())
     assert _rdkafka.live_objects()["handles"] == 0
     assert threading.active_count() == threads
@@ -105,7 +117,9 @@ def test_aclose_keeps_its_timeout_under_a_frozen_clock(monkeypatch):
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("call", ["flush", "init_transactions", "commit_transaction", "abort_transaction"])
+@pytest.mark.parametrize(
+    "call", ["flush", "init_transactions", "commit_transaction", "abort_transaction"]
+)
 def test_calls_keep_their_timeout_under_a_frozen_clock(monkeypatch, call):
     async def run():
         loop = asyncio.get_running_loop()

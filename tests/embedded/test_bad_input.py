@@ -1,4 +1,6 @@
-"""Bad input: a clear exception before anything is enqueued; nothing leaked, nothing pinned, the producer usable afterwards."""
+"""Bad input: a clear exception before anything is enqueued; nothing leaked, nothing pinned, the
+producer usable afterwards.
+"""
 
 import array
 import datetime
@@ -10,7 +12,14 @@ import numpy as np
 import pytest
 from faultlib import shown
 
-from kafka_ext import ErrorCode, InvalidRecordError, KafkaException, KafkaProducer, ProducerRecord, _rdkafka
+from kafka_ext import (
+    ErrorCode,
+    InvalidRecordError,
+    KafkaException,
+    KafkaProducer,
+    ProducerRecord,
+    _rdkafka,
+)
 
 
 class Unbuffered:
@@ -41,12 +50,20 @@ class DeviceRaises(OnAnotherDevice):
 def _pinned_and_live(producer):
     live = _rdkafka.live_objects()
     metrics = producer.metrics()
-    return metrics.sent, metrics.pinned_messages, metrics.pinned_bytes, metrics.outstanding, live["messages"]
+    return (
+        metrics.sent,
+        metrics.pinned_messages,
+        metrics.pinned_bytes,
+        metrics.outstanding,
+        live["messages"],
+    )
 
 
 @pytest.fixture(params=["thread", "manual"])
 def checked(request, make_producer):
-    """A producer that must be as it was after the test: nothing enqueued, nothing kept, and working."""
+    """A producer that must be as it was after the test: nothing enqueued, nothing kept, and
+    working.
+    """
     producer = make_producer({"enable.manual.events.poll": request.param == "manual"})
     yield producer
     assert _pinned_and_live(producer) == (0, 0, 0, 0, 0)
@@ -69,7 +86,11 @@ def _all_ways_to_send(producer):
 
 def _refused(producer, record, says):
     """An InvalidRecordError, which try_send returns; never a BufferError, which is a full queue."""
-    for send in (producer.send, producer.send_future, lambda record: producer.sync_send(record, timeout=10)):
+    for send in (
+        producer.send,
+        producer.send_future,
+        lambda record: producer.sync_send(record, timeout=10),
+    ):
         with pytest.raises(InvalidRecordError, match=says) as caught:
             send(record)
         assert isinstance(caught.value, ValueError)
@@ -119,12 +140,18 @@ class TestRecord:
         with pytest.raises(ValueError, match="partition"):
             ProducerRecord("t").partition = partition
 
-    @pytest.mark.parametrize("timestamp", ["now", 1.5, b"", datetime.date(2026, 1, 1), datetime.timedelta(1)], ids=repr)
+    @pytest.mark.parametrize(
+        "timestamp", ["now", 1.5, b"", datetime.date(2026, 1, 1), datetime.timedelta(1)], ids=repr
+    )
     def test_a_timestamp_of_a_wrong_type(self, timestamp):
         with pytest.raises(TypeError, match="timestamp"):
             ProducerRecord("t", b"", timestamp=timestamp)
 
-    @pytest.mark.parametrize("timestamp", [-1, 0, 2**63, datetime.datetime(1960, 1, 1, tzinfo=datetime.timezone.utc)], ids=repr)
+    @pytest.mark.parametrize(
+        "timestamp",
+        [-1, 0, 2**63, datetime.datetime(1960, 1, 1, tzinfo=datetime.timezone.utc)],
+        ids=repr,
+    )
     def test_a_timestamp_out_of_range(self, timestamp):
         with pytest.raises(InvalidRecordError, match="timestamp"):
             ProducerRecord("t", b"", timestamp=timestamp)
@@ -194,22 +221,30 @@ class TestTypes:
             checked.send(ProducerRecord("t", bytearray(b"v"), headers=headers()), never)
 
     def test_a_callback_that_is_not_callable(self, checked):
-        for send, callback in itertools.product((checked.send, checked.try_send), [5, "print", b"", [], object()]):
+        for send, callback in itertools.product(
+            (checked.send, checked.try_send), [5, "print", b"", [], object()]
+        ):
             with pytest.raises(TypeError, match="on_delivery"):
                 send(ProducerRecord("t", b""), callback)
 
     def test_a_record_that_is_none(self, checked):
-        for send, record in itertools.product(_all_ways_to_send(checked), [None, b"value", "t", ("t", b"value"), object()]):
+        for send, record in itertools.product(
+            _all_ways_to_send(checked), [None, b"value", "t", ("t", b"value"), object()]
+        ):
             with pytest.raises(TypeError, match="record"):
                 send(record)
 
     def test_an_option_that_is_no_send_option(self, checked):
-        for send, option in itertools.product((checked.send, checked.try_send, checked.send_future), [None, 5, "copy", True]):
+        for send, option in itertools.product(
+            (checked.send, checked.try_send, checked.send_future), [None, 5, "copy", True]
+        ):
             with pytest.raises(TypeError, match="option"):
                 send(ProducerRecord("t", b""), option=option)
 
     def test_an_action_that_is_none(self, checked):
-        for send, action in itertools.product((checked.send, checked.send_future), [None, 5, "block", False]):
+        for send, action in itertools.product(
+            (checked.send, checked.send_future), [None, 5, "block", False]
+        ):
             with pytest.raises(TypeError, match="action"):
                 send(ProducerRecord("t", b""), action=action)
 
@@ -224,12 +259,16 @@ class TestTypes:
         ]
 
     def test_a_timeout_that_is_no_number(self, checked):
-        for call, timeout in itertools.product(self.calls_with_a_timeout(checked), ["1", b"1", [], object()]):
+        for call, timeout in itertools.product(
+            self.calls_with_a_timeout(checked), ["1", b"1", [], object()]
+        ):
             with pytest.raises(TypeError, match="timeout"):
                 call(timeout)
 
     def test_a_timeout_out_of_range(self, checked):
-        for call, timeout in itertools.product(self.calls_with_a_timeout(checked), [-1, -0.001, float("nan"), float("-inf")]):
+        for call, timeout in itertools.product(
+            self.calls_with_a_timeout(checked), [-1, -0.001, float("nan"), float("-inf")]
+        ):
             with pytest.raises(ValueError, match="timeout"):
                 call(timeout)
 
@@ -249,7 +288,14 @@ class TestMemory:
             np.asfortranarray(np.arange(12).reshape(3, 4)),
             memoryview(array.array("i", range(9)))[::3],
         ],
-        ids=["every second byte", "backwards", "a column", "transposed", "Fortran order", "every third int"],
+        ids=[
+            "every second byte",
+            "backwards",
+            "a column",
+            "transposed",
+            "Fortran order",
+            "every third int",
+        ],
     )
     @pytest.mark.parametrize("part", ["value", "key", "headers"])
     def test_a_non_contiguous_buffer(self, checked, strided, part):
@@ -290,16 +336,33 @@ class TestMemory:
 
 
 class TestNames:
-    BAD_TOPICS = ("", ".", "..", "a" * 250, "a\0b", "\0", "with space", "slash/", "ümlaut", "a\n", "a\ud800", "{}")
+    BAD_TOPICS = (
+        "",
+        ".",
+        "..",
+        "a" * 250,
+        "a\0b",
+        "\0",
+        "with space",
+        "slash/",
+        "ümlaut",
+        "a\n",
+        "a\ud800",
+        "{}",
+    )
 
     def test_a_topic_no_broker_would_take(self, checked):
         value = bytearray(b"not pinned")
-        for send, topic in itertools.product((checked.send, checked.sync_send, checked.send_future), self.BAD_TOPICS):
+        for send, topic in itertools.product(
+            (checked.send, checked.sync_send, checked.send_future), self.BAD_TOPICS
+        ):
             with pytest.raises(InvalidRecordError, match="topic") as caught:
                 send(ProducerRecord(topic, value))
             assert isinstance(caught.value, ValueError)
         for topic in self.BAD_TOPICS:
-            assert checked.try_send(ProducerRecord(topic, value), never) == ErrorCode.TOPIC_EXCEPTION
+            assert (
+                checked.try_send(ProducerRecord(topic, value), never) == ErrorCode.TOPIC_EXCEPTION
+            )
         value.append(1)
 
     def test_a_topic_at_the_edge_of_the_rule_is_taken(self, producer):
@@ -310,20 +373,32 @@ class TestNames:
         for send in (checked.send, checked.sync_send, checked.send_future):
             with pytest.raises(ValueError, match="NUL"):
                 send(ProducerRecord("t", bytearray(b"v"), headers=[("a\0b", b"")]))
-        assert checked.try_send(ProducerRecord("t", b"", headers={"\0": b""})) == ErrorCode.INVALID_ARG
+        assert (
+            checked.try_send(ProducerRecord("t", b"", headers={"\0": b""})) == ErrorCode.INVALID_ARG
+        )
 
 
 class TestOnlyTheClusterKnows:
-    def test_a_partition_that_does_not_exist_is_raised_or_reported_never_both(self, producer, reports):
-        """Before the topic's metadata is known it is reported; afterwards librdkafka refuses it at once. The first send is a race."""
+    def test_a_partition_that_does_not_exist_is_raised_or_reported_never_both(
+        self, producer, reports
+    ):
+        """Before the topic's metadata is known it is reported; afterwards librdkafka refuses it at
+        once. The first send is a race.
+        """
         raised = producer.try_send(ProducerRecord("t", bytearray(b"v"), partition=999), reports)
         producer.flush(10)
-        assert [raised, *reports.errors] in ([None, ErrorCode.UNKNOWN_PARTITION], [ErrorCode.UNKNOWN_PARTITION])
+        assert [raised, *reports.errors] in (
+            [None, ErrorCode.UNKNOWN_PARTITION],
+            [ErrorCode.UNKNOWN_PARTITION],
+        )
         reported = len(reports)
         with pytest.raises(KafkaException) as caught:
             producer.send(ProducerRecord("t", bytearray(b"v"), partition=999), never)
         assert caught.value.error == ErrorCode.UNKNOWN_PARTITION
-        assert producer.try_send(ProducerRecord("t", b"v", partition=999), never) == ErrorCode.UNKNOWN_PARTITION
+        assert (
+            producer.try_send(ProducerRecord("t", b"v", partition=999), never)
+            == ErrorCode.UNKNOWN_PARTITION
+        )
         assert producer.sync_send(ProducerRecord("t", b"v", partition=0), timeout=10).partition == 0
         assert len(reports) == reported
 
@@ -332,11 +407,20 @@ class TestOnlyTheClusterKnows:
         producer.sync_send(ProducerRecord("t", b"v"), timeout=10)
         for _ in range(3):
             with pytest.raises(KafkaException):
-                producer.send(ProducerRecord("t", bytearray(b"v"), partition=999, headers=[("a", b"b")]), never)
+                producer.send(
+                    ProducerRecord("t", bytearray(b"v"), partition=999, headers=[("a", b"b")]),
+                    never,
+                )
 
-    def test_a_broker_address_that_does_not_resolve_is_an_error_event_and_a_report_in_time(self, reports):
+    def test_a_broker_address_that_does_not_resolve_is_an_error_event_and_a_report_in_time(
+        self, reports
+    ):
         errors = []
-        settings = {"bootstrap.servers": "no.such.host.invalid:9092", "enable.idempotence": False, "message.timeout.ms": 500}
+        settings = {
+            "bootstrap.servers": "no.such.host.invalid:9092",
+            "enable.idempotence": False,
+            "message.timeout.ms": 500,
+        }
         with KafkaProducer(settings, error_cb=errors.append) as producer:
             value = bytearray(b"pinned until its report")
             producer.send(ProducerRecord("t", value, id=1), reports)
@@ -348,7 +432,13 @@ class TestOnlyTheClusterKnows:
             assert producer.metrics().failed == 1
 
     def test_a_broker_that_is_not_there(self, reports):
-        with KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "enable.idempotence": False, "message.timeout.ms": 500}) as producer:
+        with KafkaProducer(
+            {
+                "bootstrap.servers": "127.0.0.1:1",
+                "enable.idempotence": False,
+                "message.timeout.ms": 500,
+            }
+        ) as producer:
             with pytest.raises(KafkaException) as caught:
                 producer.sync_send(ProducerRecord("t", b"v"), timeout=30)
             assert caught.value.error == ErrorCode.MSG_TIMED_OUT

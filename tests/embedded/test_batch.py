@@ -1,4 +1,6 @@
-"""send_batch: lists and buffers of every kind, keys, partitions, timestamps, headers, against what arrives at the broker."""
+"""send_batch: lists and buffers of every kind, keys, partitions, timestamps, headers, against what
+arrives at the broker.
+"""
 
 import array
 import asyncio
@@ -13,7 +15,15 @@ import pytest
 from batchlib import Rows, delivered, fresh_topic
 from faultlib import shown
 
-from kafka_ext import BatchDelivery, ErrorCode, KafkaException, KafkaProducer, KafkaTimeoutError, ProducerRecord, SendOption
+from kafka_ext import (
+    BatchDelivery,
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    KafkaTimeoutError,
+    ProducerRecord,
+    SendOption,
+)
 from kafka_ext.testing import EmbeddedBroker
 
 
@@ -32,7 +42,11 @@ def producer(broker):
 @pytest.fixture(params=[False, True], ids=["events thread", "manual polling"])
 def either(broker, request):
     """A producer of each kind."""
-    settings = {"enable.idempotence": False, "linger.ms": 1, "enable.manual.events.poll": request.param}
+    settings = {
+        "enable.idempotence": False,
+        "linger.ms": 1,
+        "enable.manual.events.poll": request.param,
+    }
     with KafkaProducer(broker.config(**settings)) as producer:
         yield producer
 
@@ -57,7 +71,10 @@ def mapped(content):
         ([b"one", b"", None, b"\0\xff"], [b"one", b"", None, b"\0\xff"]),
         ((b"a tuple",), [b"a tuple"]),
         ([None, None], [None, None]),
-        (["text", "ümläut", "", None, "\U0001f600"], [b"text", "ümläut".encode(), b"", None, "\U0001f600".encode()]),
+        (
+            ["text", "ümläut", "", None, "\U0001f600"],
+            [b"text", "ümläut".encode(), b"", None, "\U0001f600".encode()],
+        ),
         ([bytearray(b"ba"), bytearray(), b"bytes", None], [b"ba", b"", b"bytes", None]),
         ([memoryview(b"xabcx")[1:-1], memoryview(b"")], [b"abc", b""]),
         ([array.array("H", [1, 256])], [b"\1\0\0\1"]),
@@ -66,7 +83,10 @@ def mapped(content):
         ([type("Derived", (bytes,), {})(b"derived")], [b"derived"]),
         (np.array([[1, 2], [3, 4]], dtype="<i2"), [b"\1\0\2\0", b"\3\0\4\0"]),
         (np.zeros((3, 0)), [b"", b"", b""]),
-        (np.array([(1, b"ab"), (2, b"c")], dtype=[("n", "<i4"), ("s", "S2")]), [b"\1\0\0\0ab", b"\2\0\0\0c\0"]),
+        (
+            np.array([(1, b"ab"), (2, b"c")], dtype=[("n", "<i4"), ("s", "S2")]),
+            [b"\1\0\0\0ab", b"\2\0\0\0c\0"],
+        ),
         (np.array([b"abc", b"def"]), [b"abc", b"def"]),
         (np.array([b"abc", b"def"], dtype="V3"), [b"abc", b"def"]),
         (memoryview(b"abcdef").cast("B", (2, 3)), [b"abc", b"def"]),
@@ -92,13 +112,28 @@ def test_lengths(broker, producer, length):
     arrived = Rows(broker, topic, length)
     assert sorted(int(row.value) for row in arrived) == list(range(length))
     at = {(row.partition, row.offset): int(row.value) for row in arrived}
-    assert [at[place] for place in zip(batch.partitions, batch.offsets, strict=True)] == list(range(length))
+    assert [at[place] for place in zip(batch.partitions, batch.offsets, strict=True)] == list(
+        range(length)
+    )
 
 
-@pytest.mark.parametrize("values", [[], (), np.zeros((0, 3)), np.zeros(0, dtype=[("a", "i4")])], ids=["list", "tuple", "rows", "records"])
+@pytest.mark.parametrize(
+    "values",
+    [[], (), np.zeros((0, 3)), np.zeros(0, dtype=[("a", "i4")])],
+    ids=["list", "tuple", "rows", "records"],
+)
 def test_nothing(either, values):
     called = []
-    batch = either.send_batch("t", values, keys=b"k", partitions=[], timestamps=[], headers=[], ids=[], on_delivery=called.append)
+    batch = either.send_batch(
+        "t",
+        values,
+        keys=b"k",
+        partitions=[],
+        timestamps=[],
+        headers=[],
+        ids=[],
+        on_delivery=called.append,
+    )
     delivered(batch)
     assert called == [batch]
     assert len(batch) == 0
@@ -147,7 +182,9 @@ def test_a_key_lands_where_send_puts_it(broker, producer):
     topic = fresh_topic(broker, partitions=8)
     keys = [b"key-%d" % i for i in range(200)]
     batch = delivered(producer.send_batch(topic, keys, keys=keys))
-    assert batch.partitions.tolist() == [producer.sync_send(ProducerRecord(topic, b"", key=key)).partition for key in keys]
+    assert batch.partitions.tolist() == [
+        producer.sync_send(ProducerRecord(topic, b"", key=key)).partition for key in keys
+    ]
 
 
 # ---------------------------------------------------------------------- partitions and timestamps
@@ -164,15 +201,26 @@ FOUR = [
 ]
 
 
-@pytest.mark.parametrize("partitions", FOUR, ids=lambda numbers: type(numbers).__name__ + getattr(numbers, "typecode", ""))
+@pytest.mark.parametrize(
+    "partitions",
+    FOUR,
+    ids=lambda numbers: type(numbers).__name__ + getattr(numbers, "typecode", ""),
+)
 def test_partitions(broker, producer, partitions):
     topic = fresh_topic(broker, partitions=4)
     batch = delivered(producer.send_batch(topic, [b"a", b"b", b"c", b"d"], partitions=partitions))
     assert batch.partitions.tolist() == [3, 0, 2, 0]
-    assert {(row.value, row.partition) for row in Rows(broker, topic, 4)} == {(b"a", 3), (b"b", 0), (b"c", 2), (b"d", 0)}
+    assert {(row.value, row.partition) for row in Rows(broker, topic, 4)} == {
+        (b"a", 3),
+        (b"b", 0),
+        (b"c", 2),
+        (b"d", 0),
+    }
 
 
-@pytest.mark.parametrize("partition", [2, np.int64(2), np.array(2)], ids=["int", "numpy scalar", "numpy 0-d"])
+@pytest.mark.parametrize(
+    "partition", [2, np.int64(2), np.array(2)], ids=["int", "numpy scalar", "numpy 0-d"]
+)
 def test_one_partition_for_all(broker, producer, partition):
     topic = fresh_topic(broker, partitions=4)
     batch = delivered(producer.send_batch(topic, [b"x"] * 50, partitions=partition))
@@ -184,7 +232,11 @@ def test_partitions_left_to_the_partitioner(broker, producer):
     topic = fresh_topic(broker, partitions=4)
     home = producer.sync_send(ProducerRecord(topic, b"", key=b"k")).partition
     partitions = [None if i % 3 else home for i in range(3000)]
-    batch = delivered(producer.send_batch(topic, [b"%d" % i for i in range(3000)], keys=b"k", partitions=partitions))
+    batch = delivered(
+        producer.send_batch(
+            topic, [b"%d" % i for i in range(3000)], keys=b"k", partitions=partitions
+        )
+    )
     assert set(batch.partitions) == {home}
     assert batch.offsets.tolist() == list(range(1, 3001))
 
@@ -200,14 +252,25 @@ def test_each_partition_keeps_its_order(broker, producer):
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["topic unknown", "topic known"])
-@pytest.mark.parametrize("extra", [{}, {"headers": {"h": b"v"}}, {"timestamps": 5}], ids=["plain", "headers", "timestamps"])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"headers": {"h": b"v"}}, {"timestamps": 5}],
+    ids=["plain", "headers", "timestamps"],
+)
 def test_partitions_that_do_not_exist(broker, extra, known):
-    """Each of them an error by its index, the others delivered, and close() does not wait for what librdkafka has lost."""
+    """Each of them an error by its index, the others delivered, and close() does not wait for what
+    librdkafka has lost.
+    """
     topic = fresh_topic(broker, partitions=2)
     with KafkaProducer(broker.config(**{"enable.idempotence": False})) as producer:
         if known:
             producer.sync_send(ProducerRecord(topic, b"", partition=0))
-        batch = producer.send_batch(topic, [b"%d" % i for i in range(3000)], partitions=[i % 4 for i in range(3000)], **extra)
+        batch = producer.send_batch(
+            topic,
+            [b"%d" % i for i in range(3000)],
+            partitions=[i % 4 for i in range(3000)],
+            **extra,
+        )
         batch.wait(20)
         assert [index for index, _ in batch.errors()] == [i for i in range(3000) if i % 4 > 1]
         assert {error.code for _, error in batch.errors()} == {ErrorCode.UNKNOWN_PARTITION}
@@ -256,7 +319,10 @@ def test_a_timestamp_of_none_is_now(broker, producer):
         ({"a": b"1", "b": None}, [[("a", b"1"), ("b", None)]] * 3),
         ([("a", b"1"), ("a", "2"), ("e", b"")], [[("a", b"1"), ("a", b"2"), ("e", b"")]] * 3),
         ([], [[]] * 3),
-        ([[("a", b"1")], None, {"b": bytearray(b"2"), "c": None}], [[("a", b"1")], [], [("b", b"2"), ("c", None)]]),
+        (
+            [[("a", b"1")], None, {"b": bytearray(b"2"), "c": None}],
+            [[("a", b"1")], [], [("b", b"2"), ("c", None)]],
+        ),
         (([], [["a", b"1"]], ()), [[], [("a", b"1")], []]),
     ],
     ids=["mapping for all", "pairs for all", "none for all", "each", "each, as lists"],
@@ -272,8 +338,16 @@ def test_headers(broker, producer, headers, arrive):
 def test_headers_of_more_messages_than_are_made_at_a_time(broker, producer):
     topic = fresh_topic(broker)
     count = 20_000
-    delivered(producer.send_batch(topic, [b""] * count, headers=[[("i", b"%d" % i)] if i % 5 else None for i in range(count)]))
-    assert [list(row.headers) for row in Rows(broker, topic, count)] == [[("i", b"%d" % i)] if i % 5 else [] for i in range(count)]
+    delivered(
+        producer.send_batch(
+            topic,
+            [b""] * count,
+            headers=[[("i", b"%d" % i)] if i % 5 else None for i in range(count)],
+        )
+    )
+    assert [list(row.headers) for row in Rows(broker, topic, count)] == [
+        [("i", b"%d" % i)] if i % 5 else [] for i in range(count)
+    ]
 
 
 def test_everything_at_once(broker, producer):
@@ -295,12 +369,19 @@ def test_everything_at_once(broker, producer):
         row = rows[place]
         assert row.value == b"v%d" % i
         assert row.key == (b"k%d" % i if i % 7 else None)
-        assert (row.partition, row.timestamp, list(row.headers)) == (i % 3, i + 1, [("h", b"%d" % i)])
+        assert (row.partition, row.timestamp, list(row.headers)) == (
+            i % 3,
+            i + 1,
+            [("h", b"%d" % i)],
+        )
 
 
 def test_a_partitioner_written_in_python(broker):
     topic = fresh_topic(broker, partitions=3)
-    settings = {"enable.idempotence": False, "partitioner": lambda topic, key, count: int(key) % count if key else 0}
+    settings = {
+        "enable.idempotence": False,
+        "partitioner": lambda topic, key, count: int(key) % count if key else 0,
+    }
     with KafkaProducer(broker.config(**settings)) as producer:
         batch = delivered(producer.send_batch(topic, [b"x"] * 4, keys=[b"5", "4", None, b"1"]))
     assert batch.partitions.tolist() == [2, 1, 0, 1]
@@ -313,21 +394,27 @@ def test_a_partitioner_written_in_python_has_those_that_are_none(broker):
     keys = [b"%d" % i for i in range(20)]
     with KafkaProducer(broker.config(**settings)) as producer:
         given = [None if i % 3 else 29 for i in range(20)]
-        assert delivered(producer.send_batch(topic, [b"x"] * 20, keys=keys, partitions=given)).partitions.tolist() == [
-            i if i % 3 else 29 for i in range(20)
-        ]
-        assert set(delivered(producer.send_batch(topic, [b"x"] * 20, keys=keys, partitions=7)).partitions) == {7}
+        assert delivered(
+            producer.send_batch(topic, [b"x"] * 20, keys=keys, partitions=given)
+        ).partitions.tolist() == [i if i % 3 else 29 for i in range(20)]
+        assert set(
+            delivered(producer.send_batch(topic, [b"x"] * 20, keys=keys, partitions=7)).partitions
+        ) == {7}
 
 
 # ---------------------------------------------------------------------- BatchDelivery
 
 
 def test_on_delivery_is_called_once_and_last(either):
-    """By then every message has been reported; with an events thread it is that thread that calls."""
+    """By then every message has been reported; with an events thread it is that thread
+    that calls.
+    """
     seen = []
 
     def on_delivery(batch):
-        seen.append((batch, batch.pending, batch.failed, min(batch.offsets) >= 0, threading.get_ident()))
+        seen.append(
+            (batch, batch.pending, batch.failed, min(batch.offsets) >= 0, threading.get_ident())
+        )
 
     batch = either.send_batch("t", [b"x"] * 5000, on_delivery=on_delivery)
     delivered(batch)
@@ -338,7 +425,9 @@ def test_on_delivery_is_called_once_and_last(either):
 
 def test_done_callbacks(either):
     order = []
-    batch = either.send_batch("t", [b"x"] * 10, on_delivery=lambda batch: order.append("on_delivery"))
+    batch = either.send_batch(
+        "t", [b"x"] * 10, on_delivery=lambda batch: order.append("on_delivery")
+    )
     batch.add_done_callback(lambda batch: order.append("first"))
     batch.add_done_callback(lambda batch: order.append("second"))
     delivered(batch)
@@ -352,7 +441,9 @@ def test_done_callbacks(either):
 
 def test_poll_events_counts_a_batch_that_has_no_report(broker):
     """All of it was refused, so that nothing but its end is left to serve."""
-    with KafkaProducer(broker.config(**{"enable.manual.events.poll": True, "enable.idempotence": False})) as producer:
+    with KafkaProducer(
+        broker.config(**{"enable.manual.events.poll": True, "enable.idempotence": False})
+    ) as producer:
         called = []
         producer.send_batch("t", [b"x" * 2_000_000], on_delivery=called.append)
         assert producer.poll_events(10) >= 1
@@ -364,7 +455,9 @@ def test_awaitable(broker, producer):
         first = producer.send_batch("t", [b"x"] * 1000)
         assert await first is first
         assert await first is first
-        second, third = await asyncio.gather(producer.send_batch("t", [b"y"] * 10), producer.send_batch("t", []))
+        second, third = await asyncio.gather(
+            producer.send_batch("t", [b"y"] * 10), producer.send_batch("t", [])
+        )
         assert (len(second), len(third)) == (10, 0)
 
     asyncio.run(main())
@@ -437,4 +530,9 @@ def test_metrics_count_each_message(broker, producer):
     delivered(producer.send_batch("t", [b"abc"] * 100))
     producer.flush(10)
     metrics = producer.metrics()
-    assert (metrics.sent, metrics.sent_bytes, metrics.delivered, metrics.outstanding) == (100, 300, 100, 0)
+    assert (metrics.sent, metrics.sent_bytes, metrics.delivered, metrics.outstanding) == (
+        100,
+        300,
+        100,
+        0,
+    )

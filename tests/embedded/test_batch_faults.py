@@ -1,4 +1,6 @@
-"""Batches when something goes wrong: each message is delivered or in errors() by its index, and what was pinned is let go once."""
+"""Batches when something goes wrong: each message is delivered or in errors() by its index, and
+what was pinned is let go once.
+"""
 
 import gc
 import threading
@@ -9,12 +11,25 @@ import pytest
 from batchlib import Rows, delivered, fresh_topic
 from faultlib import interrupt_after, is_pinned, run_program
 
-from kafka_ext import ActionWhileQueueIsFull, ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, SendOption, _rdkafka
+from kafka_ext import (
+    ActionWhileQueueIsFull,
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    ProducerClosedError,
+    SendOption,
+    _rdkafka,
+)
 from kafka_ext.testing import ApiKey
 
 pa = pytest.importorskip("pyarrow")
 
-UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "log_level": 0, "error_cb": lambda error: None}
+UNREACHABLE = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "test.mock.num.brokers": ...,
+    "log_level": 0,
+    "error_cb": lambda error: None,
+}
 SMALL_QUEUE = {"queue.buffering.max.messages": 1000}
 
 
@@ -46,19 +61,25 @@ def test_too_large_ones(kafka_broker, make_producer):
     assert {error.code for _, error in batch.errors()} == {ErrorCode.MSG_SIZE_TOO_LARGE}
     with pytest.raises(KafkaException, match="5 of 3000 records failed; the first, at index 0"):
         batch.raise_for_errors()
-    assert Rows(kafka_broker, topic, 2995).values == [value for value in values if len(value) < 3000]
+    assert Rows(kafka_broker, topic, 2995).values == [
+        value for value in values if len(value) < 3000
+    ]
 
 
 @pytest.mark.kafka_broker(topics={"t": 3})
 def test_requests_that_fail_for_good_and_those_that_are_retried(kafka_broker, make_producer):
-    """The broker refuses one request for good, and then some that are retried: order is kept, nothing doubled."""
+    """The broker refuses one request for good, and then some that are retried: order is kept,
+    nothing doubled.
+    """
     producer = make_producer(at(kafka_broker, **{"max.in.flight": 1, "retry.backoff.ms": 10}))
     kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.MSG_SIZE_TOO_LARGE])
     first = producer.send_batch("t", [b"%d" % i for i in range(100)], partitions=0)
     first.wait(20)
     assert {error.code for _, error in first.errors()} == {ErrorCode.MSG_SIZE_TOO_LARGE}
     done = len(check_every_index_once(first)[0])
-    kafka_broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.NOT_LEADER_FOR_PARTITION, ErrorCode.REQUEST_TIMED_OUT])
+    kafka_broker.fail_requests(
+        ApiKey.PRODUCE, [ErrorCode.NOT_LEADER_FOR_PARTITION, ErrorCode.REQUEST_TIMED_OUT]
+    )
     delivered(producer.send_batch("t", [b"%d" % i for i in range(1000)], partitions=1))
     rows = Rows(kafka_broker, "t", 1000 + done)
     assert [int(row.value) for row in rows if row.partition == 1] == list(range(1000))
@@ -81,7 +102,9 @@ def test_a_fatal_error_is_in_the_errors(make_producer):
     batch = producer.send_batch("t", [b"x"] * 10)
     batch.wait(20)
     assert len(batch.errors()) == 10
-    assert all(error.is_fatal and "made for this test" in error.message for _, error in batch.errors())
+    assert all(
+        error.is_fatal and "made for this test" in error.message for _, error in batch.errors()
+    )
 
 
 def test_unheard_failures_are_logged_once(make_producer, caplog):
@@ -91,7 +114,8 @@ def test_unheard_failures_are_logged_once(make_producer, caplog):
     batch.wait(20)
     producer.flush(5)
     assert [record.message for record in caplog.records if "not delivered" in record.message] == [
-        "kafka_ext: 10 of 10 records of a batch to t not delivered, and no callback to tell: PURGE_QUEUE: Local: Purged in queue"
+        "kafka_ext: 10 of 10 records of a batch to t not delivered, and no callback to tell:"
+        " PURGE_QUEUE: Local: Purged in queue"
     ]
 
 
@@ -104,9 +128,17 @@ def test_larger_than_the_queue(kafka_broker, make_producer, option):
     topic = fresh_topic(kafka_broker, partitions=4)
     producer = make_producer(at(kafka_broker, **SMALL_QUEUE))
     partitions = [i * 31 % 4 for i in range(30_000)]
-    for keywords in ({}, {"partitions": partitions}, {"headers": {"h": b""}, "partitions": partitions}):
+    for keywords in (
+        {},
+        {"partitions": partitions},
+        {"headers": {"h": b""}, "partitions": partitions},
+    ):
         before = len(kafka_broker.messages(topic))
-        delivered(producer.send_batch(topic, [b"%d" % i for i in range(30_000)], option=option, **keywords))
+        delivered(
+            producer.send_batch(
+                topic, [b"%d" % i for i in range(30_000)], option=option, **keywords
+            )
+        )
         rows = Rows(kafka_broker, topic, before + 30_000)
         last = {}
         for row in rows:
@@ -118,7 +150,9 @@ def test_larger_than_the_queue(kafka_broker, make_producer, option):
     assert producer.metrics().blocked_seconds > 0
 
 
-@pytest.mark.parametrize("partitions", [None, [i % 3 for i in range(5000)]], ids=["partitioner", "partitions"])
+@pytest.mark.parametrize(
+    "partitions", [None, [i % 3 for i in range(5000)]], ids=["partitioner", "partitions"]
+)
 @pytest.mark.parametrize(
     ("keywords", "settings", "code"),
     [
@@ -138,7 +172,9 @@ def test_what_finds_no_room_is_in_the_errors(make_producer, keywords, settings, 
     assert len(refused) == batch.failed == 4000
     assert refused >= set(range(1024, 5000))
     assert batch.pending == 1000
-    assert all(map(is_pinned, values))  # as one: the column is let go when the last message of it is reported
+    assert all(
+        map(is_pinned, values)
+    )  # as one: the column is let go when the last message of it is reported
     producer.purge()
     assert batch.wait(20)
     assert [index for index, _ in batch.errors()] == list(range(5000))
@@ -149,7 +185,9 @@ def test_what_finds_no_room_is_in_the_errors(make_producer, keywords, settings, 
 def test_in_a_callback_it_never_waits(make_producer):
     producer = make_producer(SMALL_QUEUE)
     inner = []
-    batch = producer.send_batch("t", [b"x"], on_delivery=lambda batch: inner.append(producer.send_batch("t", [b"y"] * 5000)))
+    batch = producer.send_batch(
+        "t", [b"x"], on_delivery=lambda batch: inner.append(producer.send_batch("t", [b"y"] * 5000))
+    )
     batch.wait(20)
     producer.flush(20)
     _, refused = check_every_index_once(inner[0])
@@ -180,12 +218,19 @@ def test_ctrl_c_in_the_middle_of_a_stream(make_producer):
     """The chunks are small, so that no single one is ever waited for."""
     producer = make_producer()
     schema = pa.schema({"v": pa.string()})
-    # Made before: the first one has pyarrow import pandas, where an interrupt gets lost, and then nothing would end the stream.
+    # Made before: the first one has pyarrow import pandas, where an interrupt gets lost, and then
+    # nothing would end the stream.
     rows = pa.record_batch({"v": ["x"] * 3})
-    end = time.monotonic() + 30  # nor may it go on, and fill the memory, should the interrupt be lost elsewhere
-    source = pa.RecordBatchReader.from_batches(schema, iter(lambda: rows if time.monotonic() < end else None, None))
+    end = (
+        time.monotonic() + 30
+    )  # nor may it go on, and fill the memory, should the interrupt be lost elsewhere
+    source = pa.RecordBatchReader.from_batches(
+        schema, iter(lambda: rows if time.monotonic() < end else None, None)
+    )
     timer = interrupt_after(0.3)
-    with pytest.raises((KeyboardInterrupt, ValueError)) as caught:  # pyarrow makes an error of the stream's of one it sees itself
+    with pytest.raises(
+        (KeyboardInterrupt, ValueError)
+    ) as caught:  # pyarrow makes an error of the stream's of one it sees itself
         producer.send_table(source, topic="t", value="v")
     timer.join()
     batch = caught.value.batch
@@ -193,7 +238,8 @@ def test_ctrl_c_in_the_middle_of_a_stream(make_producer):
     check_every_index_once(batch)
 
 
-# ---------------------------------------------------------------------- close, purge, drop, exit, fork
+# ---------------------------------------------------------------------- close, purge, drop, exit,
+# fork
 
 
 def test_close_from_another_thread(make_producer):
@@ -208,7 +254,11 @@ def test_close_from_another_thread(make_producer):
     assert batch.done()
     assert batch.wait(0) is True
     codes = [error.code for _, error in batch.errors()]
-    assert (len(codes), codes.count(ErrorCode.STATE), codes.count(ErrorCode.PURGE_QUEUE)) == (5000, 4000, 1000)
+    assert (len(codes), codes.count(ErrorCode.STATE), codes.count(ErrorCode.PURGE_QUEUE)) == (
+        5000,
+        4000,
+        1000,
+    )
     assert not any(map(is_pinned, values))
     with pytest.raises(ProducerClosedError):
         producer.send_batch("t", values)
@@ -216,13 +266,19 @@ def test_close_from_another_thread(make_producer):
 
 def test_close_and_purge_race_with_batches():
     for attempt in range(10):
-        producer = KafkaProducer({"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 0, **SMALL_QUEUE})
+        producer = KafkaProducer(
+            {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 0, **SMALL_QUEUE}
+        )
         batches, called = [], []
 
         def sending(producer=producer, batches=batches, called=called):
             while True:
                 try:
-                    batches.append(producer.send_batch("t", [bytearray(b"x") for _ in range(1500)], on_delivery=called.append))
+                    batches.append(
+                        producer.send_batch(
+                            "t", [bytearray(b"x") for _ in range(1500)], on_delivery=called.append
+                        )
+                    )
                 except ProducerClosedError as error:  # noqa: PERF203
                     if hasattr(error, "batch"):
                         batches.append(error.batch)
@@ -247,7 +303,10 @@ def test_close_and_purge_race_with_batches():
 @pytest.mark.parametrize("form", ["list", "rows", "array", "table"])
 def test_columns_are_let_go_once_it_is_over(make_producer, form, ending):
     """And not before, whoever else still knows of the batch."""
-    settings = {"delivered": {"linger.ms": 300}, "timed out": UNREACHABLE | {"message.timeout.ms": 300}}.get(ending, UNREACHABLE)
+    settings = {
+        "delivered": {"linger.ms": 300},
+        "timed out": UNREACHABLE | {"message.timeout.ms": 300},
+    }.get(ending, UNREACHABLE)
     producer = make_producer(settings)
     memory = bytearray(b"abcdefgh" * 10)
     if form == "list":
@@ -257,7 +316,11 @@ def test_columns_are_let_go_once_it_is_over(make_producer, form, ending):
     else:
         column = pa.Array.from_buffers(pa.binary(8), 10, [None, pa.py_buffer(memory)])
         table = pa.table({"v": column})
-        batch = producer.send_batch("t", column) if form == "array" else producer.send_table(table, topic="t", value="v")
+        batch = (
+            producer.send_batch("t", column)
+            if form == "array"
+            else producer.send_table(table, topic="t", value="v")
+        )
         del table
         del column
     assert is_pinned(memory)
@@ -278,7 +341,9 @@ def test_a_copied_column_is_free_at_once(make_producer):
     memory = bytearray(b"abcdefgh" * 10)
     producer.send_batch("t", [memory] * 3, option=SendOption.TO_COPY_RECORD_VALUE)
     column = pa.Array.from_buffers(pa.binary(8), 10, [None, pa.py_buffer(memory)])
-    producer.send_table(pa.table({"v": column}), topic="t", value="v", option=SendOption.TO_COPY_RECORD_VALUE)
+    producer.send_table(
+        pa.table({"v": column}), topic="t", value="v", option=SendOption.TO_COPY_RECORD_VALUE
+    )
     del column
     gc.collect()
     assert not is_pinned(memory)
@@ -292,7 +357,9 @@ def test_each_chunk_of_a_stream_is_let_go_by_itself(make_producer):
 
     def chunks():
         for content in memory:
-            yield pa.record_batch({"v": pa.Array.from_buffers(pa.binary(8), 10, [None, pa.py_buffer(content)])})
+            yield pa.record_batch(
+                {"v": pa.Array.from_buffers(pa.binary(8), 10, [None, pa.py_buffer(content)])}
+            )
             producer.flush(10)
             released.append([is_pinned(chunk) for chunk in memory])
 
@@ -302,7 +369,9 @@ def test_each_chunk_of_a_stream_is_let_go_by_itself(make_producer):
 
 
 def test_nothing_of_a_batch_is_kept_once_nobody_has_it(make_producer):
-    """Without the help of the collector: there is no cycle that would keep the offsets of millions of messages waiting for it."""
+    """Without the help of the collector: there is no cycle that would keep the offsets of millions
+    of messages waiting for it.
+    """
     producer = make_producer()
     gc.collect()
     gc.disable()
@@ -322,8 +391,12 @@ def test_nothing_of_a_batch_is_kept_once_nobody_has_it(make_producer):
 
 def test_dropped_with_a_batch_in_flight(recwarn):
     called = []
-    producer = KafkaProducer({"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 100})
-    batch = producer.send_batch("t", [bytearray(b"x") for _ in range(1000)], on_delivery=called.append)
+    producer = KafkaProducer(
+        {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 100}
+    )
+    batch = producer.send_batch(
+        "t", [bytearray(b"x") for _ in range(1000)], on_delivery=called.append
+    )
     del producer
     gc.collect()
     delivered(batch)
@@ -332,15 +405,13 @@ def test_dropped_with_a_batch_in_flight(recwarn):
 
 
 def test_exit_with_a_batch_in_flight():
-    done = run_program(
-        """
+    done = run_program("""
         producer = KafkaProducer({**QUICK, "linger.ms": 200})
         def on_delivery(batch):
             print(len(batch), batch.failed, batch.pending)
 
         producer.send_batch("t", [bytearray(b"x") for _ in range(1000)], on_delivery=on_delivery)
-        """
-    )
+        """)
     assert done.stdout == "1000 0 0\n"
 
 
@@ -364,7 +435,10 @@ def test_fork_with_a_batch_in_flight():
         assert (batch.failed, called) == (0, [batch])
         producer.close()
         """,
-        flags=["-W", "ignore::DeprecationWarning"],  # from 3.12 on: forking with threads is what this is about
+        flags=[
+            "-W",
+            "ignore::DeprecationWarning",
+        ],  # from 3.12 on: forking with threads is what this is about
     )
     assert not done.stderr
 
@@ -429,7 +503,9 @@ def test_many_threads_send_batches(kafka_broker, make_producer):
 
     def sending(number):
         for i in range(10):
-            batches.append(producer.send_batch(topic, [b"%d %d %d" % (number, i, j) for j in range(500)]))  # noqa: PERF401
+            batches.append(  # noqa: PERF401
+                producer.send_batch(topic, [b"%d %d %d" % (number, i, j) for j in range(500)])
+            )
 
     threads = [threading.Thread(target=sending, args=[number]) for number in range(4)]
     for thread in threads:
@@ -439,7 +515,9 @@ def test_many_threads_send_batches(kafka_broker, make_producer):
     for batch in batches:
         delivered(batch)
     rows = Rows(kafka_broker, topic, 20_000)
-    assert set(rows.values) == {b"%d %d %d" % (n, i, j) for n in range(4) for i in range(10) for j in range(500)}
+    assert set(rows.values) == {
+        b"%d %d %d" % (n, i, j) for n in range(4) for i in range(10) for j in range(500)
+    }
     assert _rdkafka.live_objects()["batches"] == 0
 
 
@@ -448,7 +526,9 @@ def test_many_threads_send_batches(kafka_broker, make_producer):
 
 @pytest.mark.parametrize("one", [b"x", "x"], ids=["bytes", "str"])
 def test_no_more_than_64_bytes_a_message(one):
-    """Beyond what librdkafka takes: the queue is small, so that two million messages wait in the batch."""
+    """Beyond what librdkafka takes: the queue is small, so that two million messages wait in the
+    batch.
+    """
     done = run_program(
         f"""
         import resource

@@ -1,4 +1,6 @@
-"""Batches longer than a piece: a long column is answered for and let go piece by piece, and is one batch all the same."""
+"""Batches longer than a piece: a long column is answered for and let go piece by piece, and is one
+batch all the same.
+"""
 
 import itertools
 import threading
@@ -17,7 +19,12 @@ pa = pytest.importorskip("pyarrow")
 
 PIECE = 65536  # PART in kafka_ext/core/producer/columns.pyx
 COUNT = 2 * PIECE + 1000
-UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "log_level": 0, "error_cb": lambda error: None}
+UNREACHABLE = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "test.mock.num.brokers": ...,
+    "log_level": 0,
+    "error_cb": lambda error: None,
+}
 
 
 def numbers(count=COUNT):
@@ -33,28 +40,45 @@ def chunked(values):
 FORMS = {
     "list": list,
     "tuple": tuple,
-    "list of other things": lambda values: [bytearray(values[0]), *values[1:-1], values[-1].decode()],
+    "list of other things": lambda values: [
+        bytearray(values[0]),
+        *values[1:-1],
+        values[-1].decode(),
+    ],
     "one Arrow array": lambda values: arrow("binary", values),
     "Arrow chunks": chunked,
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_message_has_its_own_key_partition_timestamp_and_place(kafka_broker, make_producer, form):
+def test_each_message_has_its_own_key_partition_timestamp_and_place(
+    kafka_broker, make_producer, form
+):
     topic = fresh_topic(kafka_broker, partitions=3)
-    producer = make_producer(kafka_broker.config(**{"enable.idempotence": False}) | {"test.mock.num.brokers": ...})
+    producer = make_producer(
+        kafka_broker.config(**{"enable.idempotence": False}) | {"test.mock.num.brokers": ...}
+    )
     values = numbers()
     keys = [b"k%d" % (i * 7) for i in range(COUNT)]
     partitions = [i * 31 % 3 for i in range(COUNT)]
     stamps = [1_700_000_000_000 + i for i in range(COUNT)]
     batch = producer.send_batch(
-        topic, FORMS[form](values), keys=keys if form != "Arrow chunks" else chunked(keys), partitions=partitions, timestamps=stamps
+        topic,
+        FORMS[form](values),
+        keys=keys if form != "Arrow chunks" else chunked(keys),
+        partitions=partitions,
+        timestamps=stamps,
     )
     delivered(batch, 60)
     assert len(batch) == len(batch.offsets) == len(batch.partitions) == COUNT
     assert batch.partitions.tolist() == partitions
-    assert np.asarray(batch.offsets).ctypes.data == np.asarray(batch.offsets).ctypes.data  # the batch's own memory, not a copy
-    at = {(row.partition, row.offset): row for row in kafka_broker.messages(topic, count=COUNT, timeout=60)}
+    assert (
+        np.asarray(batch.offsets).ctypes.data == np.asarray(batch.offsets).ctypes.data
+    )  # the batch's own memory, not a copy
+    at = {
+        (row.partition, row.offset): row
+        for row in kafka_broker.messages(topic, count=COUNT, timeout=60)
+    }
     for i, place in enumerate(zip(batch.partitions, batch.offsets, strict=True)):
         row = at[place]
         assert (row.value, row.key, row.timestamp) == (values[i], keys[i], stamps[i])
@@ -62,9 +86,18 @@ def test_each_message_has_its_own_key_partition_timestamp_and_place(kafka_broker
 
 def test_each_message_has_its_own_headers(kafka_broker, make_producer):
     topic = fresh_topic(kafka_broker)
-    producer = make_producer(kafka_broker.config(**{"enable.idempotence": False}) | {"test.mock.num.brokers": ...})
+    producer = make_producer(
+        kafka_broker.config(**{"enable.idempotence": False}) | {"test.mock.num.brokers": ...}
+    )
     count = PIECE + 20
-    batch = delivered(producer.send_batch(topic, numbers(count), headers=[[("n", b"%d" % i)] if i % 3 else None for i in range(count)]), 60)
+    batch = delivered(
+        producer.send_batch(
+            topic,
+            numbers(count),
+            headers=[[("n", b"%d" % i)] if i % 3 else None for i in range(count)],
+        ),
+        60,
+    )
     for row in kafka_broker.messages(topic, count=count, timeout=60):
         assert list(row.headers) == ([("n", row.value)] if int(row.value) % 3 else [])
     assert len(batch) == count
@@ -72,7 +105,9 @@ def test_each_message_has_its_own_headers(kafka_broker, make_producer):
 
 @pytest.mark.parametrize("wrong", [17, object(), 1.5], ids=["int", "object", "float"])
 @pytest.mark.parametrize("index", [0, PIECE - 1, PIECE, COUNT - 1])
-def test_a_wrong_item_anywhere_is_told_by_its_index_and_nothing_is_sent(make_producer, wrong, index):
+def test_a_wrong_item_anywhere_is_told_by_its_index_and_nothing_is_sent(
+    make_producer, wrong, index
+):
     producer = make_producer(UNREACHABLE)
     values = numbers()
     values[3] = held = bytearray(b"held")
@@ -123,7 +158,9 @@ def test_ctrl_c_in_the_first_piece_gives_the_others_an_index_too(make_producer, 
     batch.wait(20)
     assert [index for index, _ in batch.errors()] == list(range(COUNT))
     assert batch.offsets.tolist() == [-1] * COUNT
-    with pytest.raises(KafkaException, match=f"{COUNT} of {COUNT} records failed; the first, at index 0"):
+    with pytest.raises(
+        KafkaException, match=f"{COUNT} of {COUNT} records failed; the first, at index 0"
+    ):
         batch.raise_for_errors()
 
 
@@ -151,10 +188,15 @@ def test_metrics_count_what_batches_pin(make_producer):
     assert (pinned.pinned_messages, pinned.pinned_bytes) == (0, 0)
 
 
-# ---------------------------------------------------------------------- lines, which the command line sends
+# ---------------------------------------------------------------------- lines, which the command
+# line sends
 
 
-@given(st.text("ab\n", max_size=60).map(str.encode), st.sampled_from([b"\n", b"ab", b"aa"]), st.booleans())
+@given(
+    st.text("ab\n", max_size=60).map(str.encode),
+    st.sampled_from([b"\n", b"ab", b"aa"]),
+    st.booleans(),
+)
 def test_lines_are_what_split_gives(data, delimiter, last):
     lines = _rdkafka.Lines(data, delimiter, last)
     *whole, rest = data.split(delimiter)
@@ -180,8 +222,15 @@ def test_lines_refuse_nonsense():
 
 def test_lines_are_sent_from_where_they_are(kafka_broker, make_producer):
     topic = fresh_topic(kafka_broker)
-    producer = make_producer(kafka_broker.config(**{"enable.idempotence": False}) | {"test.mock.num.brokers": ...})
+    producer = make_producer(
+        kafka_broker.config(**{"enable.idempotence": False}) | {"test.mock.num.brokers": ...}
+    )
     values = numbers()
-    delivered(producer.send_batch(topic, _rdkafka.Lines(b"\n".join([*values, b""]), b"\n"), keys=[b""] * COUNT), 60)
+    delivered(
+        producer.send_batch(
+            topic, _rdkafka.Lines(b"\n".join([*values, b""]), b"\n"), keys=[b""] * COUNT
+        ),
+        60,
+    )
     assert [row.value for row in kafka_broker.messages(topic, count=COUNT, timeout=60)] == values
     assert len(producer.send_batch(topic, _rdkafka.Lines(b"no end", b"\n"))) == 0

@@ -63,5 +63,9 @@ def test_an_events_thread_shows_a_thousand_exceptions_a_second(make_producer, un
     assert producer.metrics().callback_errors == MANY
     shown = len(unraisable)
     assert KEPT <= shown < MANY
-    told = [int(record.message.split()[0]) for record in caplog.records if "more callbacks raised" in record.message]
+    told = [
+        int(record.message.split()[0])
+        for record in caplog.records
+        if "more callbacks raised" in record.message
+    ]
     assert shown + sum(told) == MANY

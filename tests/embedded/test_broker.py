@@ -95,7 +95,9 @@ def test_bootstrap_servers_lists_every_broker_on_loopback() -> None:
 def test_config_is_for_any_client() -> None:
     with EmbeddedBroker() as broker:
         assert broker.config() == {"bootstrap.servers": broker.bootstrap_servers}
-        settings = broker.config(linger_ms=5, enable_idempotence=False, acks=1, **{"client.id": "me"})
+        settings = broker.config(
+            linger_ms=5, enable_idempotence=False, acks=1, **{"client.id": "me"}
+        )
         assert settings == {
             "bootstrap.servers": broker.bootstrap_servers,
             "linger.ms": "5",
@@ -104,14 +106,20 @@ def test_config_is_for_any_client() -> None:
             "client.id": "me",
         }
         assert broker.config() is not broker.config()
-        assert broker.config(bootstrap_servers="elsewhere:9092")["bootstrap.servers"] == "elsewhere:9092"
+        assert (
+            broker.config(bootstrap_servers="elsewhere:9092")["bootstrap.servers"]
+            == "elsewhere:9092"
+        )
         with pytest.raises(TypeError, match=r"linger\.ms"):
             broker.config(linger_ms=object())
 
 
 def partition_counts(broker: EmbeddedBroker) -> dict[str, int]:
     with KafkaProducer(broker.config()) as producer:
-        return {name: len(topic.partitions) for name, topic in producer.fetch_broker_metadata(timeout=30).topics.items()}
+        return {
+            name: len(topic.partitions)
+            for name, topic in producer.fetch_broker_metadata(timeout=30).topics.items()
+        }
 
 
 def test_topics_are_made_with_their_partitions() -> None:
@@ -129,7 +137,12 @@ def test_what_is_there_by_default_is_there_before_anybody_asks() -> None:
         assert caught.value.error == ErrorCode.TOPIC_ALREADY_EXISTS
         with KafkaProducer(broker.config()) as producer:
             assert list(producer.fetch_broker_metadata().topics) == ["orders"]
-            assert producer.sync_send(ProducerRecord("orders", b"a", partition=3), timeout=30).broker_id == 2
+            assert (
+                producer.sync_send(
+                    ProducerRecord("orders", b"a", partition=3), timeout=30
+                ).broker_id
+                == 2
+            )
 
 
 def test_by_default_there_is_orders_with_four_partitions() -> None:
@@ -165,7 +178,11 @@ def test_topics_are_not_made_without_auto_create() -> None:
             producer.sync_send(ProducerRecord("there", b"a"), timeout=30)
             with pytest.raises(KafkaException) as caught:
                 producer.sync_send(ProducerRecord("not-there", b"a"), timeout=30)
-        assert caught.value.error in (ErrorCode.UNKNOWN_TOPIC, ErrorCode.UNKNOWN_TOPIC_OR_PART, ErrorCode.MSG_TIMED_OUT)
+        assert caught.value.error in (
+            ErrorCode.UNKNOWN_TOPIC,
+            ErrorCode.UNKNOWN_TOPIC_OR_PART,
+            ErrorCode.MSG_TIMED_OUT,
+        )
         with pytest.raises(KafkaException) as caught:
             broker.messages("not-there")
         assert caught.value.error == ErrorCode.UNKNOWN_TOPIC_OR_PART
@@ -257,7 +274,11 @@ def test_closing_while_others_use_it_raises_there_and_nothing_worse() -> None:
         surprises: list[BaseException] = []
         started = threading.Barrier(4)
 
-        def use(broker: EmbeddedBroker = broker, surprises: list[BaseException] = surprises, started: threading.Barrier = started) -> None:
+        def use(
+            broker: EmbeddedBroker = broker,
+            surprises: list[BaseException] = surprises,
+            started: threading.Barrier = started,
+        ) -> None:
             started.wait()
             try:
                 for n in range(10_000):
@@ -279,7 +300,9 @@ def test_closing_while_others_use_it_raises_there_and_nothing_worse() -> None:
         assert surprises == []
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking with threads is what this is about
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # forking with threads is what this is about
 def test_a_forked_child_refuses_it_and_leaves_the_parents_alone() -> None:
     with EmbeddedBroker() as broker:
         child = os.fork()

@@ -15,15 +15,25 @@ from kafka_ext.testing._readback import difference
 
 
 def in_partition(values: Iterable[bytes | None], partition: int = 0) -> list[ConsumedMessage]:
-    return [ConsumedMessage("t", partition, offset, None, value) for offset, value in enumerate(values)]
+    return [
+        ConsumedMessage("t", partition, offset, None, value) for offset, value in enumerate(values)
+    ]
 
 
-def explain(messages: Sequence[ConsumedMessage], values: Iterable[object], *, exactly_once: bool = False, ordered: bool = False) -> str:
+def explain(
+    messages: Sequence[ConsumedMessage],
+    values: Iterable[object],
+    *,
+    exactly_once: bool = False,
+    ordered: bool = False,
+) -> str:
     return difference("t", messages, values, exactly_once=exactly_once, ordered=ordered) or ""
 
 
 @given(st.lists(st.one_of(st.none(), st.binary(max_size=2))), st.integers(1, 4), st.booleans())
-def test_what_was_sent_is_delivered(values: list[bytes | None], partitions: int, ordered: bool) -> None:
+def test_what_was_sent_is_delivered(
+    values: list[bytes | None], partitions: int, ordered: bool
+) -> None:
     messages = [m for p in range(partitions) for m in in_partition(values[p::partitions], p)]
     assert explain(messages, values, exactly_once=True, ordered=ordered) == ""
 
@@ -59,8 +69,9 @@ def test_another_order_matters_when_ordered(both: tuple[list[bytes], list[bytes]
 def test_the_explanation_counts_and_shows_a_few_of_each() -> None:
     values = [str(n).encode() for n in range(100)]
     messages = in_partition([b"x", *values[10:], *values[10:13], b"y"])
-    assert explain(messages, values, exactly_once=True, ordered=True) == (
-        "topic 't' holds 95 messages where 100 were expected\n"
+    assert (
+        explain(messages, values, exactly_once=True, ordered=True)
+        == "topic 't' holds 95 messages where 100 were expected\n"
         "  missing: 10 (b'0', b'1', b'2', b'3', b'4', and 5 more)\n"
         "  duplicated: 3 (b'10', b'11', b'12')\n"
         "  unexpected: 2 (b'x', b'y')"
@@ -69,8 +80,10 @@ def test_the_explanation_counts_and_shows_a_few_of_each() -> None:
 
 def test_duplicates_that_are_allowed_are_still_mentioned() -> None:
     explained = explain(in_partition([b"a", b"a", b"a"]), [b"a", b"b"])
-    assert explained == (
-        "topic 't' holds 3 messages where 2 were expected\n  missing: 1 (b'b')\n  (2 duplicates, which at-least-once delivery allows)"
+    assert (
+        explained
+        == "topic 't' holds 3 messages where 2 were expected\n  missing: 1 (b'b')\n  (2 duplicates,"
+        " which at-least-once delivery allows)"
     )
 
 
@@ -81,7 +94,10 @@ def test_repeats_are_counted() -> None:
 
 def test_a_reordered_message_says_where_it_is() -> None:
     explained = explain(in_partition([b"b", b"a"], 3), [b"a", b"b"], ordered=True)
-    assert explained == "topic 't' holds 2 messages where 2 were expected\n  reordered: 1 (b'a' at t-3@1)"
+    assert (
+        explained
+        == "topic 't' holds 2 messages where 2 were expected\n  reordered: 1 (b'a' at t-3@1)"
+    )
 
 
 def test_order_is_that_of_each_partition() -> None:
@@ -95,7 +111,15 @@ def test_long_values_are_shortened() -> None:
 
 def test_values_are_compared_as_they_go_over_the_wire() -> None:
     messages = in_partition(["ä".encode(), b"b", b"c", None, b""])
-    assert explain(messages, ["ä", bytearray(b"b"), memoryview(b"c"), None, ""], exactly_once=True, ordered=True) == ""
+    assert (
+        explain(
+            messages,
+            ["ä", bytearray(b"b"), memoryview(b"c"), None, ""],
+            exactly_once=True,
+            ordered=True,
+        )
+        == ""
+    )
 
 
 # ---------------------------------------------------------------------- of a broker

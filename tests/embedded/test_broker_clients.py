@@ -34,7 +34,12 @@ def test_kafka_ext_in_another_process(broker: EmbeddedBroker) -> None:
                 producer.send(ProducerRecord("orders", str(n)))
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(kafka_ext.__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", textwrap.dedent(source), broker.bootstrap_servers], env=environment, check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), broker.bootstrap_servers],
+        env=environment,
+        check=True,
+        timeout=120,
+    )
     broker.assert_delivered("orders", [str(n) for n in range(100)], exactly_once=True, ordered=True)
 
 
@@ -50,7 +55,13 @@ def test_confluent_kafka_produces(broker: EmbeddedBroker, confluent: Any) -> Non
     errors = []
     producer = confluent.Producer(broker.config(linger_ms=1))
     for n in range(100):
-        producer.produce("orders", str(n), key=str(n), headers=[("n", str(n))], on_delivery=lambda error, message: errors.append(error))
+        producer.produce(
+            "orders",
+            str(n),
+            key=str(n),
+            headers=[("n", str(n))],
+            on_delivery=lambda error, message: errors.append(error),
+        )
     assert producer.flush(60) == 0
     assert errors == [None] * 100
     broker.assert_delivered("orders", [str(n) for n in range(100)], exactly_once=True, ordered=True)
@@ -78,10 +89,14 @@ def test_confluent_kafka_is_not_given_topics_without_auto_create(confluent: Any)
     with EmbeddedBroker(auto_create_topics=False) as broker:
         errors = []
         producer = confluent.Producer(broker.config(message_timeout_ms=2000))
-        producer.produce("unheard.of", b"a", on_delivery=lambda error, message: errors.append(error))
+        producer.produce(
+            "unheard.of", b"a", on_delivery=lambda error, message: errors.append(error)
+        )
         assert producer.flush(60) == 0
         assert len(errors) == 1
-        assert errors[0] is not None  # and not compared with it: confluent-kafka's comparison breaks the interpreter's state
+        assert (
+            errors[0] is not None
+        )  # and not compared with it: confluent-kafka's comparison breaks the interpreter's state
 
 
 # ---------------------------------------------------------------------- kcat
@@ -117,6 +132,12 @@ def test_kcat_produces_and_consumes(broker: EmbeddedBroker, kcat: str) -> None:
 
 def test_kcat_lists_the_cluster(kcat: str) -> None:
     with EmbeddedBroker(brokers=3, topics={"orders": 6}) as broker:
-        listed = subprocess.run([kcat, "-L", "-b", broker.bootstrap_servers], capture_output=True, text=True, check=True, timeout=60).stdout
+        listed = subprocess.run(
+            [kcat, "-L", "-b", broker.bootstrap_servers],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
     assert "3 brokers" in listed
     assert 'topic "orders" with 6 partitions' in listed

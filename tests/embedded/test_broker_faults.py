@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from kafka_ext import ErrorCode, KafkaError, KafkaException, KafkaProducer, KafkaTimeoutError, ProducerRecord
+from kafka_ext import (
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    KafkaProducer,
+    KafkaTimeoutError,
+    ProducerRecord,
+)
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 ISOLATIONS = ["thread", "process"]
@@ -28,12 +35,18 @@ def three(request: pytest.FixtureRequest) -> Iterator[EmbeddedBroker]:
 
 
 def open_producer(broker: EmbeddedBroker, **settings: Any) -> KafkaProducer:
-    """A producer that does not wait long before it tries again; not idempotent unless it says so."""
+    """A producer that does not wait long before it tries again; not idempotent unless
+    it says so.
+    """
     quick: dict[str, Any] = {"linger_ms": 0, "retry_backoff_ms": 10, "retry_backoff_max_ms": 50}
     quick |= {"reconnect_backoff_ms": 10, "reconnect_backoff_max_ms": 100}
     if "transactional_id" not in settings:
         quick |= {"enable_idempotence": False, "acks": "all"}
-    return KafkaProducer(broker.config(**{**quick, **settings}), error_cb=lambda error: None, log_cb=lambda *line: None)
+    return KafkaProducer(
+        broker.config(**{**quick, **settings}),
+        error_cb=lambda error: None,
+        log_cb=lambda *line: None,
+    )
 
 
 def leaders(producer: KafkaProducer, topic: str = "orders") -> dict[int, int | None]:
@@ -42,7 +55,9 @@ def leaders(producer: KafkaProducer, topic: str = "orders") -> dict[int, int | N
 
 
 def spread_leaders(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
-    """Partition 0 is led by broker 1, and so on; the producer knows, so that it will not ask another broker first."""
+    """Partition 0 is led by broker 1, and so on; the producer knows, so that it will not ask
+    another broker first.
+    """
     for partition in range(3):
         broker.move_leader("orders", partition, partition + 1)
         producer.sync_send(ProducerRecord("orders", b"known", partition=partition), timeout=30)
@@ -76,7 +91,9 @@ def test_a_permanent_error_fails_one_record_and_not_the_next(broker: EmbeddedBro
 
 def test_retriable_errors_are_retried(broker: EmbeddedBroker) -> None:
     with open_producer(broker) as producer:
-        broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.NOT_ENOUGH_REPLICAS, ErrorCode.LEADER_NOT_AVAILABLE])
+        broker.fail_requests(
+            ApiKey.PRODUCE, [ErrorCode.NOT_ENOUGH_REPLICAS, ErrorCode.LEADER_NOT_AVAILABLE]
+        )
         producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
     assert broker.unused_faults() == []
     broker.assert_delivered("orders", [b"a"], exactly_once=True)
@@ -100,12 +117,19 @@ def test_errors_come_in_their_order_and_no_error_lets_one_pass(broker: EmbeddedB
         broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.INVALID_MSG_SIZE, ErrorCode.NO_ERROR])
         broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.MSG_SIZE_TOO_LARGE])
         outcomes = [outcome(producer) for _ in range(4)]
-    assert outcomes == [ErrorCode.INVALID_MSG_SIZE, ErrorCode.NO_ERROR, ErrorCode.MSG_SIZE_TOO_LARGE, ErrorCode.NO_ERROR]
+    assert outcomes == [
+        ErrorCode.INVALID_MSG_SIZE,
+        ErrorCode.NO_ERROR,
+        ErrorCode.MSG_SIZE_TOO_LARGE,
+        ErrorCode.NO_ERROR,
+    ]
 
 
 def test_transport_closes_the_connection(broker: EmbeddedBroker) -> None:
     seen: list[KafkaError] = []
-    with KafkaProducer(broker.config(linger_ms=0, reconnect_backoff_ms=10), error_cb=seen.append) as producer:
+    with KafkaProducer(
+        broker.config(linger_ms=0, reconnect_backoff_ms=10), error_cb=seen.append
+    ) as producer:
         producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
         broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TRANSPORT])
         producer.sync_send(ProducerRecord("orders", b"b"), timeout=30)
@@ -119,7 +143,10 @@ def test_other_requests_can_fail_too(broker: EmbeddedBroker) -> None:
     broker.fail_requests(ApiKey.LIST_OFFSETS, [ErrorCode.NOT_LEADER_FOR_PARTITION])
     with open_producer(broker, enable_idempotence=True) as producer:
         producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
-    assert sorted(broker.unused_faults()) == ["fail_requests(ApiKey.FETCH): 1 of 1", "fail_requests(ApiKey.LIST_OFFSETS): 1 of 1"]
+    assert sorted(broker.unused_faults()) == [
+        "fail_requests(ApiKey.FETCH): 1 of 1",
+        "fail_requests(ApiKey.LIST_OFFSETS): 1 of 1",
+    ]
     broker.assert_delivered("orders", [b"a"], exactly_once=True)
     assert broker.unused_faults() == []
 
@@ -169,7 +196,8 @@ def test_both_kinds_can_be_mixed(three: EmbeddedBroker) -> None:
         spread_leaders(three, producer)
         three.fail_requests(ApiKey.PRODUCE, [ErrorCode.MSG_SIZE_TOO_LARGE], broker_id=1)
         assert fails(producer, 0)
-        # Broker 1 has had errors of its own, and the mock cluster would never show it the cluster's any more.
+        # Broker 1 has had errors of its own, and the mock cluster would never show it the cluster's
+        # any more.
         three.fail_requests(ApiKey.PRODUCE, [ErrorCode.MSG_SIZE_TOO_LARGE])
         assert fails(producer, 0)
         deadline = time.monotonic() + 10
@@ -181,7 +209,16 @@ def test_both_kinds_can_be_mixed(three: EmbeddedBroker) -> None:
 
 @pytest.mark.parametrize("key", [key for key in ApiKey if key is not ApiKey.METADATA])
 def test_every_kind_of_error_can_be_taken_back(broker: EmbeddedBroker, key: ApiKey) -> None:
-    broker.fail_requests(key, [ErrorCode.TRANSPORT, ErrorCode.UNKNOWN, ErrorCode.NO_ERROR, ErrorCode.TRANSPORT, ErrorCode.INVALID_MSG])
+    broker.fail_requests(
+        key,
+        [
+            ErrorCode.TRANSPORT,
+            ErrorCode.UNKNOWN,
+            ErrorCode.NO_ERROR,
+            ErrorCode.TRANSPORT,
+            ErrorCode.INVALID_MSG,
+        ],
+    )
     assert broker.unused_faults() == [f"fail_requests(ApiKey.{key.name}): 5 of 5"]
     broker.clear_faults()
     assert broker.unused_faults() == []
@@ -242,7 +279,8 @@ def test_round_trip_time_of_one_broker(three: EmbeddedBroker) -> None:
         three.round_trip_time(0)
 
 
-# ---------------------------------------------------------------------- stop_broker, start_broker, move_leader
+# ---------------------------------------------------------------------- stop_broker, start_broker,
+# move_leader
 
 
 def test_stopping_a_broker_moves_its_traffic(three: EmbeddedBroker) -> None:
@@ -308,7 +346,9 @@ def test_moving_a_leader(three: EmbeddedBroker) -> None:
         for broker_id in (1, 2, 3, 1):
             three.move_leader("orders", 0, broker_id)
             assert leaders(producer)[0] == broker_id
-            metadata = producer.sync_send(ProducerRecord("orders", str(broker_id), partition=0), timeout=30)
+            metadata = producer.sync_send(
+                ProducerRecord("orders", str(broker_id), partition=0), timeout=30
+            )
             assert metadata.broker_id == broker_id
     messages = three.messages("orders")
     assert [m.value for m in messages] == [b"1", b"2", b"3", b"1"]
@@ -384,7 +424,9 @@ def test_fail_topic(broker: EmbeddedBroker) -> None:
 
 @pytest.mark.parametrize("idempotent", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_lost_acknowledgements_leave_duplicates(broker: EmbeddedBroker, count: int, idempotent: bool) -> None:
+def test_lost_acknowledgements_leave_duplicates(
+    broker: EmbeddedBroker, count: int, idempotent: bool
+) -> None:
     with open_producer(broker, enable_idempotence=idempotent) as producer:
         producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
         broker.lose_acks(count)
@@ -401,7 +443,9 @@ def test_lost_acknowledgements_leave_duplicates(broker: EmbeddedBroker, count: i
         broker.assert_delivered("orders", [b"a", b"b", b"c"], exactly_once=True)
 
 
-def test_lost_acknowledgements_of_a_transactional_producer_leave_none(broker: EmbeddedBroker) -> None:
+def test_lost_acknowledgements_of_a_transactional_producer_leave_none(
+    broker: EmbeddedBroker,
+) -> None:
     with open_producer(broker, transactional_id="tx") as producer:
         producer.init_transactions(timeout=30)
         broker.lose_acks(2)
@@ -411,12 +455,17 @@ def test_lost_acknowledgements_of_a_transactional_producer_leave_none(broker: Em
     broker.assert_delivered("orders", [b"a"], exactly_once=True)
 
 
-def test_a_lost_acknowledgement_without_retries_is_possibly_persisted(broker: EmbeddedBroker) -> None:
+def test_a_lost_acknowledgement_without_retries_is_possibly_persisted(
+    broker: EmbeddedBroker,
+) -> None:
     outcomes: list[tuple[Any, KafkaError | None]] = []
     with open_producer(broker, retries=0) as producer:
         producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
         broker.lose_acks(1)
-        producer.send(ProducerRecord("orders", b"b"), lambda metadata, error: outcomes.append((metadata, error)))
+        producer.send(
+            ProducerRecord("orders", b"b"),
+            lambda metadata, error: outcomes.append((metadata, error)),
+        )
         producer.flush(timeout=30)
     ((metadata, error),) = outcomes
     assert error is not None

@@ -32,11 +32,17 @@ with open(sys.argv[1], "r+b") as file:
 def test_lost_acks_leave_the_locks_of_the_process_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x")
-    with EmbeddedBroker() as broker, KafkaProducer(broker.config()) as producer, path.open("r+b") as file:
+    with (
+        EmbeddedBroker() as broker,
+        KafkaProducer(broker.config()) as producer,
+        path.open("r+b") as file,
+    ):
         fcntl.lockf(file, fcntl.LOCK_EX)
         broker.lose_acks(1)
         producer.sync_send(ProducerRecord("orders", b"value"), 60)
-        tried = subprocess.run([sys.executable, "-c", _TRY_LOCK, path], capture_output=True, text=True, check=True)
+        tried = subprocess.run(
+            [sys.executable, "-c", _TRY_LOCK, path], capture_output=True, text=True, check=True
+        )
         assert tried.stdout == "locked\n"
 
 
@@ -54,7 +60,9 @@ def test_a_broker_is_not_copied(take: Callable[[Any], Any], isolation: Any) -> N
 @pytest.mark.found(20)
 @pytest.mark.parametrize("take", [copy.copy, copy.deepcopy, pickle.dumps])
 @pytest.mark.parametrize(
-    "make", [lambda: KafkaCluster.__new__(KafkaCluster), lambda: _rdkafka.MockCluster(1)], ids=["KafkaCluster", "MockCluster"]
+    "make",
+    [lambda: KafkaCluster.__new__(KafkaCluster), lambda: _rdkafka.MockCluster(1)],
+    ids=["KafkaCluster", "MockCluster"],
 )
 def test_nor_is_what_else_owns_brokers(take: Callable[[Any], Any], make: Callable[[], Any]) -> None:
     with pytest.raises(TypeError, match="cannot"):
@@ -62,11 +70,15 @@ def test_nor_is_what_else_owns_brokers(take: Callable[[Any], Any], make: Callabl
 
 
 @pytest.mark.found(20)
-@pytest.mark.skipif("mock-descriptors" not in _rdkafka.build_info()["patches"], reason="this librdkafka ends the process")
+@pytest.mark.skipif(
+    "mock-descriptors" not in _rdkafka.build_info()["patches"],
+    reason="this librdkafka ends the process",
+)
 def test_no_descriptors_left_do_not_end_the_process() -> None:
-    """In a process of its own: with a limit of three there is none for what is opened from then on."""
-    run_program(
-        """
+    """In a process of its own: with a limit of three there is none for what is opened
+    from then on.
+    """
+    run_program("""
         import resource, socket
         from kafka_ext.testing import EmbeddedBroker
 
@@ -92,14 +104,17 @@ def test_no_descriptors_left_do_not_end_the_process() -> None:
             broker.start_broker(1)
             producer.sync_send(ProducerRecord("orders", b"after"), 30)
             assert [message.value for message in broker.messages("orders", 3)] == [b"before", b"there already", b"after"]
-        """
-    )
+        """)
 
 
 @pytest.mark.slow(9)
 @pytest.mark.found(20)
 def test_a_message_over_256_mib_does_not_end_the_process() -> None:
-    config = {"message_max_bytes": 1_000_000_000, "message_timeout_ms": 8000, "error_cb": lambda error: None}
+    config = {
+        "message_max_bytes": 1_000_000_000,
+        "message_timeout_ms": 8000,
+        "error_cb": lambda error: None,
+    }
     with EmbeddedBroker() as broker, KafkaProducer(broker.config(**config)) as producer:
         with pytest.raises(KafkaException):
             producer.sync_send(ProducerRecord("orders", bytes(257 << 20)), 60)

@@ -34,8 +34,16 @@ def test_an_empty_topic_has_no_messages(broker: EmbeddedBroker) -> None:
 
 
 def test_everything_of_a_record_comes_back(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
-    headers = [("trace", b"1"), ("trace", b"2"), ("none", None), ("empty", b""), ("ümlaut", b"\0\xff")]
-    record = ProducerRecord("orders", b"value", key=b"key", partition=2, headers=headers, timestamp=1_700_000_000_123)
+    headers = [
+        ("trace", b"1"),
+        ("trace", b"2"),
+        ("none", None),
+        ("empty", b""),
+        ("ümlaut", b"\0\xff"),
+    ]
+    record = ProducerRecord(
+        "orders", b"value", key=b"key", partition=2, headers=headers, timestamp=1_700_000_000_123
+    )
     metadata = producer.sync_send(record, timeout=30)
     (message,) = broker.messages("orders")
     assert message.topic == "orders"
@@ -56,7 +64,12 @@ def test_no_headers_are_an_empty_list(broker: EmbeddedBroker, producer: KafkaPro
 def test_none_is_not_empty(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
     for key, value in ((None, None), (b"", b""), (b"k", None), (None, b"v")):
         producer.sync_send(ProducerRecord("one", value, key=key), timeout=30)
-    assert [(m.key, m.value) for m in broker.messages("one")] == [(None, None), (b"", b""), (b"k", None), (None, b"v")]
+    assert [(m.key, m.value) for m in broker.messages("one")] == [
+        (None, None),
+        (b"", b""),
+        (b"k", None),
+        (None, b"v"),
+    ]
 
 
 def test_a_timestamp_of_now_is_now(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
@@ -67,7 +80,9 @@ def test_a_timestamp_of_now_is_now(broker: EmbeddedBroker, producer: KafkaProduc
     assert before < message.timestamp < time.time() * 1000 + 1000
 
 
-def test_partition_by_partition_each_in_offset_order(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
+def test_partition_by_partition_each_in_offset_order(
+    broker: EmbeddedBroker, producer: KafkaProducer
+) -> None:
     for n in range(400):
         producer.send(ProducerRecord("orders", str(n), partition=(n * 7) % 4))
     producer.flush(timeout=30)
@@ -101,7 +116,9 @@ def test_reading_is_repeatable(broker: EmbeddedBroker, producer: KafkaProducer) 
     assert broker.messages("orders") == broker.messages("orders")
 
 
-def test_what_was_acknowledged_is_read_at_once(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
+def test_what_was_acknowledged_is_read_at_once(
+    broker: EmbeddedBroker, producer: KafkaProducer
+) -> None:
     for n in range(1, 21):
         producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
         assert len(broker.messages("orders")) == n
@@ -120,7 +137,9 @@ def test_count_waits_for_that_many(broker: EmbeddedBroker, producer: KafkaProduc
     assert len(messages) == 5
 
 
-def test_count_returns_what_is_there_beyond_it(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
+def test_count_returns_what_is_there_beyond_it(
+    broker: EmbeddedBroker, producer: KafkaProducer
+) -> None:
     for _ in range(5):
         producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
     assert len(broker.messages("orders", count=2)) == 5
@@ -134,7 +153,9 @@ def test_count_of_a_topic_that_comes_later(broker: EmbeddedBroker, producer: Kaf
     timer.join()
 
 
-def test_too_few_in_time_is_a_timeout_that_says_how_many(broker: EmbeddedBroker, producer: KafkaProducer) -> None:
+def test_too_few_in_time_is_a_timeout_that_says_how_many(
+    broker: EmbeddedBroker, producer: KafkaProducer
+) -> None:
     producer.sync_send(ProducerRecord("orders", b"a"), timeout=30)
     with pytest.raises(KafkaTimeoutError, match=r"1 of 3 messages in 'orders'"):
         broker.messages("orders", 3, timeout=0.3)
@@ -214,7 +235,9 @@ def test_retention_is_not_passed_over_in_silence(broker: EmbeddedBroker) -> None
         broker.assert_delivered("one", [])
 
 
-def test_a_batch_larger_than_the_retention_is_not_passed_over_either(broker: EmbeddedBroker) -> None:
+def test_a_batch_larger_than_the_retention_is_not_passed_over_either(
+    broker: EmbeddedBroker,
+) -> None:
     with KafkaProducer(broker.config(message_max_bytes=20_000_000)) as producer:
         for size in (1000, 6_000_000, 6_000_000):
             producer.sync_send(ProducerRecord("one", b"x" * size), timeout=30)
@@ -272,12 +295,21 @@ def test_a_reader_can_start_anywhere(broker: EmbeddedBroker, producer: KafkaProd
     for n in range(8):
         producer.sync_send(ProducerRecord("orders", str(n), partition=n % 2), timeout=30)
     with TopicReader(broker.bootstrap_servers, "orders", start={0: 3, 1: 1}) as reader:
-        assert sorted((m.partition, m.offset) for m in reader.read_to_end()) == [(0, 3), (1, 1), (1, 2), (1, 3)]
+        assert sorted((m.partition, m.offset) for m in reader.read_to_end()) == [
+            (0, 3),
+            (1, 1),
+            (1, 2),
+            (1, 3),
+        ]
 
 
 def test_a_topic_larger_than_what_is_kept_can_be_read_as_it_is_written() -> None:
     sent = 60_000
-    with EmbeddedBroker(topics={"big": 4}) as broker, broker.reader("big") as reader, KafkaProducer(broker.config(linger_ms=5)) as producer:
+    with (
+        EmbeddedBroker(topics={"big": 4}) as broker,
+        broker.reader("big") as reader,
+        KafkaProducer(broker.config(linger_ms=5)) as producer,
+    ):
         received: list[ConsumedMessage] = []
         value = b"x" * 1000  # 60 MB through 20 MiB
         for n in range(sent):
@@ -355,10 +387,14 @@ def test_closing_a_reader_ends_the_read_of_another_thread(broker: EmbeddedBroker
     assert len(outcome) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking with threads is what this is about
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # forking with threads is what this is about
 def test_a_forked_child_refuses_a_reader_at_once(broker: EmbeddedBroker) -> None:
     with broker.reader("orders") as reader:
-        thread = threading.Thread(target=lambda: reader.read(1, timeout=2))  # holds the reader's lock while we fork
+        thread = threading.Thread(
+            target=lambda: reader.read(1, timeout=2)
+        )  # holds the reader's lock while we fork
         thread.start()
         time.sleep(0.2)
         child = os.fork()
@@ -396,7 +432,10 @@ def test_consumed_message() -> None:
     assert message != "t"
     assert hash(message) == hash(ConsumedMessage("t", 1, 2, b"k", b"v", [("h", None)], 5))
     assert pickle.loads(pickle.dumps(message)) == message
-    assert repr(message) == "<ConsumedMessage t-1@2 key=b'k' value=b'v' headers=[('h', None)] timestamp=5>"
+    assert (
+        repr(message)
+        == "<ConsumedMessage t-1@2 key=b'k' value=b'v' headers=[('h', None)] timestamp=5>"
+    )
     assert ConsumedMessage("t", 0, 0).timestamp is None
     assert ConsumedMessage("t", 0, 0).headers == []
     with pytest.raises(AttributeError):

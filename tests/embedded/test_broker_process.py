@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 import kafka_ext
-from kafka_ext import ErrorCode, KafkaError, KafkaException, KafkaProducer, KafkaTimeoutError, ProducerRecord
+from kafka_ext import (
+    ErrorCode,
+    KafkaError,
+    KafkaException,
+    KafkaProducer,
+    KafkaTimeoutError,
+    ProducerRecord,
+)
 from kafka_ext.testing import ApiKey, BrokerStateError, EmbeddedBroker
 
 
@@ -27,8 +34,17 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 
 def open_producer(broker: EmbeddedBroker, **settings: Any) -> KafkaProducer:
-    quick = {"linger_ms": 0, "retry_backoff_ms": 10, "reconnect_backoff_ms": 10, "reconnect_backoff_max_ms": 100}
-    return KafkaProducer(broker.config(**{**quick, **settings}), error_cb=lambda error: None, log_cb=lambda *line: None)
+    quick = {
+        "linger_ms": 0,
+        "retry_backoff_ms": 10,
+        "reconnect_backoff_ms": 10,
+        "reconnect_backoff_max_ms": 100,
+    }
+    return KafkaProducer(
+        broker.config(**{**quick, **settings}),
+        error_cb=lambda error: None,
+        log_cb=lambda *line: None,
+    )
 
 
 def gone(pid: int, within: float = 30.0) -> bool:
@@ -55,12 +71,17 @@ def test_runs_in_a_process_of_its_own(broker: EmbeddedBroker) -> None:
 
 
 def thread_states(pid: int) -> set[str]:
-    return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()}
+    return {
+        (task / "stat").read_text().rpartition(")")[2].split()[0]
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_paused_one_has_stopped(broker: EmbeddedBroker) -> None:
-    """All its threads have, when `pause` returns: nothing is answered any more. A signal's sender does not wait for that by itself."""
+    """All its threads have, when `pause` returns: nothing is answered any more. A signal's sender
+    does not wait for that by itself.
+    """
     with open_producer(broker) as producer:
         for number in range(50):
             for _ in range(10):
@@ -112,7 +133,9 @@ def test_kill_fails_what_is_on_its_way_and_close_does_not_hang(broker: EmbeddedB
         broker.kill()
         assert gone(pid)
         for _ in range(10):
-            producer.send(ProducerRecord("orders", b"b"), lambda metadata, error: reports.append(error))
+            producer.send(
+                ProducerRecord("orders", b"b"), lambda metadata, error: reports.append(error)
+            )
         producer.flush(timeout=60)
     assert reports == [ErrorCode.MSG_TIMED_OUT] * 10
     for call in (
@@ -139,14 +162,19 @@ def test_killed_in_flush_each_record_is_reported_once(broker: EmbeddedBroker) ->
         timer = threading.Timer(0.05, broker.kill)
         timer.start()
         for _ in range(20_000):
-            producer.send(ProducerRecord("orders", b"x" * 100), lambda metadata, error: reports.append(error))
+            producer.send(
+                ProducerRecord("orders", b"x" * 100), lambda metadata, error: reports.append(error)
+            )
         producer.flush(timeout=60)
         timer.join()
     assert len(reports) == 20_000
 
 
 def test_a_killed_broker_comes_back_where_it_was_and_empty() -> None:
-    with EmbeddedBroker(brokers=2, topics={"orders": 2}, isolation="process") as broker, open_producer(broker) as producer:
+    with (
+        EmbeddedBroker(brokers=2, topics={"orders": 2}, isolation="process") as broker,
+        open_producer(broker) as producer,
+    ):
         servers = broker.bootstrap_servers
         for partition in range(2):
             producer.sync_send(ProducerRecord("orders", b"before", partition=partition), timeout=30)
@@ -185,7 +213,11 @@ def test_pause_makes_a_producer_wait_and_resume_lets_it_through(broker: Embedded
             producer.sync_send(ProducerRecord("orders", b"b"), timeout=0.5)
         with pytest.raises(KafkaTimeoutError):
             broker.messages("orders", timeout=0.5)
-        for call in (lambda: broker.create_topic("a"), lambda: broker.lose_acks(1), lambda: broker.unused_faults()):
+        for call in (
+            lambda: broker.create_topic("a"),
+            lambda: broker.lose_acks(1),
+            lambda: broker.unused_faults(),
+        ):
             with pytest.raises(BrokerStateError, match="paused"):
                 call()
         broker.resume()
@@ -212,7 +244,9 @@ def test_a_process_that_ended_by_itself_is_noticed(broker: EmbeddedBroker) -> No
     broker.create_topic("a")
 
 
-def test_ctrl_c_while_waiting_for_an_answer_does_not_mix_up_the_next(broker: EmbeddedBroker) -> None:
+def test_ctrl_c_while_waiting_for_an_answer_does_not_mix_up_the_next(
+    broker: EmbeddedBroker,
+) -> None:
     os.kill(broker.pid, signal.SIGSTOP)  # behind its back, so that calls wait
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -248,7 +282,11 @@ def test_threads_share_one(broker: EmbeddedBroker) -> None:
 def python(source: str, **arguments: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(kafka_ext.__file__).parents[1])}
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, text=True, env=environment, **arguments
+        [sys.executable, "-c", textwrap.dedent(source)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **arguments,
     )
 
 
@@ -316,14 +354,18 @@ def test_ctrl_c_in_the_terminal_is_not_for_the_broker(broker: EmbeddedBroker) ->
     broker.create_topic("a")
 
 
-def test_it_is_found_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_found_from_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "kafka_ext").mkdir()
     (tmp_path / "kafka_ext" / "__init__.py").write_text("raise ImportError('the wrong one')")
     monkeypatch.chdir(tmp_path)
     EmbeddedBroker(isolation="process").close()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking with threads is what this is about
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # forking with threads is what this is about
 def test_a_forked_child_refuses_it_and_leaves_the_process_alone(broker: EmbeddedBroker) -> None:
     child = os.fork()
     if child == 0:

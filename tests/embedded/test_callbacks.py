@@ -1,4 +1,6 @@
-"""Delivery callbacks: exactly once, what they are told, what they may call, and what happens when they raise (API.md, sections 2 and 3)."""
+"""Delivery callbacks: exactly once, what they are told, what they may call, and what happens when
+they raise (API.md, sections 2 and 3).
+"""
 
 import functools
 import logging
@@ -73,7 +75,9 @@ class TestExactlyOnce:
 
     @BOTH_MODES
     def test_purged_in_flight(self, make_producer, reports, manual):
-        """A broker that is slow to answer: the request is out when it is purged, and may be persisted."""
+        """A broker that is slow to answer: the request is out when it is purged, and may be
+        persisted.
+        """
         producer = make_producer(mode(manual) | {"test.mock.broker.rtt": 300})
         producer.send(ProducerRecord("t", b"v", id=1), reports)
         deadline = time.monotonic() + 30
@@ -154,7 +158,14 @@ class TestAnyCallable:
         def more(extra, metadata, error):
             seen.append(extra)
 
-        for callback in (Callable(), Callable().method, Made, functools.partial(more, "partial"), lambda *_: seen.append("lambda"), print):
+        for callback in (
+            Callable(),
+            Callable().method,
+            Made,
+            functools.partial(more, "partial"),
+            lambda *_: seen.append("lambda"),
+            print,
+        ):
             producer.send(ProducerRecord("t", b""), callback)
         producer.flush(10)
         assert sorted(seen) == ["class", "lambda", "method", "object", "partial"]
@@ -170,13 +181,20 @@ class TestWhatItIsTold:
     @pytest.mark.found(28)
     def test_success(self, make_producer, reports, manual):
         producer = make_producer(mode(manual))
-        record = ProducerRecord("t", b"value", key=b"key", partition=2, headers=[("a", b"1"), ("a", None)], id=7)
+        record = ProducerRecord(
+            "t", b"value", key=b"key", partition=2, headers=[("a", b"1"), ("a", None)], id=7
+        )
         producer.send(record, reports)
         producer.flush(10)
         metadata, error = reports[0]
         assert error is None
         assert isinstance(metadata, RecordMetadata)
-        assert (metadata.topic, metadata.partition, metadata.offset, metadata.record_id) == ("t", 2, 0, 7)
+        assert (metadata.topic, metadata.partition, metadata.offset, metadata.record_id) == (
+            "t",
+            2,
+            0,
+            7,
+        )
         assert (metadata.key_size, metadata.value_size) == (3, 5)
         assert metadata.headers == [("a", b"1"), ("a", None)]
         assert metadata.persisted_status is PersistedStatus.DONE
@@ -189,14 +207,24 @@ class TestWhatItIsTold:
 
     def test_failure(self, make_producer, reports):
         producer = make_producer(STUCK)
-        producer.send(ProducerRecord("t", b"value", key=b"key", headers={"a": b"1"}, timestamp=1767225600123, id=7), reports)
+        producer.send(
+            ProducerRecord(
+                "t", b"value", key=b"key", headers={"a": b"1"}, timestamp=1767225600123, id=7
+            ),
+            reports,
+        )
         producer.purge()
         producer.flush(10)
         metadata, error = reports[0]
         assert isinstance(error, KafkaError)
         assert error == ErrorCode.PURGE_QUEUE
         assert error.message
-        assert (metadata.topic, metadata.partition, metadata.offset, metadata.record_id) == ("t", None, None, 7)
+        assert (metadata.topic, metadata.partition, metadata.offset, metadata.record_id) == (
+            "t",
+            None,
+            None,
+            7,
+        )
         assert (metadata.key_size, metadata.value_size) == (3, 5)
         assert metadata.headers == [("a", b"1")]
         assert metadata.persisted_status is PersistedStatus.NOT
@@ -206,17 +234,28 @@ class TestWhatItIsTold:
         assert repr(metadata) == f"<RecordMetadata {metadata}>"
 
     def test_nothing_but_the_sending_is_known_with_acks_0(self, make_producer):
-        """No broker answers, so the timestamp is the record's own, and whether it is there is not known."""
+        """No broker answers, so the timestamp is the record's own, and whether it is there is not
+        known.
+        """
         producer = make_producer({"acks": 0})
-        metadata = producer.sync_send(ProducerRecord("t", b"value", partition=1, timestamp=1767225600123, id=7), timeout=10)
+        metadata = producer.sync_send(
+            ProducerRecord("t", b"value", partition=1, timestamp=1767225600123, id=7), timeout=10
+        )
         assert metadata.offset is None
-        assert (metadata.timestamp, metadata.timestamp_type) == (1767225600123, TimestampType.CREATE_TIME)
+        assert (metadata.timestamp, metadata.timestamp_type) == (
+            1767225600123,
+            TimestampType.CREATE_TIME,
+        )
         assert metadata.persisted_status is PersistedStatus.POSSIBLY
-        assert str(metadata) == "t-1@NA:id[7],CreateTime[2026-01-01T00:00:00.123Z],PossiblyPersisted"
+        assert (
+            str(metadata) == "t-1@NA:id[7],CreateTime[2026-01-01T00:00:00.123Z],PossiblyPersisted"
+        )
 
     def test_a_timestamp_no_calendar_has_can_be_printed(self, make_producer):
         producer = make_producer({"acks": 0})
-        metadata = producer.sync_send(ProducerRecord("t", b"", partition=1, timestamp=2**63 - 1), timeout=10)
+        metadata = producer.sync_send(
+            ProducerRecord("t", b"", partition=1, timestamp=2**63 - 1), timeout=10
+        )
         assert metadata.timestamp == 2**63 - 1
         assert str(metadata) == f"t-1@NA,CreateTime[{2**63 - 1}],PossiblyPersisted"
 
@@ -228,7 +267,21 @@ class TestWhatItIsTold:
         assert ":id[" not in str(metadata)
 
     def test_ids_of_any_type_come_back_themselves(self, producer, reports):
-        ids = [0, -1, 2**100, "text", b"bytes", ("a", 1), [1, 2], {"a": 1}, object(), False, 1.5, print, type]
+        ids = [
+            0,
+            -1,
+            2**100,
+            "text",
+            b"bytes",
+            ("a", 1),
+            [1, 2],
+            {"a": 1},
+            object(),
+            False,
+            1.5,
+            print,
+            type,
+        ]
         for record_id in ids:
             producer.send(ProducerRecord("t", b"", id=record_id, partition=0), reports)
         producer.flush(10)
@@ -237,7 +290,10 @@ class TestWhatItIsTold:
     def test_metadata_stays_valid_when_kept_and_is_not_shared(self, producer):
         kept = []
         for number in range(300):
-            producer.send(ProducerRecord("t", bytes(number), partition=0, id=number), lambda metadata, error: kept.append(metadata))
+            producer.send(
+                ProducerRecord("t", bytes(number), partition=0, id=number),
+                lambda metadata, error: kept.append(metadata),
+            )
         producer.flush(10)
         producer.close()
         assert [metadata.value_size for metadata in kept] == list(range(300))
@@ -262,7 +318,9 @@ class TestWhatItIsTold:
     @pytest.mark.parametrize("serve", ["poll_events", "flush", "sync_send", "close"])
     def test_runs_in_the_thread_that_serves(self, manual, serve):
         idents = []
-        manual.send(ProducerRecord("t", b"", partition=0), lambda *_: idents.append(threading.get_ident()))
+        manual.send(
+            ProducerRecord("t", b"", partition=0), lambda *_: idents.append(threading.get_ident())
+        )
         time.sleep(0.3)
         assert idents == []  # nobody else serves
         if serve == "poll_events":
@@ -310,7 +368,9 @@ class TestRaising:
         metrics = producer.metrics()
         assert (metrics.callback_errors, metrics.delivered) == (1000, 1000)
 
-    def test_in_the_events_thread_even_a_system_exit_ends_nothing(self, producer, reports, unraisable):
+    def test_in_the_events_thread_even_a_system_exit_ends_nothing(
+        self, producer, reports, unraisable
+    ):
         producer.send(ProducerRecord("t", b""), lambda *_: sys.exit(3))
         producer.flush(10)
         producer.send(ProducerRecord("t", b""), reports)
@@ -326,7 +386,9 @@ class TestRaising:
             raise failure
 
         def serve_all():
-            for _ in range(100 if serve == "poll_events" else 1):  # a call may have served logs alone
+            for _ in range(
+                100 if serve == "poll_events" else 1
+            ):  # a call may have served logs alone
                 getattr(manual, serve)(10)
 
         manual.send(ProducerRecord("t", b"", partition=0), raising)
@@ -375,7 +437,9 @@ class TestRaising:
 
 
 class TestCallsInside:
-    """send, try_send, send_future and purge work; flush, sync_send, close and poll_events raise at once instead of hanging."""
+    """send, try_send, send_future and purge work; flush, sync_send, close and poll_events raise at
+    once instead of hanging.
+    """
 
     def inside(self, producer, call):
         """The result of `call(metadata)` in a delivery callback: a value, or the exception."""
@@ -395,21 +459,33 @@ class TestCallsInside:
     @BOTH_MODES
     def test_send(self, make_producer, reports, manual):
         producer = make_producer(mode(manual))
-        assert self.inside(producer, lambda _: producer.send(ProducerRecord("t", b"inner", id=1), reports)) is None
+        assert (
+            self.inside(
+                producer, lambda _: producer.send(ProducerRecord("t", b"inner", id=1), reports)
+            )
+            is None
+        )
         producer.flush(10)
         assert (reports.ids, reports.errors) == ([1], [None])
 
     @BOTH_MODES
     def test_try_send(self, make_producer, reports, manual):
         producer = make_producer(mode(manual))
-        assert self.inside(producer, lambda _: producer.try_send(ProducerRecord("t", b"inner", id=1), reports)) is None
+        assert (
+            self.inside(
+                producer, lambda _: producer.try_send(ProducerRecord("t", b"inner", id=1), reports)
+            )
+            is None
+        )
         producer.flush(10)
         assert (reports.ids, reports.errors) == ([1], [None])
 
     @BOTH_MODES
     def test_send_future(self, make_producer, manual):
         producer = make_producer(mode(manual))
-        future = self.inside(producer, lambda _: producer.send_future(ProducerRecord("t", b"inner", id=1)))
+        future = self.inside(
+            producer, lambda _: producer.send_future(ProducerRecord("t", b"inner", id=1))
+        )
         producer.flush(10)
         assert future.result(10).record_id == 1
 
@@ -454,7 +530,9 @@ class TestCallsInside:
         assert name in str(raised)
         assert time.monotonic() - started < 8
         assert producer.metrics().sent == 1
-        assert producer.sync_send(ProducerRecord("t", b"still works"), timeout=10).offset is not None
+        assert (
+            producer.sync_send(ProducerRecord("t", b"still works"), timeout=10).offset is not None
+        )
 
     def test_with_another_producer_everything_works(self, make_producer):
         producer, other = make_producer(), make_producer()
@@ -535,7 +613,10 @@ class TestSyncSend:
     @BOTH_MODES
     def test_returns_what_became_of_it(self, make_producer, manual):
         producer = make_producer(mode(manual))
-        assert [producer.sync_send(ProducerRecord("t", b"v", partition=1), timeout=10).offset for _ in range(3)] == [0, 1, 2]
+        assert [
+            producer.sync_send(ProducerRecord("t", b"v", partition=1), timeout=10).offset
+            for _ in range(3)
+        ] == [0, 1, 2]
 
     @BOTH_MODES
     def test_raises_what_it_failed_of(self, make_producer, manual):
@@ -574,11 +655,18 @@ class TestSyncSend:
 
 
 def test_a_signal_while_the_error_of_a_report_is_made_loses_no_report(monkeypatch):
-    """Under manual polling signal handlers run in the serving thread, also where this package's own Python runs between callbacks."""
+    """Under manual polling signal handlers run in the serving thread, also where this package's own
+    Python runs between callbacks.
+    """
     told = []
-    with KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "enable.manual.events.poll": True, "log_level": 0}) as producer:
+    with KafkaProducer(
+        {"bootstrap.servers": "127.0.0.1:1", "enable.manual.events.poll": True, "log_level": 0}
+    ) as producer:
         for n in range(3):
-            producer.send(ProducerRecord("t", bytearray(b"x"), id=n), lambda metadata, error: told.append((metadata.record_id, error)))
+            producer.send(
+                ProducerRecord("t", bytearray(b"x"), id=n),
+                lambda metadata, error: told.append((metadata.record_id, error)),
+            )
         producer.purge()
         interrupts = iter([False, True, False])
         made = KafkaError.__init__

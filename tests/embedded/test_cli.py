@@ -1,4 +1,6 @@
-"""The command line as its users run it: a process of its own, a broker, pipes, signals and terminals."""
+"""The command line as its users run it: a process of its own, a broker, pipes, signals and
+terminals.
+"""
 
 import bz2
 import contextlib
@@ -30,7 +32,14 @@ def broker():
 
 
 def run(*words, given=b"", status=0, **keywords):
-    done = subprocess.run([*COMMAND, *map(str, words)], input=given, capture_output=True, timeout=PATIENCE, check=False, **keywords)
+    done = subprocess.run(
+        [*COMMAND, *map(str, words)],
+        input=given,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        **keywords,
+    )
     assert done.returncode == status, done.stderr.decode()
     assert b"Traceback" not in done.stderr
     return done
@@ -53,7 +62,9 @@ def pairs(messages):
 
 @contextlib.contextmanager
 def started(*words, **keywords):
-    process = subprocess.Popen([*COMMAND, *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **keywords)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **keywords
+    )
     try:
         yield process
     finally:
@@ -69,7 +80,8 @@ def close(*files):
                 file.close()
 
 
-# ---------------------------------------------------------------------- produce: what becomes a record
+# ---------------------------------------------------------------------- produce: what becomes a
+# record
 
 
 def test_each_line_is_a_record_in_its_order(broker):
@@ -100,14 +112,33 @@ def test_files_one_after_the_other(broker, tmp_path):
 def test_options_between_topic_and_files(broker, tmp_path):
     (tmp_path / "one").write_bytes(b"1\n")
     (tmp_path / "two").write_bytes(b"2\n")
-    run("produce", "-b", broker.bootstrap_servers, "lines", tmp_path / "one", "-z", "lz4", tmp_path / "two")
+    run(
+        "produce",
+        "-b",
+        broker.bootstrap_servers,
+        "lines",
+        tmp_path / "one",
+        "-z",
+        "lz4",
+        tmp_path / "two",
+    )
     run("produce", "--topic", "lines", tmp_path / "one", "-b", broker.bootstrap_servers)
     assert [message.value for message in read(broker, 3)] == [b"1", b"2", b"1"]
 
 
 def test_keys_by_separator(broker):
-    produce(broker, "--key-separator", r"\t", given=b"k\tv\n\tno key but an empty one\nno separator\nk\tv\tw\n")
-    assert pairs(read(broker, 4)) == [(b"k", b"v"), (b"", b"no key but an empty one"), (None, b"no separator"), (b"k", b"v\tw")]
+    produce(
+        broker,
+        "--key-separator",
+        r"\t",
+        given=b"k\tv\n\tno key but an empty one\nno separator\nk\tv\tw\n",
+    )
+    assert pairs(read(broker, 4)) == [
+        (b"k", b"v"),
+        (b"", b"no key but an empty one"),
+        (None, b"no separator"),
+        (b"k", b"v\tw"),
+    ]
 
 
 def test_a_separator_of_several_characters(broker):
@@ -133,7 +164,10 @@ def test_headers_on_every_record(broker):
 
 def test_a_partition_for_all(broker):
     produce(broker, "--partition", 3, topic="wide", given=b"x\ny\n")
-    assert [(message.partition, message.value) for message in read(broker, 2, "wide")] == [(3, b"x"), (3, b"y")]
+    assert [(message.partition, message.value) for message in read(broker, 2, "wide")] == [
+        (3, b"x"),
+        (3, b"y"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -158,13 +192,26 @@ def test_compression(broker, codec):
 
 def test_properties_from_a_file_and_by_name(broker, tmp_path):
     config = tmp_path / "cluster.properties"
-    config.write_text(f"# here\nbootstrap.servers={broker.bootstrap_servers}\nmessage.max.bytes=1000\n")
+    config.write_text(
+        f"# here\nbootstrap.servers={broker.bootstrap_servers}\nmessage.max.bytes=1000\n"
+    )
     run("produce", "lines", "--config", config, given=b"x" * 2000 + b"\n", status=1)
-    run("produce", "lines", "--config", config, "-X", "message.max.bytes=5000", "-X", "linger.ms=0", given=b"x" * 2000 + b"\n")
+    run(
+        "produce",
+        "lines",
+        "--config",
+        config,
+        "-X",
+        "message.max.bytes=5000",
+        "-X",
+        "linger.ms=0",
+        given=b"x" * 2000 + b"\n",
+    )
     assert [len(message.value) for message in read(broker, 1)] == [2000]
 
 
-# ---------------------------------------------------------------------- produce: the summary and the status
+# ---------------------------------------------------------------------- produce: the summary and
+# the status
 
 
 def test_the_summary_as_json(broker):
@@ -172,7 +219,15 @@ def test_the_summary_as_json(broker):
     assert summary.pop("seconds") > 0
     assert summary.pop("records_per_second") > 0
     assert summary.pop("bytes_per_second") > 0
-    assert summary == {"topic": "lines", "records": 2, "delivered": 2, "failed": 0, "bytes": 8, "errors": {}, "interrupted": False}
+    assert summary == {
+        "topic": "lines",
+        "records": 2,
+        "delivered": 2,
+        "failed": 0,
+        "bytes": 8,
+        "errors": {},
+        "interrupted": False,
+    }
 
 
 def test_quiet_says_nothing_when_all_is_well(broker):
@@ -181,7 +236,12 @@ def test_quiet_says_nothing_when_all_is_well(broker):
 
 
 def test_a_line_too_long_fails_alone(broker):
-    done = produce(broker, "--json", given=b"a\n" + b"x" * 3_000_000 + b"\nb\n" + b"y" * 1_000_001 + b"\nc", status=1)
+    done = produce(
+        broker,
+        "--json",
+        given=b"a\n" + b"x" * 3_000_000 + b"\nb\n" + b"y" * 1_000_001 + b"\nc",
+        status=1,
+    )
     summary = json.loads(done.stdout)
     assert [message.value for message in read(broker, 3)] == [b"a", b"b", b"c"]
     assert (summary["records"], summary["delivered"], summary["failed"]) == (5, 3, 2)
@@ -197,7 +257,17 @@ def test_a_partition_that_does_not_exist(broker):
 
 
 def test_a_broker_that_is_not_there():
-    done = run("produce", "lines", "-b", "127.0.0.1:1", "-X", "message.timeout.ms=1000", "--json", given=b"a\n", status=1)
+    done = run(
+        "produce",
+        "lines",
+        "-b",
+        "127.0.0.1:1",
+        "-X",
+        "message.timeout.ms=1000",
+        "--json",
+        given=b"a\n",
+        status=1,
+    )
     assert json.loads(done.stdout)["errors"] == {"MSG_TIMED_OUT": 1}
     lines = [line for line in done.stderr.splitlines() if b"Connection refused" in line]
     assert sum(b"TRANSPORT" in line for line in lines) == 1
@@ -213,7 +283,9 @@ def test_errors_of_the_broker_are_reported(broker):
     assert "TOPIC_AUTHORIZATION_FAILED" in done.stderr.decode()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that can be opened but not read")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/mem"), reason="needs a file that can be opened but not read"
+)
 def test_an_input_that_fails_on_the_way(broker, tmp_path):
     (tmp_path / "one").write_bytes(b"1\n2\n")
     done = produce(broker, tmp_path / "one", "/proc/self/mem", status=1)
@@ -222,7 +294,9 @@ def test_an_input_that_fails_on_the_way(broker, tmp_path):
     assert b"2 records" in done.stdout
 
 
-@pytest.mark.parametrize("words", [["produce", "lines", "--embedded"], ["perf", "--num-records", "100"]])
+@pytest.mark.parametrize(
+    "words", [["produce", "lines", "--embedded"], ["perf", "--num-records", "100"]]
+)
 def test_asked_for_or_without_a_cluster_they_start_one_and_say_so(words):
     done = run(*words, given=b"x\n")
     assert b"embedded broker" in done.stderr
@@ -248,7 +322,12 @@ def test_nobody_reads_the_errors():
     read_end, write_end = os.pipe()
     os.close(read_end)
     done = subprocess.run(
-        [*COMMAND, "produce", "lines", "--embedded"], input=b"x\n", stdout=subprocess.PIPE, stderr=write_end, timeout=PATIENCE, check=False
+        [*COMMAND, "produce", "lines", "--embedded"],
+        input=b"x\n",
+        stdout=subprocess.PIPE,
+        stderr=write_end,
+        timeout=PATIENCE,
+        check=False,
     )
     os.close(write_end)
     assert done.returncode == 0
@@ -260,10 +339,14 @@ def test_nobody_reads_the_errors():
 
 def test_lines_are_sent_as_they_come(broker):
     """`tail -f` must not wait for a full chunk."""
-    with started("produce", "lines", "-b", broker.bootstrap_servers, stdin=subprocess.PIPE) as process:
+    with started(
+        "produce", "lines", "-b", broker.bootstrap_servers, stdin=subprocess.PIPE
+    ) as process:
         process.stdin.write(b"the first\n")
         process.stdin.flush()
-        assert [message.value for message in broker.messages("lines", 1, timeout=PATIENCE)] == [b"the first"]
+        assert [message.value for message in broker.messages("lines", 1, timeout=PATIENCE)] == [
+            b"the first"
+        ]
         process.stdin.close()
         assert process.wait(PATIENCE) == 0
 
@@ -272,10 +355,14 @@ def test_lines_are_sent_as_they_come(broker):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.measures
 def test_memory_does_not_grow_with_the_input():
-    """400 MB, and again with lines of 10 kB; the embedded broker's own 20 MiB are in the same process."""
+    """400 MB, and again with lines of 10 kB; the embedded broker's own 20 MiB are in the same
+    process.
+    """
     # Not getrusage: over fork and exec its ru_maxrss keeps the peak of the parent.
-    script = "import sys; from kafka_ext import cli; status = cli.main(sys.argv[1:]); " + (
-        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr); sys.exit(status)"
+    script = (
+        "import sys; from kafka_ext import cli; status = cli.main(sys.argv[1:]); "
+        + "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr);"
+        " sys.exit(status)"
     )
     for length, number in ((100, 2_000_000), (10_000, 40_000)):
         process = subprocess.Popen(
@@ -303,7 +390,9 @@ def test_memory_does_not_grow_with_the_input():
 
 @pytest.mark.slow(5)
 def test_plain_progress_lines_where_there_is_no_terminal(broker):
-    with started("produce", "lines", "-b", broker.bootstrap_servers, stdin=subprocess.PIPE) as process:
+    with started(
+        "produce", "lines", "-b", broker.bootstrap_servers, stdin=subprocess.PIPE
+    ) as process:
         process.stdin.write(b"x\n" * 10)
         process.stdin.flush()
         line = process.stderr.readline().decode()  # comes after some seconds
@@ -339,7 +428,9 @@ def test_a_signal_ends_the_reading_and_all_that_was_sent_is_delivered(signum, st
 
 
 def test_ctrl_c_while_waiting_for_input(broker):
-    with started("produce", "lines", "-b", broker.bootstrap_servers, "--json", stdin=subprocess.PIPE) as process:
+    with started(
+        "produce", "lines", "-b", broker.bootstrap_servers, "--json", stdin=subprocess.PIPE
+    ) as process:
         process.stdin.write(b"one\ntwo\nhalf a line")
         process.stdin.flush()
         broker.messages("lines", 2, timeout=PATIENCE)
@@ -351,7 +442,9 @@ def test_ctrl_c_while_waiting_for_input(broker):
 
 def test_ctrl_c_twice_gives_up_and_reports_what_was_lost():
     with endless() as source:
-        with started("produce", "lines", "-b", "127.0.0.1:1", "--json", stdin=source.stdout) as process:
+        with started(
+            "produce", "lines", "-b", "127.0.0.1:1", "--json", stdin=source.stdout
+        ) as process:
             assert b"refused" in process.stderr.readline()
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
@@ -399,15 +492,40 @@ def test_sigterm_ends_the_broker():
 
 
 def test_perf_measures_what_it_sends(broker):
-    done = run("perf", "-b", broker.bootstrap_servers, "--topic", "wide", "--num-records", 1000, "--record-size", 50, "-w", 10, "--json")
+    done = run(
+        "perf",
+        "-b",
+        broker.bootstrap_servers,
+        "--topic",
+        "wide",
+        "--num-records",
+        1000,
+        "--record-size",
+        50,
+        "-w",
+        10,
+        "--json",
+    )
     result = json.loads(done.stdout)
     messages = read(broker, 1010, "wide")
     assert {len(message.value) for message in messages} == {50}
     assert len({message.value for message in messages}) == 1000
-    assert (result["records"], result["delivered"], result["failed"], result["record_size"]) == (1000, 1000, 0, 50)
+    assert (result["records"], result["delivered"], result["failed"], result["record_size"]) == (
+        1000,
+        1000,
+        0,
+        50,
+    )
     latency = result["latency_ms"]
     assert list(latency) == ["avg", "p50", "p95", "p99", "p99.9", "max"]
-    assert 0 <= latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["p99.9"] <= latency["max"]
+    assert (
+        0
+        <= latency["p50"]
+        <= latency["p95"]
+        <= latency["p99"]
+        <= latency["p99.9"]
+        <= latency["max"]
+    )
     assert result["records_per_second"] > 0
 
 
@@ -425,7 +543,19 @@ def test_perf_keeps_to_a_rate():
 
 
 def test_perf_fails_when_a_record_does(broker):
-    done = run("perf", "-b", broker.bootstrap_servers, "-t", "wide", "-n", 5, "-s", 2_000_000, "--json", status=1)
+    done = run(
+        "perf",
+        "-b",
+        broker.bootstrap_servers,
+        "-t",
+        "wide",
+        "-n",
+        5,
+        "-s",
+        2_000_000,
+        "--json",
+        status=1,
+    )
     result = json.loads(done.stdout)
     assert result["errors"] == {"MSG_SIZE_TOO_LARGE": 5}
     assert result["latency_ms"]["p99"] is None
@@ -446,7 +576,8 @@ def test_ctrl_c_ends_perf_with_what_there_is():
 
 
 def on_terminal(*words, given, environment=None, press=None):
-    """Run with stderr on a pseudo-terminal and `given` from a pipe; the status and all that the terminal was sent.
+    """Run with stderr on a pseudo-terminal and `given` from a pipe; the status and all that the
+    terminal was sent.
 
     `press` is (text to wait for, keys to press then), with the terminal as the controlling one.
     """
@@ -500,14 +631,18 @@ def slowly(seconds):
 
 def test_a_terminal_gets_a_live_display_that_is_gone_at_the_end(broker):
     pytest.importorskip("rich")
-    status, shown = on_terminal("produce", "lines", "-b", broker.bootstrap_servers, given=slowly(1.5))
+    status, shown = on_terminal(
+        "produce", "lines", "-b", broker.bootstrap_servers, given=slowly(1.5)
+    )
     assert status == 0
     assert "\x1b[?25l" in shown  # the cursor is hidden …
     assert "\x1b[?25h" in shown  # … and comes back
     assert "━" in shown
     assert re.search(r"delivered.*/s", shown)
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).rstrip().splitlines()[-1]
-    assert re.fullmatch(r"[\d,]+ records \(.*\) delivered to lines in .* s: .* records/s, .*/s", last)
+    assert re.fullmatch(
+        r"[\d,]+ records \(.*\) delivered to lines in .* s: .* records/s, .*/s", last
+    )
 
 
 @pytest.mark.parametrize("reason", ["a terminal that cannot move its cursor", "no rich"])
@@ -515,8 +650,17 @@ def test_the_plain_form_on_a_terminal(broker, reason, tmp_path):
     environment = {"TERM": "dumb"}
     if reason == "no rich":
         (tmp_path / "rich.py").write_text("raise ImportError('not installed')\n")
-        environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    status, shown = on_terminal("produce", "lines", "-b", broker.bootstrap_servers, given=slowly(0.5), environment=environment)
+        environment = {
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        }
+    status, shown = on_terminal(
+        "produce",
+        "lines",
+        "-b",
+        broker.bootstrap_servers,
+        given=slowly(0.5),
+        environment=environment,
+    )
     assert status == 0
     assert "\x1b" not in shown
     assert "delivered to lines" in shown
@@ -524,14 +668,17 @@ def test_the_plain_form_on_a_terminal(broker, reason, tmp_path):
 
 def test_ctrl_c_on_a_terminal_leaves_it_as_it_was():
     pytest.importorskip("rich")
-    status, shown = on_terminal("produce", "lines", "--embedded", given=slowly(20), press=("━".encode(), signal.SIGINT))
+    status, shown = on_terminal(
+        "produce", "lines", "--embedded", given=slowly(20), press=("━".encode(), signal.SIGINT)
+    )
     assert status == 130
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert "Traceback" not in shown
     assert "delivered to lines" in shown
 
 
-# ---------------------------------------------------------------------- what is not sent as it stands
+# ---------------------------------------------------------------------- what is not sent as it
+# stands
 
 
 @pytest.mark.found(29)
@@ -564,7 +711,14 @@ def test_files_that_are_no_lines_are_refused(broker, tmp_path, content, how, red
     path.write_bytes(content)
     with path.open("rb") as file:
         done = subprocess.run(
-            [*COMMAND, "produce", "lines", "-b", broker.bootstrap_servers, *([] if redirected else [path])],
+            [
+                *COMMAND,
+                "produce",
+                "lines",
+                "-b",
+                broker.bootstrap_servers,
+                *([] if redirected else [path]),
+            ],
             stdin=file,
             capture_output=True,
             timeout=PATIENCE,
@@ -605,9 +759,20 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(broker, tmp_path):
 
 
 @pytest.mark.found(29)
-@pytest.mark.parametrize("words", [["--help"], ["produce", "--help"], ["perf", "--help"], ["broker", "--help"], ["info"]])
-@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["produce", "--help"], ["perf", "--help"], ["broker", "--help"], ["info"]]
+)
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
 def test_output_in_ascii(words, environment):
-    done = subprocess.run([*COMMAND, *words], capture_output=True, timeout=PATIENCE, check=False, env={**os.environ, **environment})
+    done = subprocess.run(
+        [*COMMAND, *words],
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        env={**os.environ, **environment},
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.isascii()

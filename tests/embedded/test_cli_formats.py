@@ -1,4 +1,6 @@
-"""`kafka-ext produce --format …` as its users run it: a process of its own, files and pipes, and what arrives at a broker."""
+"""`kafka-ext produce --format …` as its users run it: a process of its own, files and pipes, and
+what arrives at a broker.
+"""
 
 import contextlib
 import datetime
@@ -37,7 +39,9 @@ def topic(request, broker):
 def produce(broker, topic):
     def run(*words, given=b"", status=0, **keywords):
         command = [*COMMAND, topic, "-b", broker.bootstrap_servers, *map(str, words)]
-        done = subprocess.run(command, input=given, capture_output=True, timeout=PATIENCE, check=False, **keywords)
+        done = subprocess.run(
+            command, input=given, capture_output=True, timeout=PATIENCE, check=False, **keywords
+        )
         assert done.returncode == status, done.stderr.decode()
         assert b"Traceback" not in done.stderr
         return done
@@ -81,7 +85,9 @@ def test_a_document_is_a_line_and_its_key_a_field(produce, read):
 [1]
 {"id": {"x": [1, "\xc3\xa9", true]}}
 """
-    done = produce("--format", "ndjson", "--key-field", "id", "-H", "from=here", "-p", 1, given=given)
+    done = produce(
+        "--format", "ndjson", "--key-field", "id", "-H", "from=here", "-p", 1, given=given
+    )
     assert [(message.key, message.value) for message in read(6)] == [
         (b"a", b'{"id": "a", "n": 1}'),
         (b"1.10", b'{"id": 1.10}'),
@@ -90,7 +96,9 @@ def test_a_document_is_a_line_and_its_key_a_field(produce, read):
         (None, b"[1]"),
         ('{"x":[1,"é",true]}'.encode(), '{"id": {"x": [1, "é", true]}}'.encode()),
     ]
-    assert all((message.partition, message.headers) == (1, [("from", b"here")]) for message in read(6))
+    assert all(
+        (message.partition, message.headers) == (1, [("from", b"here")]) for message in read(6)
+    )
     assert b"6 records" in done.stdout
 
 
@@ -104,7 +112,9 @@ def test_a_path_to_the_key(produce, read, tmp_path):
 def test_lines_that_are_not_json_fail_alone_and_by_number(produce, read, tmp_path):
     (tmp_path / "one.ndjson").write_bytes(b'{"a": 1}\n{"a": \n{"a": 2}\n')
     (tmp_path / "two.ndjson").write_bytes(b'\n"\xff"\nNaN\n{"a": 3}')
-    done = produce("--validate", "--json", tmp_path / "one.ndjson", tmp_path / "two.ndjson", status=1)
+    done = produce(
+        "--validate", "--json", tmp_path / "one.ndjson", tmp_path / "two.ndjson", status=1
+    )
     said = done.stderr.decode()
     assert f"{tmp_path}/one.ndjson, line 2: not JSON" in said
     assert f"{tmp_path}/two.ndjson, line 2: not JSON: not UTF-8" in said
@@ -112,12 +122,18 @@ def test_lines_that_are_not_json_fail_alone_and_by_number(produce, read, tmp_pat
     assert "3 of 6 records not delivered" in said
     assert "the first: record 2" in said
     summary = json.loads(done.stdout)
-    assert (summary["delivered"], summary["failed"], summary["errors"]) == (3, 3, {"VALUE_DESERIALIZATION": 3})
+    assert (summary["delivered"], summary["failed"], summary["errors"]) == (
+        3,
+        3,
+        {"VALUE_DESERIALIZATION": 3},
+    )
     assert [value for _, value in pairs(read(3))] == [b'{"a": 1}', b'{"a": 2}', b'{"a": 3}']
 
 
 def test_a_field_asks_for_documents_and_many_wrong_lines_are_told_shortly(produce, read):
-    done = produce("-f", "ndjson", "--key-field", "a", given=b"no\n" * 1000 + b'{"a": "\\ud800"}\n', status=1)
+    done = produce(
+        "-f", "ndjson", "--key-field", "a", given=b"no\n" * 1000 + b'{"a": "\\ud800"}\n', status=1
+    )
     assert done.stderr.count(b", line ") == 10
     assert b"1,001 of 1,001 records not delivered" in done.stderr
     assert b"1 x KEY_SERIALIZATION" in done.stderr
@@ -144,7 +160,20 @@ def test_keys_are_text_or_json_text(line, key):
     assert documents.key_at(documents.parse(line), "k") == key
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"'a'", b"\xff", b"Infinity", b"[-Infinity]", b"[" * 200_000, b"1 2", b"\xef\xbb\xbf1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"'a'",
+        b"\xff",
+        b"Infinity",
+        b"[-Infinity]",
+        b"[" * 200_000,
+        b"1 2",
+        b"\xef\xbb\xbf1",
+    ],
+)
 def test_what_is_not_json(line):
     with pytest.raises(documents.NotJSONError):
         documents.parse(line)
@@ -156,7 +185,9 @@ def test_what_is_not_json(line):
 def orders(pa, rows=20_000):
     return pa.table(
         {
-            "document": pa.array([None if n % 1000 == 999 else b"order %d" % n for n in range(rows)]),
+            "document": pa.array(
+                [None if n % 1000 == 999 else b"order %d" % n for n in range(rows)]
+            ),
             "customer": pa.array([f"customer {n % 7}" for n in range(rows)]).dictionary_encode(),
             "shop": pa.array([n % 2 for n in range(rows)], pa.int32()),
             "created": pa.array([1_700_000_000_000 + n for n in range(rows)], pa.timestamp("ms")),
@@ -177,17 +208,34 @@ def write(pa, table, path, form):
         writer.write_table(table, max_chunksize=9000)
 
 
-ALL_COLUMNS = ("--value", "document", "--key", "customer", "--partition-column", "shop", "--timestamp-column", "created")
+ALL_COLUMNS = (
+    "--value",
+    "document",
+    "--key",
+    "customer",
+    "--partition-column",
+    "shop",
+    "--timestamp-column",
+    "created",
+)
 
 
 def check_orders(messages, rows=20_000):
     numbers = [[n for n in range(rows) if n % 2 == partition] for partition in (0, 1)]
     for partition in (0, 1):
         mine = [message for message in messages if message.partition == partition]
-        assert [message.value for message in mine] == [None if n % 1000 == 999 else b"order %d" % n for n in numbers[partition]]
-        assert [message.key for message in mine] == [b"customer %d" % (n % 7) for n in numbers[partition]]
-        assert [message.timestamp for message in mine] == [1_700_000_000_000 + n for n in numbers[partition]]
-        assert all(message.headers == [("origin", None if partition else b"web")] for message in mine)
+        assert [message.value for message in mine] == [
+            None if n % 1000 == 999 else b"order %d" % n for n in numbers[partition]
+        ]
+        assert [message.key for message in mine] == [
+            b"customer %d" % (n % 7) for n in numbers[partition]
+        ]
+        assert [message.timestamp for message in mine] == [
+            1_700_000_000_000 + n for n in numbers[partition]
+        ]
+        assert all(
+            message.headers == [("origin", None if partition else b"web")] for message in mine
+        )
 
 
 @pytest.mark.parametrize("form", ["file", "stream", "parquet"])
@@ -204,10 +252,21 @@ def test_columns_of_a_file(produce, read, pa, tmp_path, form):
 @pytest.mark.parametrize("form", ["file", "stream", "parquet"])
 def test_a_table_on_the_standard_input(broker, topic, read, pa, tmp_path, form):
     write(pa, orders(pa), tmp_path / "table", form)
-    command = [*COMMAND, topic, "-b", broker.bootstrap_servers, "-f", "parquet" if form == "parquet" else "arrow"]
+    command = [
+        *COMMAND,
+        topic,
+        "-b",
+        broker.bootstrap_servers,
+        "-f",
+        "parquet" if form == "parquet" else "arrow",
+    ]
     with open(tmp_path / "table", "rb") as file:
         done = subprocess.run(
-            [*command, *ALL_COLUMNS, "--header-column", "origin"], stdin=file, capture_output=True, timeout=PATIENCE, check=False
+            [*command, *ALL_COLUMNS, "--header-column", "origin"],
+            stdin=file,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
         )
     assert done.returncode == 0, done.stderr.decode()
     check_orders(read(20_000))
@@ -215,11 +274,21 @@ def test_a_table_on_the_standard_input(broker, topic, read, pa, tmp_path, form):
 
 def test_a_stream_through_a_pipe(produce, read, pa, tmp_path):
     write(pa, orders(pa), tmp_path / "table", "stream")
-    produce("-f", "arrow", *ALL_COLUMNS, "--header-column", "origin", given=(tmp_path / "table").read_bytes())
+    produce(
+        "-f",
+        "arrow",
+        *ALL_COLUMNS,
+        "--header-column",
+        "origin",
+        given=(tmp_path / "table").read_bytes(),
+    )
     check_orders(read(20_000))
 
 
-@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view", "string", "large_string", "string_view", "binary(2)"])
+@pytest.mark.parametrize(
+    "kind",
+    ["binary", "large_binary", "binary_view", "string", "large_string", "string_view", "binary(2)"],
+)
 def test_the_only_column_of_bytes_or_text_has_the_values(produce, read, pa, tmp_path, kind):
     kind = pa.binary(2) if kind == "binary(2)" else getattr(pa, kind)()
     table = pa.table({"n": [1, 2, 3], "text": pa.array([b"ab", None, b"cd"], kind)})
@@ -231,7 +300,12 @@ def test_the_only_column_of_bytes_or_text_has_the_values(produce, read, pa, tmp_
 
 def test_several_tables_and_one_without_rows(produce, read, pa, tmp_path):
     for name, values in (("a", [b"1"]), ("b", []), ("c", [b"2", b"3"])):
-        write(pa, pa.table({"v": pa.array(values, pa.binary())}), tmp_path / f"{name}.parquet", "parquet")
+        write(
+            pa,
+            pa.table({"v": pa.array(values, pa.binary())}),
+            tmp_path / f"{name}.parquet",
+            "parquet",
+        )
     produce(*(tmp_path / f"{name}.parquet" for name in "abc"))
     assert [value for _, value in pairs(read(3))] == [b"1", b"2", b"3"]
 
@@ -267,10 +341,14 @@ def test_numbers_that_are_no_partitions(produce, read, pa, tmp_path):
 def test_without_pyarrow_one_line_names_what_to_install(produce, tmp_path):
     (tmp_path / "pyarrow.py").write_text("raise ImportError('not here')\n")
     (tmp_path / "t.parquet").write_bytes(b"")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    }
     done = produce(tmp_path / "t.parquet", status=2, env=environment)
     assert done.stderr.decode().splitlines() == [
-        "kafka-ext produce: error: --format parquet needs pyarrow (not here): pip install 'kafka-ext[arrow]'"
+        "kafka-ext produce: error: --format parquet needs pyarrow (not here): pip install"
+        " 'kafka-ext[arrow]'"
     ]
     produce("--format", "ndjson", given=b"{}\n", env=environment)
 
@@ -278,18 +356,42 @@ def test_without_pyarrow_one_line_names_what_to_install(produce, tmp_path):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--value", "nope"], "--value: {path} has no column 'nope'; it has document, customer, shop, created, origin, price"),
-        (["--value", "price"], "--value: column 'price' of {path} is double; it must be binary or string"),
-        (["--value", "document", "--key", "shop"], "--key: column 'shop' of {path} is int32; it must be binary or string"),
+        (
+            ["--value", "nope"],
+            (
+                "--value: {path} has no column 'nope'; it has document, customer, shop, created,"
+                " origin, price"
+            ),
+        ),
+        (
+            ["--value", "price"],
+            "--value: column 'price' of {path} is double; it must be binary or string",
+        ),
+        (
+            ["--value", "document", "--key", "shop"],
+            "--key: column 'shop' of {path} is int32; it must be binary or string",
+        ),
         (["--value", "document", "--partition-column", "origin"], "it must be integers"),
-        (["--value", "document", "--timestamp-column", "price"], "is double; it must be integers (milliseconds) or timestamps"),
-        (["--value", "document", "--header-column", "nope"], "--header-column: {path} has no column 'nope'"),
+        (
+            ["--value", "document", "--timestamp-column", "price"],
+            "is double; it must be integers (milliseconds) or timestamps",
+        ),
+        (
+            ["--value", "document", "--header-column", "nope"],
+            "--header-column: {path} has no column 'nope'",
+        ),
         ([], "which column of document, customer, origin has the values? --value COLUMN"),
-        (["--value", "document", "-p", "0"], "--partition is for lines and ndjson, it does not go with format arrow (guessed"),
+        (
+            ["--value", "document", "-p", "0"],
+            "--partition is for lines and ndjson, it does not go with format arrow (guessed",
+        ),
         (["--value", "document", "-H", "a=1"], "--header-column does"),
         (["-K", ":"], "--key-separator is for lines, it does not go with"),
         (["--key-field", "x"], "--key-field is for ndjson"),
-        (["--format", "parquet", "--value", "document"], "{path}: cannot be read as a Parquet file"),
+        (
+            ["--format", "parquet", "--value", "document"],
+            "{path}: cannot be read as a Parquet file",
+        ),
     ],
 )
 def test_what_a_table_refuses(produce, read, pa, tmp_path, words, complaint):
@@ -304,8 +406,17 @@ def test_what_a_table_refuses(produce, read, pa, tmp_path, words, complaint):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--key-field", "a"], "--key-field is for ndjson, it does not go with format lines (the default; --format NAME changes it)"),
-        (["--format", "ndjson", "--delimiter", ";"], "--delimiter is for lines, it does not go with --format ndjson"),
+        (
+            ["--key-field", "a"],
+            (
+                "--key-field is for ndjson, it does not go with format lines (the default; --format"
+                " NAME changes it)"
+            ),
+        ),
+        (
+            ["--format", "ndjson", "--delimiter", ";"],
+            "--delimiter is for lines, it does not go with --format ndjson",
+        ),
         (["--format", "ndjson", "--null-marker", ""], "--null-marker"),
         (["--format", "ndjson", "--value", "a"], "--value is for arrow and parquet"),
         (["--validate"], "--validate"),
@@ -317,15 +428,24 @@ def test_options_of_another_format(produce, words, complaint):
 
 
 def test_parquet_needs_a_file(produce, pa):
-    assert b"it is a pipe, and Parquet is read from its end; name the file" in produce("-f", "parquet", given=b"PAR1", status=2).stderr
+    assert (
+        b"it is a pipe, and Parquet is read from its end; name the file"
+        in produce("-f", "parquet", given=b"PAR1", status=2).stderr
+    )
 
 
 def test_nothing_is_sent_when_the_last_file_is_wrong(produce, read, pa, tmp_path):
     write(pa, pa.table({"v": [b"x"]}), tmp_path / "a.arrow", "file")
     write(pa, pa.table({"w": [1]}), tmp_path / "b.arrow", "stream")
     (tmp_path / "c.arrow").write_bytes(b"no table")
-    assert b"b.arrow has no column 'v'" in produce("--value", "v", tmp_path / "a.arrow", tmp_path / "b.arrow", status=2).stderr
-    assert b"c.arrow: cannot be read as an Arrow file" in produce(tmp_path / "a.arrow", tmp_path / "c.arrow", status=2).stderr
+    assert (
+        b"b.arrow has no column 'v'"
+        in produce("--value", "v", tmp_path / "a.arrow", tmp_path / "b.arrow", status=2).stderr
+    )
+    assert (
+        b"c.arrow: cannot be read as an Arrow file"
+        in produce(tmp_path / "a.arrow", tmp_path / "c.arrow", status=2).stderr
+    )
     read(0)
 
 
@@ -344,12 +464,17 @@ def test_files_of_several_formats(produce, read, tmp_path):
 def test_ctrl_c_while_a_stream_goes_on(broker, topic, pa):
     """The reading ends, and what was sent is delivered."""
     command = [*COMMAND, topic, "-b", broker.bootstrap_servers, "-f", "arrow", "--json"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     batch = pa.record_batch({"v": [b"x"] * 10})  # so little that the broker can keep it all
     ended = threading.Event()
 
     def feed():
-        with contextlib.suppress(OSError), pa.ipc.new_stream(pa.PythonFile(process.stdin, "w"), batch.schema) as writer:
+        with (
+            contextlib.suppress(OSError),
+            pa.ipc.new_stream(pa.PythonFile(process.stdin, "w"), batch.schema) as writer,
+        ):
             while not ended.is_set():
                 writer.write_batch(batch)
                 time.sleep(0.002)
@@ -381,9 +506,13 @@ def test_ctrl_c_while_a_stream_goes_on(broker, topic, pa):
 @pytest.mark.parametrize("form", ["stream", "file", "parquet"])
 @pytest.mark.measures
 def test_memory_does_not_grow_with_the_table(broker, topic, pa, tmp_path, form):
-    """400 MB of 1 kB values; the twentieth part shows what pyarrow and Python take by themselves."""
-    script = "import sys; from kafka_ext import cli; status = cli.main(sys.argv[1:]); " + (
-        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr); sys.exit(status)"
+    """400 MB of 1 kB values; the twentieth part shows what pyarrow and Python take by
+    themselves.
+    """
+    script = (
+        "import sys; from kafka_ext import cli; status = cli.main(sys.argv[1:]); "
+        + "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr);"
+        " sys.exit(status)"
     )
     peaks = []
     for rows in (20_000, 400_000):
@@ -393,14 +522,33 @@ def test_memory_does_not_grow_with_the_table(broker, topic, pa, tmp_path, form):
             if form == "parquet":
                 import pyarrow.parquet
 
-                writer = stack.enter_context(pyarrow.parquet.ParquetWriter(path, schema, use_dictionary=False, compression="none"))
+                writer = stack.enter_context(
+                    pyarrow.parquet.ParquetWriter(
+                        path, schema, use_dictionary=False, compression="none"
+                    )
+                )
             else:
                 kind = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
                 writer = stack.enter_context(kind(str(path), schema))
             for start in range(0, rows, 10_000):
-                writer.write_table(pa.table({"v": [b"%020d" % n + bytes(980) for n in range(start, start + 10_000)]}, schema=schema))
+                writer.write_table(
+                    pa.table(
+                        {"v": [b"%020d" % n + bytes(980) for n in range(start, start + 10_000)]},
+                        schema=schema,
+                    )
+                )
         done = subprocess.run(
-            [sys.executable, "-c", script, "produce", topic, "-b", broker.bootstrap_servers, "--json", path],
+            [
+                sys.executable,
+                "-c",
+                script,
+                "produce",
+                topic,
+                "-b",
+                broker.bootstrap_servers,
+                "--json",
+                path,
+            ],
             capture_output=True,
             timeout=PATIENCE,
             check=False,

@@ -1,4 +1,6 @@
-"""A record without a timestamp carries the time of its send, although one reading of the clock serves a whole enqueue (wheels/clock.py)."""
+"""A record without a timestamp carries the time of its send, although one reading of the clock
+serves a whole enqueue (wheels/clock.py).
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,7 @@ def test_timestamps_are_the_time_of_the_send() -> None:
     times = [message.timestamp / 1000 for message in messages]
     assert times == sorted(times)
     for (before, after), first, second in zip(sent, times[::2], times[1::2], strict=True):
-        # A millisecond for the rounding of Kafka's timestamps, another for the age that the distance between the clocks may have.
+        # A millisecond for the rounding of Kafka's timestamps, another for the age that the
+        # distance between the clocks may have.
         assert before - 0.002 <= first <= after + 0.002
         assert before - 0.002 <= second <= after + 0.002

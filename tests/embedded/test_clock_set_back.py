@@ -1,4 +1,6 @@
-"""The wall clock may be set at any moment: no wait of this package goes by it (DESIGN.md, rule 10)."""
+"""The wall clock may be set at any moment: no wait of this package goes by it
+(DESIGN.md, rule 10).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from faultlib import run_program
 
 from kafka_ext._rdkafka import build_info
 
-# CLOCK_REALTIME and what else tells the wall time, an hour ahead of what the kernel goes by. To who reckons a deadline with it, that is
-# a clock that is set back by an hour while he waits.
+# CLOCK_REALTIME and what else tells the wall time, an hour ahead of what the kernel goes by. To who
+# reckons a deadline with it, that is a clock that is set back by an hour while he waits.
 SHIM = """
 #define _GNU_SOURCE
 #include <sys/syscall.h>
@@ -51,8 +53,14 @@ time_t time(time_t *where)
 
 pytestmark = [
     pytest.mark.found(15),
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="LD_PRELOAD, and a kernel that tells its own time"),
-    pytest.mark.skipif("monotonic-waits" not in build_info()["patches"], reason="librdkafka itself waits by the wall clock"),
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"),
+        reason="LD_PRELOAD, and a kernel that tells its own time",
+    ),
+    pytest.mark.skipif(
+        "monotonic-waits" not in build_info()["patches"],
+        reason="librdkafka itself waits by the wall clock",
+    ),
     pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler"),
 ]
 
@@ -66,8 +74,10 @@ WAITS = {
     "sync_send": FULL + "wait = lambda: producer.sync_send(ProducerRecord('t', b'x'), timeout=0.3)",
     "send_batch": FULL + "wait = lambda: producer.send_batch('t', [b'x'], timeout=0.3)",
     "flush": FULL + "wait = lambda: producer.flush(0.3)",
-    "batch.wait": FULL + "batch = producer.send_batch('t', [b'x'] * 3, timeout=0)\nwait = lambda: batch.wait(0.3)",
-    "future": FULL.replace(": 1", ": 9") + "future = producer.send_future(ProducerRecord('t', b'x'))\nwait = lambda: future.result(0.3)",
+    "batch.wait": FULL
+    + "batch = producer.send_batch('t', [b'x'] * 3, timeout=0)\nwait = lambda: batch.wait(0.3)",
+    "future": FULL.replace(": 1", ": 9")
+    + "future = producer.send_future(ProducerRecord('t', b'x'))\nwait = lambda: future.result(0.3)",
     "poll_events": """
 producer = KafkaProducer({**UNREACHABLE, "enable.manual.events.poll": True})
 producer.send(ProducerRecord("t", b"x"))

@@ -1,4 +1,6 @@
-"""Sentences of the contract (API.md) that no other file shows: signatures, threads, what interceptors cost, warnings at exit."""
+"""Sentences of the contract (API.md) that no other file shows: signatures, threads, what
+interceptors cost, warnings at exit.
+"""
 
 import inspect
 import sys
@@ -14,7 +16,12 @@ from kafka_ext import ErrorCode, KafkaException, KafkaProducer, PersistedStatus,
 from kafka_ext.testing import EmbeddedBroker
 
 BOTH_MODES = pytest.mark.parametrize("manual", [False, True])
-STUCK = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "error_cb": lambda error: None, "log_level": 0}
+STUCK = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "test.mock.num.brokers": ...,
+    "error_cb": lambda error: None,
+    "log_level": 0,
+}
 
 
 # ---------------------------------------------------------------------- names
@@ -41,7 +48,11 @@ def test_methods_take_what_the_contract_says(method, arguments):
     parameters = list(inspect.signature(getattr(KafkaProducer, method)).parameters.values())[1:]
     given = []
     for parameter in parameters:
-        default = "" if parameter.name in ("option", "action") or parameter.default is parameter.empty else f"={parameter.default}"
+        default = (
+            ""
+            if parameter.name in ("option", "action") or parameter.default is parameter.empty
+            else f"={parameter.default}"
+        )
         given.append("*" * (parameter.kind is parameter.KEYWORD_ONLY) + parameter.name + default)
     assert " ".join(given) == arguments
 
@@ -74,7 +85,9 @@ def test_try_send_returns_whatever_keeps_a_record_from_being_enqueued(make_produ
 
 @pytest.mark.parametrize("value", ["a" * 900_000, "é" * 450_000], ids=["ASCII", "UTF-8"])
 def test_a_str_is_sent_without_an_extra_copy(make_producer, value):
-    """Of ASCII its own memory is sent; else its UTF-8, which CPython makes once and keeps with it."""
+    """Of ASCII its own memory is sent; else its UTF-8, which CPython makes once and
+    keeps with it.
+    """
     producer = make_producer({"linger.ms": 60_000, "queue.buffering.max.kbytes": 100_000})
     producer.send(ProducerRecord("t", value))
     tracemalloc.start()
@@ -95,16 +108,27 @@ def test_an_arrow_buffer_is_a_value_a_key_and_a_header(make_producer):
     with EmbeddedBroker(topics={"one": 1}) as broker:
         producer = make_producer({"test.mock.num.brokers": ...} | broker.config())
         buffer = pyarrow.py_buffer(b"an Arrow buffer")
-        producer.sync_send(ProducerRecord("one", buffer, key=buffer.slice(3, 5), headers={"h": buffer}), timeout=10)
+        producer.sync_send(
+            ProducerRecord("one", buffer, key=buffer.slice(3, 5), headers={"h": buffer}), timeout=10
+        )
         (message,) = broker.messages("one")
-        assert (message.value, message.key, message.headers) == (b"an Arrow buffer", b"Arrow", [("h", b"an Arrow buffer")])
+        assert (message.value, message.key, message.headers) == (
+            b"an Arrow buffer",
+            b"Arrow",
+            [("h", b"an Arrow buffer")],
+        )
 
 
 @BOTH_MODES
 def test_purge_in_flight_leaves_alone_what_waits(make_producer, reports, manual):
     with EmbeddedBroker(topics={"one": 1}) as broker:
         producer = make_producer(
-            {"test.mock.num.brokers": ..., "max.in.flight": 1, "batch.num.messages": 1, "enable.manual.events.poll": manual}
+            {
+                "test.mock.num.brokers": ...,
+                "max.in.flight": 1,
+                "batch.num.messages": 1,
+                "enable.manual.events.poll": manual,
+            }
             | broker.config()
         )
         producer.sync_send(ProducerRecord("one", b"warm"), timeout=10)
@@ -116,7 +140,8 @@ def test_purge_in_flight_leaves_alone_what_waits(make_producer, reports, manual)
         deadline = time.monotonic() + 20
         while not outcomes.reports and time.monotonic() < deadline:
             producer.purge(in_queue=False)
-            # Long enough for the report to come before the next purge, which would meet the other record, on its way by then.
+            # Long enough for the report to come before the next purge, which would meet the other
+            # record, on its way by then.
             until = time.monotonic() + 1
             while not outcomes.reports and time.monotonic() < until:
                 if manual:
@@ -126,7 +151,10 @@ def test_purge_in_flight_leaves_alone_what_waits(make_producer, reports, manual)
         assert set(outcomes.reports) == {"on its way"}
         broker.round_trip_time(0)
         metadata, error = outcomes.reports["on its way"]
-        assert (error, metadata.persisted_status) == (ErrorCode.PURGE_INFLIGHT, PersistedStatus.POSSIBLY)
+        assert (error, metadata.persisted_status) == (
+            ErrorCode.PURGE_INFLIGHT,
+            PersistedStatus.POSSIBLY,
+        )
         producer.flush(20)
         outcomes.check({"on its way", "waits"})
         assert outcomes.reports["waits"][1] is None
@@ -138,14 +166,22 @@ def test_purge_in_flight_leaves_alone_what_waits(make_producer, reports, manual)
 @BOTH_MODES
 def test_every_method_from_many_threads_at_once(broker, manual):
     reports, lost = [], []
-    producer = KafkaProducer(broker.config(enable_idempotence=False), **{"enable.manual.events.poll": manual, "statistics.interval.ms": 5})
+    producer = KafkaProducer(
+        broker.config(enable_idempotence=False),
+        **{"enable.manual.events.poll": manual, "statistics.interval.ms": 5},
+    )
     allowed = {None, ErrorCode["PURGE_QUEUE"], ErrorCode["PURGE_INFLIGHT"]}
 
     def send():
-        producer.send(ProducerRecord("orders", bytearray(b"x"), headers={"h": b"v"}), lambda metadata, error: reports.append(error))
+        producer.send(
+            ProducerRecord("orders", bytearray(b"x"), headers={"h": b"v"}),
+            lambda metadata, error: reports.append(error),
+        )
 
     def try_send():
-        refused = producer.try_send(ProducerRecord("orders", b"x"), lambda metadata, error: reports.append(error))
+        refused = producer.try_send(
+            ProducerRecord("orders", b"x"), lambda metadata, error: reports.append(error)
+        )
         if refused is not None:
             lost.append(refused)
 
@@ -198,11 +234,16 @@ def test_every_method_from_many_threads_at_once(broker, manual):
 @BOTH_MODES
 def test_every_method_while_another_thread_closes(broker, manual):
     for _ in range(5):
-        producer = KafkaProducer(broker.config(enable_idempotence=False), **{"enable.manual.events.poll": manual})
+        producer = KafkaProducer(
+            broker.config(enable_idempotence=False), **{"enable.manual.events.poll": manual}
+        )
         reports, accepted = [], []
 
         def send(producer=producer, reports=reports, accepted=accepted):
-            producer.send(ProducerRecord("orders", bytearray(b"x")), lambda metadata, error: reports.append(error))
+            producer.send(
+                ProducerRecord("orders", bytearray(b"x")),
+                lambda metadata, error: reports.append(error),
+            )
             accepted.append(1)
 
         calls = [
@@ -213,7 +254,9 @@ def test_every_method_while_another_thread_closes(broker, manual):
             lambda producer=producer: producer.get_property("linger.ms"),
             producer.fatal_error,
             producer.metrics,
-            lambda producer=producer: producer.sync_send(ProducerRecord("orders", b"x"), timeout=30),
+            lambda producer=producer: producer.sync_send(
+                ProducerRecord("orders", b"x"), timeout=30
+            ),
         ]
 
         def work(i, producer=producer, calls=calls):
@@ -234,15 +277,21 @@ def test_every_method_while_another_thread_closes(broker, manual):
 
 @BOTH_MODES
 def test_transactions_from_many_threads_at_once(broker, manual):
-    """Most calls come at a wrong moment and are refused; none hangs or crashes, and the producer can go on."""
-    producer = KafkaProducer(broker.config(transactional_id="threads"), **{"enable.manual.events.poll": manual})
+    """Most calls come at a wrong moment and are refused; none hangs or crashes, and the producer
+    can go on.
+    """
+    producer = KafkaProducer(
+        broker.config(transactional_id="threads"), **{"enable.manual.events.poll": manual}
+    )
     reports, accepted, committed, fatal = [], [], [], []
     threads, raised = run_in_threads(4, lambda i: producer.init_transactions(30))
     join(threads)
     assert all(isinstance(exc, KafkaException) for exc in raised)
 
     def send():
-        producer.send(ProducerRecord("orders", bytearray(b"x")), lambda metadata, error: reports.append(error))
+        producer.send(
+            ProducerRecord("orders", bytearray(b"x")), lambda metadata, error: reports.append(error)
+        )
         accepted.append(1)
 
     def commit():
@@ -295,7 +344,9 @@ def broker():
 
 
 def allocations_of_sends(producer, count):
-    """How many more objects of Python's there are after `count` sends whose reports have not come."""
+    """How many more objects of Python's there are after `count` sends whose reports
+    have not come.
+    """
 
     def on_delivery(metadata, error):
         pass

@@ -24,7 +24,9 @@ def hears_of_it(producer: Any) -> bool:
 
 
 @pytest.mark.parametrize("idempotent", [True, False])
-def test_a_request_in_flight_fails_like_what_is_queued(make_producer: Any, idempotent: bool) -> None:
+def test_a_request_in_flight_fails_like_what_is_queued(
+    make_producer: Any, idempotent: bool
+) -> None:
     """Its error must not be DESTROY, which means that the client is being closed."""
     with EmbeddedBroker(brokers=3, topics={"t": 1, "others": 3}) as broker:
         broker.move_leader("t", 0, 1)
@@ -32,14 +34,17 @@ def test_a_request_in_flight_fails_like_what_is_queued(make_producer: Any, idemp
         producer = make_producer(broker.config(**settings) | {"test.mock.num.brokers": ...})
         for partition in range(3):
             broker.move_leader("others", partition, partition + 1)
-            producer.sync_send(ProducerRecord("others", b"connects", partition=partition), timeout=20)
+            producer.sync_send(
+                ProducerRecord("others", b"connects", partition=partition), timeout=20
+            )
         producer.sync_send(ProducerRecord("t", b"before"), timeout=20)
         broker.round_trip_time(2.0, 1)
         broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.UNKNOWN_TOPIC_OR_PART] * 100, 1)
         broker.fail_topic("t", ErrorCode.UNKNOWN_TOPIC_OR_PART)
         outcomes = Outcomes()
         producer.send(ProducerRecord("t", b"in flight"), outcomes.expect("it"))
-        # The two brokers that are asked now and then are quick, so the client hears of it long before the answer to the request.
+        # The two brokers that are asked now and then are quick, so the client hears of it long
+        # before the answer to the request.
         while not outcomes.reports and not hears_of_it(producer):
             pass
         outcomes.wait(1, 20)

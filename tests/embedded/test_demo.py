@@ -1,4 +1,6 @@
-"""examples/demo.py, small: that it passes, and above all that it fails when something is not as it should be."""
+"""examples/demo.py, small: that it passes, and above all that it fails when something is not as it
+should be.
+"""
 
 import subprocess
 import sys
@@ -21,7 +23,16 @@ def demo(monkeypatch):
 
 def test_it_verifies_what_it_sent():
     done = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / "demo.py", "--records", "20000", "--partitions", "2"],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            EXAMPLES / "demo.py",
+            "--records",
+            "20000",
+            "--partitions",
+            "2",
+        ],
         capture_output=True,
         timeout=120,
         check=False,
@@ -40,7 +51,11 @@ def test_no_two_records_are_the_same(demo):
 def test_too_little_source_is_read_again_under_another_name(demo, monkeypatch, tmp_path):
     (tmp_path / "a.py").write_text("x\ny\n")
     (tmp_path / "b.py").write_text("")
-    monkeypatch.setattr(demo, "source_files", lambda: [("a", tmp_path / "a.py"), ("b", tmp_path / "b.py"), ("c", tmp_path / "gone")])
+    monkeypatch.setattr(
+        demo,
+        "source_files",
+        lambda: [("a", tmp_path / "a.py"), ("b", tmp_path / "b.py"), ("c", tmp_path / "gone")],
+    )
     values = [value for _, some in demo.inputs(5) for value in some]
     assert values == [b"a:1:x", b"a:2:y", b"2:a:1:x", b"2:a:2:y", b"3:a:1:x", b"3:a:2:y"]
     monkeypatch.setattr(demo, "source_files", list)
@@ -77,7 +92,14 @@ def test_books_that_balance(books):
 
 @pytest.mark.parametrize(
     ("partition", "offset", "key", "value"),
-    [(0, 1, b"k", b"other"), (0, 1, b"other", b"v2"), (0, 1, b"k", None), (0, 2, b"k", b"v2"), (0, 0, b"k", b"v0"), (1, 1, b"k", b"v2")],
+    [
+        (0, 1, b"k", b"other"),
+        (0, 1, b"other", b"v2"),
+        (0, 1, b"k", None),
+        (0, 2, b"k", b"v2"),
+        (0, 0, b"k", b"v0"),
+        (1, 1, b"k", b"v2"),
+    ],
 )
 def test_a_record_that_is_not_the_one_that_was_sent(demo, books, partition, offset, key, value):
     with pytest.raises(demo.VerificationError):

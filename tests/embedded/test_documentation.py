@@ -1,4 +1,6 @@
-"""The Python code in README.md and docs/*.md runs. Its files share a namespace from top to bottom, as a reader's session would."""
+"""The Python code in README.md and docs/*.md runs. Its files share a namespace from top to bottom,
+as a reader's session would.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from kafka_ext.testing import EmbeddedBroker
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted(ROOT.glob("docs/*.md"))]
-PAGES_OUTSIDE_DOCS = [README, *(page for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY") if (page := ROOT / f"{name}.md").exists())]
+PAGES_OUTSIDE_DOCS = [
+    README,
+    *(
+        page
+        for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")
+        if (page := ROOT / f"{name}.md").exists()
+    ),
+]
 SYBIL = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()])
 
 
@@ -27,9 +36,13 @@ def test_code_in(page, capsys):
         document = SYBIL.parse(page)
         # What the pages take for granted: somewhere to send to.
         document.namespace["bootstrap_servers"] = broker.bootstrap_servers
-        document.namespace["installed"] = lambda module: importlib.util.find_spec(module) is not None
+        document.namespace["installed"] = lambda module: (
+            importlib.util.find_spec(module) is not None
+        )
         for example in document.examples():
-            with suppress(SkipTest):  # another client's code, which runs where that client is (make bench installs them)
+            with suppress(
+                SkipTest
+            ):  # another client's code, which runs where that client is (make bench installs them)
                 example.evaluate()
 
 
@@ -45,12 +58,15 @@ def test_links_lead_somewhere(page):
     """Sphinx checks those within docs/."""
     links = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", page.read_text("utf-8"))
     targets = [target for pair in links for target in pair if target and "://" not in target]
-    missing = [target for target in targets if not (page.parent / target.partition("#")[0]).exists()]
+    missing = [
+        target for target in targets if not (page.parent / target.partition("#")[0]).exists()
+    ]
     assert not missing
 
 
 def test_the_pictures_for_light_and_dark_differ_in_colours_only():
     light, dark = (
-        re.sub(r"#[0-9a-f]{6}", "", (ROOT / "docs" / "_static" / name).read_text("utf-8")) for name in ("record.svg", "record-dark.svg")
+        re.sub(r"#[0-9a-f]{6}", "", (ROOT / "docs" / "_static" / name).read_text("utf-8"))
+        for name in ("record.svg", "record-dark.svg")
     )
     assert light == dark

@@ -27,10 +27,17 @@ def test_records_that_time_out_while_no_broker_is_up_use_one_epoch() -> None:
         for partition in range(PARTITIONS):
             producer.send(ProducerRecord("orders", b"x", partition=partition), on_delivery)
 
-    settings = {"enable.idempotence": True, "message.timeout.ms": 1000, "statistics.interval.ms": 200, "log_level": 0}
+    settings = {
+        "enable.idempotence": True,
+        "message.timeout.ms": 1000,
+        "statistics.interval.ms": 200,
+        "log_level": 0,
+    }
     with (
         EmbeddedBroker(topics={"orders": PARTITIONS}, isolation="process") as broker,
-        KafkaProducer(broker.config(), stats_cb=on_statistics, error_cb=lambda error: None, **settings) as producer,
+        KafkaProducer(
+            broker.config(), stats_cb=on_statistics, error_cb=lambda error: None, **settings
+        ) as producer,
     ):
         send_to_all()
         producer.flush(10)
@@ -46,5 +53,6 @@ def test_records_that_time_out_while_no_broker_is_up_use_one_epoch() -> None:
         assert set(codes[PARTITIONS:]) == {ErrorCode.MSG_TIMED_OUT}
         seen = len(epochs)
         wait_until(lambda: len(epochs) > seen)
-        # One, and one more for what the kill itself may have cut off. It was 50 for each of ten scans a second.
+        # One, and one more for what the kill itself may have cut off. It was 50 for each of ten
+        # scans a second.
         assert epochs[-1] - before <= 3

@@ -1,4 +1,6 @@
-"""Events that are not delivery reports: errors, statistics, logs, throttling, token refreshes (API.md, section 3)."""
+"""Events that are not delivery reports: errors, statistics, logs, throttling, token refreshes
+(API.md, section 3).
+"""
 
 import logging
 import threading
@@ -63,21 +65,30 @@ class TestPollEvents:
 
     def test_one_events_thread_a_producer(self, make_producer):
         make_producer(), make_producer()
-        assert len([thread for thread in threading.enumerate() if thread.name == "kafka_ext events"]) == 2
+        assert (
+            len([thread for thread in threading.enumerate() if thread.name == "kafka_ext events"])
+            == 2
+        )
 
 
 class TestErrors:
     @pytest.mark.parametrize("manual", [False, True])
     def test_error_cb(self, make_producer, manual):
         errors = []
-        producer = make_producer(NOBODY_THERE, error_cb=errors.append, **{"enable.manual.events.poll": manual})
+        producer = make_producer(
+            NOBODY_THERE, error_cb=errors.append, **{"enable.manual.events.poll": manual}
+        )
         wait_for(lambda: ErrorCode.ALL_BROKERS_DOWN in errors, producer if manual else None)
         assert all(type(error) is KafkaError and error.message for error in errors)
 
     def test_without_one_they_are_logged(self, make_producer, caplog):
         with caplog.at_level(logging.WARNING, "kafka_ext"):
             make_producer(NOBODY_THERE)
-            wait_for(lambda: any("kafka_ext: TRANSPORT: " in record.getMessage() for record in caplog.records))
+            wait_for(
+                lambda: any(
+                    "kafka_ext: TRANSPORT: " in record.getMessage() for record in caplog.records
+                )
+            )
 
     def test_a_fatal_error_is_sticky_and_close_still_works(self, make_producer, reports):
         errors = []
@@ -104,7 +115,9 @@ class TestStatistics:
     def test_stats_cb(self, make_producer, manual):
         stats = []
         producer = make_producer(
-            {"statistics.interval.ms": 100, "client.id": "counted"}, stats_cb=stats.append, **{"enable.manual.events.poll": manual}
+            {"statistics.interval.ms": 100, "client.id": "counted"},
+            stats_cb=stats.append,
+            **{"enable.manual.events.poll": manual},
         )
         wait_for(lambda: stats, producer if manual else None)
         assert isinstance(stats[0], dict)
@@ -137,7 +150,9 @@ class TestStatistics:
         def stats_cb(stats):
             raise ValueError("from stats_cb")
 
-        producer = make_producer({"statistics.interval.ms": 100, "enable.manual.events.poll": True}, stats_cb=stats_cb)
+        producer = make_producer(
+            {"statistics.interval.ms": 100, "enable.manual.events.poll": True}, stats_cb=stats_cb
+        )
         with pytest.raises(ValueError, match="from stats_cb"):
             wait_for(lambda: False, producer)
 
@@ -145,7 +160,10 @@ class TestStatistics:
 class TestLogs:
     def test_log_cb(self, make_producer):
         lines = []
-        producer = make_producer({"debug": "topic"}, log_cb=lambda level, facility, message: lines.append((level, facility, message)))
+        producer = make_producer(
+            {"debug": "topic"},
+            log_cb=lambda level, facility, message: lines.append((level, facility, message)),
+        )
         producer.sync_send(ProducerRecord("a-topic-to-log", b""), timeout=10)
         wait_for(lambda: any("a-topic-to-log" in message for _, _, message in lines))
         assert all(type(level) is int and 0 <= level <= 7 for level, _, _ in lines)
@@ -155,14 +173,23 @@ class TestLogs:
         with caplog.at_level(logging.DEBUG, "kafka_ext"):
             producer = make_producer({"debug": "topic"})
             producer.sync_send(ProducerRecord("a-topic-to-log", b""), timeout=10)
-            wait_for(lambda: any("a-topic-to-log" in record.getMessage() for record in caplog.records))
+            wait_for(
+                lambda: any("a-topic-to-log" in record.getMessage() for record in caplog.records)
+            )
         assert {record.name for record in caplog.records} == {"kafka_ext"}
-        assert {record.levelno for record in caplog.records if "a-topic-to-log" in record.getMessage()} == {logging.DEBUG}
+        assert {
+            record.levelno for record in caplog.records if "a-topic-to-log" in record.getMessage()
+        } == {logging.DEBUG}
 
     def test_a_failure_to_connect_is_an_error(self, make_producer, caplog):
         with caplog.at_level(logging.DEBUG, "kafka_ext"):
             make_producer(NOBODY_THERE)
-            wait_for(lambda: any(record.levelno == logging.ERROR and "TRANSPORT" in record.getMessage() for record in caplog.records))
+            wait_for(
+                lambda: any(
+                    record.levelno == logging.ERROR and "TRANSPORT" in record.getMessage()
+                    for record in caplog.records
+                )
+            )
 
     def test_under_manual_polling_they_are_served_by_the_caller(self, make_producer):
         idents = []
@@ -191,10 +218,14 @@ class TestTokenRefresh:
 
         def refresh(config):
             configs.append(config)
-            return OAuthBearerToken("token", int(time.time() * 1000) + 3_600_000, "principal", {"extension": "value"})
+            return OAuthBearerToken(
+                "token", int(time.time() * 1000) + 3_600_000, "principal", {"extension": "value"}
+            )
 
         producer = make_producer(
-            NOBODY_THERE | OAUTH | {"sasl.oauthbearer.config": "principal=me", "enable.manual.events.poll": manual},
+            NOBODY_THERE
+            | OAUTH
+            | {"sasl.oauthbearer.config": "principal=me", "enable.manual.events.poll": manual},
             oauthbearer_token_refresh_cb=refresh,
         )
         wait_for(lambda: configs, producer if manual else None)
@@ -213,12 +244,23 @@ class TestTokenRefresh:
 
     @pytest.mark.parametrize(
         "returned",
-        [None, "token", OAuthBearerToken("token", 1), OAuthBearerToken("token", 2**50, "p", {"1": "bad name"})],
+        [
+            None,
+            "token",
+            OAuthBearerToken("token", 1),
+            OAuthBearerToken("token", 2**50, "p", {"1": "bad name"}),
+        ],
         ids=["None", "a str", "expired", "a bad extension"],
     )
-    def test_what_is_no_token_is_an_error_and_told_to_librdkafka(self, make_producer, unraisable, returned):
+    def test_what_is_no_token_is_an_error_and_told_to_librdkafka(
+        self, make_producer, unraisable, returned
+    ):
         errors = []
-        make_producer(NOBODY_THERE | OAUTH, oauthbearer_token_refresh_cb=lambda config: returned, error_cb=errors.append)
+        make_producer(
+            NOBODY_THERE | OAUTH,
+            oauthbearer_token_refresh_cb=lambda config: returned,
+            error_cb=errors.append,
+        )
         wait_for(lambda: unraisable and ErrorCode.AUTHENTICATION in errors)
 
     def test_one_that_raises(self, make_producer, unraisable):
@@ -226,7 +268,9 @@ class TestTokenRefresh:
             raise ValueError("no token today")
 
         errors = []
-        producer = make_producer(NOBODY_THERE | OAUTH, oauthbearer_token_refresh_cb=refresh, error_cb=errors.append)
+        producer = make_producer(
+            NOBODY_THERE | OAUTH, oauthbearer_token_refresh_cb=refresh, error_cb=errors.append
+        )
         wait_for(lambda: ErrorCode.AUTHENTICATION in errors)
         assert "no token today" in errors[errors.index(ErrorCode.AUTHENTICATION)].message
         assert [str(exc) for exc, _ in unraisable] == ["no token today"]
@@ -244,7 +288,11 @@ class TestThrottling:
         calls = []
         try:
             producer = make_producer(
-                {"test.mock.num.brokers": ..., "bootstrap.servers": f"127.0.0.1:{throttling.port}", "enable.manual.events.poll": manual},
+                {
+                    "test.mock.num.brokers": ...,
+                    "bootstrap.servers": f"127.0.0.1:{throttling.port}",
+                    "enable.manual.events.poll": manual,
+                },
                 throttle_cb=lambda *args: calls.append(args),
             )
             producer.sync_send(ProducerRecord("t", b""), timeout=10)

@@ -1,4 +1,6 @@
-"""Each program in examples/ runs by itself and prints what it should: the documentation shows them, so what it shows is tested."""
+"""Each program in examples/ runs by itself and prints what it should: the documentation shows them,
+so what it shows is tested.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +42,25 @@ EXPECTED = {
 def run(*arguments: str) -> str:
     # DuckDB's import uses what CPython 3.14 deprecates.
     warnings = ["-W", "error", "-W", "ignore::DeprecationWarning:duckdb"]
-    done = subprocess.run([sys.executable, *warnings, *arguments], capture_output=True, text=True, timeout=120, cwd=EXAMPLES.parent)
-    assert done.returncode == 0, f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    done = subprocess.run(
+        [sys.executable, *warnings, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=EXAMPLES.parent,
+    )
+    assert done.returncode == 0, (
+        f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     return done.stdout
 
 
 def test_every_example_has_an_expectation():
-    others = {"demo.py", "test_with_pytest.py", "test_with_pytest_asyncio.py"}  # a test of its own (make demo), and below
+    others = {
+        "demo.py",
+        "test_with_pytest.py",
+        "test_with_pytest_asyncio.py",
+    }  # a test of its own (make demo), and below
     assert {path.name for path in EXAMPLES.glob("*.py")} - others == set(EXPECTED)
 
 
@@ -72,7 +86,9 @@ def test_recipe(recipe):
 def test_the_page_shows_every_recipe():
     page = (EXAMPLES.parent / "docs" / "recipes.md").read_text()
     assert len(RECIPES) == 10
-    assert [recipe.name for recipe in RECIPES if f"../examples/recipes/{recipe.name}" not in page] == []
+    assert [
+        recipe.name for recipe in RECIPES if f"../examples/recipes/{recipe.name}" not in page
+    ] == []
 
 
 def test_example_with_bootstrap_servers_as_argument(kafka_broker):
@@ -82,11 +98,23 @@ def test_example_with_bootstrap_servers_as_argument(kafka_broker):
 
 
 def test_pytest_example():
-    output = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_pytest.py"))
+    output = run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_with_pytest.py")
+    )
     assert "4 passed" in output
 
 
 def test_pytest_asyncio_example():
     pytest.importorskip("pytest_asyncio")
-    options = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "asyncio_default_fixture_loop_scope=function"]
-    assert "2 passed" in run("-m", "pytest", *options, str(EXAMPLES / "test_with_pytest_asyncio.py"))
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=",
+        "-o",
+        "asyncio_default_fixture_loop_scope=function",
+    ]
+    assert "2 passed" in run(
+        "-m", "pytest", *options, str(EXAMPLES / "test_with_pytest_asyncio.py")
+    )

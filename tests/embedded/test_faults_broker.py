@@ -1,6 +1,8 @@
-"""Faults 1 to 20, 32, 39 and 40 of FAULTS.md: what brokers, networks and callbacks do to records that were accepted.
+"""Faults 1 to 20, 32, 39 and 40 of FAULTS.md: what brokers, networks and callbacks do to records
+that were accepted.
 
-Always: each accepted send gets exactly one report, and its buffer is let go of then; a send that raised gets no callback and holds nothing.
+Always: each accepted send gets exactly one report, and its buffer is let go of then; a send that
+    raised gets no callback and holds nothing.
 README.md in this folder says which faults, or parts of them, need a real broker.
 """
 
@@ -39,7 +41,9 @@ def quiet():
 
 
 class Sending:
-    """Sends numbered records in pinned bytearrays, and knows in the end whether each was reported once and released."""
+    """Sends numbered records in pinned bytearrays, and knows in the end whether each was reported
+    once and released.
+    """
 
     def __init__(self, producer, topic="orders"):
         self.producer = producer
@@ -51,7 +55,9 @@ class Sending:
         for _ in range(count):
             number = len(self.values)
             value = bytearray(b"%d" % number).ljust(size, b".")
-            self.producer.send(ProducerRecord(self.topic, value, partition=partition), self.outcomes.expect(number))
+            self.producer.send(
+                ProducerRecord(self.topic, value, partition=partition), self.outcomes.expect(number)
+            )
             self.values.append(value)
 
     def check(self):
@@ -84,7 +90,11 @@ def test_fault_01_broker_killed_in_flush(quiet):
 
 def test_fault_02_leader_changes_keep_the_order(quiet):
     with EmbeddedBroker(brokers=3, topics={"orders": 1}) as broker:
-        producer = quiet(broker.config(enable_idempotence=True, topic_metadata_refresh_interval_ms=500, retry_backoff_ms=10))
+        producer = quiet(
+            broker.config(
+                enable_idempotence=True, topic_metadata_refresh_interval_ms=500, retry_backoff_ms=10
+            )
+        )
         sending = Sending(producer)
         for turn in range(6):
             sending.send(200, partition=0)
@@ -98,7 +108,9 @@ def test_fault_02_leader_changes_keep_the_order(quiet):
 
 
 def test_fault_03_no_way_to_any_broker(quiet):
-    """The network as good as cut: connections break and are refused. Records wait for it to come back, for as long as they may."""
+    """The network as good as cut: connections break and are refused. Records wait for it to come
+    back, for as long as they may.
+    """
     with EmbeddedBroker(topics={"orders": 4}) as broker:
         producer = quiet(broker.config(message_timeout_ms=1000))
         sending = Sending(producer)
@@ -131,9 +143,15 @@ def test_fault_03_the_network_comes_back_in_time(quiet):
 
 @pytest.mark.parametrize("idempotence", [False, True])
 def test_fault_04_acknowledgements_lost(quiet, idempotence):
-    """Stored, and sent again: one report each. That no copy is left takes a broker that de-duplicates, which this one does not."""
+    """Stored, and sent again: one report each. That no copy is left takes a broker that
+    de-duplicates, which this one does not.
+    """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
-        producer = quiet(broker.config(enable_idempotence=idempotence, retry_backoff_ms=10, reconnect_backoff_ms=10))
+        producer = quiet(
+            broker.config(
+                enable_idempotence=idempotence, retry_backoff_ms=10, reconnect_backoff_ms=10
+            )
+        )
         sending = Sending(producer)
         broker.lose_acks(2)
         for _ in range(10):
@@ -178,7 +196,10 @@ def test_fault_06_not_enough_replicas_is_retried(quiet):
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         producer = quiet(broker.config(retry_backoff_ms=10))
         sending = Sending(producer)
-        broker.fail_requests(ApiKey.PRODUCE, [ErrorCode["NOT_ENOUGH_REPLICAS"], ErrorCode["NOT_ENOUGH_REPLICAS_AFTER_APPEND"]] * 3)
+        broker.fail_requests(
+            ApiKey.PRODUCE,
+            [ErrorCode["NOT_ENOUGH_REPLICAS"], ErrorCode["NOT_ENOUGH_REPLICAS_AFTER_APPEND"]] * 3,
+        )
         sending.send(100)
         producer.flush(20)
         assert not sending.check()
@@ -226,16 +247,22 @@ def test_fault_07_timed_out_in_the_queue_is_not_persisted(quiet):
     with within(0.5 + 1):
         producer.flush()
     assert sending.check() == [ErrorCode["MSG_TIMED_OUT"]] * 10
-    assert {metadata.persisted_status for metadata, _ in sending.outcomes.reports.values()} == {PersistedStatus.NOT}
+    assert {metadata.persisted_status for metadata, _ in sending.outcomes.reports.values()} == {
+        PersistedStatus.NOT
+    }
     producer.close()
 
 
 # ---------------------------------------------------------------------- limits
 
 
-@pytest.mark.parametrize("settings", [{"queue.buffering.max.messages": 10}, {"queue.buffering.max.kbytes": 10}])
+@pytest.mark.parametrize(
+    "settings", [{"queue.buffering.max.messages": 10}, {"queue.buffering.max.kbytes": 10}]
+)
 def test_fault_08_queue_full(quiet, settings):
-    """Our own sliced wait: it ends when there is room, when time is up, and never pins what it refuses."""
+    """Our own sliced wait: it ends when there is room, when time is up, and never pins what it
+    refuses.
+    """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         producer = quiet(broker.config() | settings | {"linger.ms": 200})
         sending = Sending(producer)
@@ -246,9 +273,14 @@ def test_fault_08_queue_full(quiet, settings):
             (ActionWhileQueueIsFull.BLOCK, KafkaTimeoutError, 0.05),
         ):
             with within(seconds), pytest.raises(expected):
-                producer.send(ProducerRecord("orders", refused), pytest.fail, action=action, timeout=0.05)
+                producer.send(
+                    ProducerRecord("orders", refused), pytest.fail, action=action, timeout=0.05
+                )
             assert not is_pinned(refused)
-        assert producer.try_send(ProducerRecord("orders", refused), pytest.fail) == ErrorCode["QUEUE_FULL"]
+        assert (
+            producer.try_send(ProducerRecord("orders", refused), pytest.fail)
+            == ErrorCode["QUEUE_FULL"]
+        )
         assert not is_pinned(refused)
         sending.send(100, size=1024)  # waits, again and again
         producer.flush(20)
@@ -259,7 +291,9 @@ def test_fault_08_queue_full(quiet, settings):
 
 
 def test_fault_08_queue_full_and_no_broker_waits_in_python_time(quiet):
-    """A blocked send gives other threads their turn: librdkafka's blocking flag would be fine with that, but it could not be stopped."""
+    """A blocked send gives other threads their turn: librdkafka's blocking flag would be fine with
+    that, but it could not be stopped.
+    """
     producer = quiet({"bootstrap.servers": closed_port(), "queue.buffering.max.messages": 1})
     sending = Sending(producer)
     sending.send(1)
@@ -327,13 +361,19 @@ def test_fault_11_unknown_topic(quiet):
             producer.flush()
         errors = sending.check()
         assert len(errors) == len(sending.values)
-        assert set(errors) <= {ErrorCode["UNKNOWN_TOPIC"], ErrorCode["UNKNOWN_TOPIC_OR_PART"], ErrorCode["MSG_TIMED_OUT"]}
+        assert set(errors) <= {
+            ErrorCode["UNKNOWN_TOPIC"],
+            ErrorCode["UNKNOWN_TOPIC_OR_PART"],
+            ErrorCode["MSG_TIMED_OUT"],
+        }
         producer.close()
 
 
 @pytest.mark.parametrize("headers", [None, [("name", b"value")]])
 def test_fault_12_unknown_partition(quiet, headers):
-    """Raised once the partitions are known, reported before; never both. With headers it was a double free before librdkafka 2.12."""
+    """Raised once the partitions are known, reported before; never both. With headers it was a
+    double free before librdkafka 2.12.
+    """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         producer = quiet(broker.config())
         outcomes = Outcomes()
@@ -341,7 +381,10 @@ def test_fault_12_unknown_partition(quiet, headers):
         values = [bytearray(b"x") for _ in range(100)]
         for number, value in enumerate(values):
             try:
-                producer.send(ProducerRecord("orders", value, partition=999, headers=headers), outcomes.expect(number))
+                producer.send(
+                    ProducerRecord("orders", value, partition=999, headers=headers),
+                    outcomes.expect(number),
+                )
             except KafkaException as error:
                 assert error.error == ErrorCode["UNKNOWN_PARTITION"]  # noqa: PT017
                 raised.append(number)
@@ -365,7 +408,8 @@ def test_fault_13_fatal_error(quiet, manual):
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         heard = []
         producer = quiet(
-            broker.config(enable_idempotence=True), **{"enable.manual.events.poll": manual, "error_cb": heard.append, "linger.ms": 5000}
+            broker.config(enable_idempotence=True),
+            **{"enable.manual.events.poll": manual, "error_cb": heard.append, "linger.ms": 5000},
         )
         sending = Sending(producer)
         sending.send(10)
@@ -379,14 +423,19 @@ def test_fault_13_fatal_error(quiet, manual):
         assert "a test" in caught.value.error.message
         assert not is_pinned(value)
         assert producer.try_send(ProducerRecord("orders", value), pytest.fail).is_fatal
-        for more in ({"headers": {"a": b"1"}}, {"timestamp": 1234567}):  # another call of librdkafka's, and another code
+        for more in (
+            {"headers": {"a": b"1"}},
+            {"timestamp": 1234567},
+        ):  # another call of librdkafka's, and another code
             assert producer.try_send(ProducerRecord("orders", value, **more), pytest.fail).is_fatal
         for more in ({}, {"timestamps": 1234567}):
             batch = producer.send_batch("orders", [b"x"], **more)
             batch.wait(10)
             assert [error.is_fatal for _, error in batch.errors()] == [True]
         assert producer.fatal_error() == ErrorCode["OUT_OF_ORDER_SEQUENCE_NUMBER"]
-        producer.flush(10)  # what the fatal error fails is reported; flush itself has nothing to complain of
+        producer.flush(
+            10
+        )  # what the fatal error fails is reported; flush itself has nothing to complain of
         for error in sending.check():
             # Those purged for it say why.
             assert error.is_fatal
@@ -432,7 +481,9 @@ def test_fault_18_a_thousand_callbacks_that_raise_under_manual_polling(manual):
         try:
             manual.flush(10)
             break
-        except RuntimeError as error:  # the first of several in Python 3.10, where the others are its context
+        except (
+            RuntimeError
+        ) as error:  # the first of several in Python 3.10, where the others are its context
             while error is not None:
                 raised.append(error)
                 error = error.__context__
@@ -463,7 +514,10 @@ def test_fault_18_callbacks_that_raise_what_ends_programs(make_producer, unraisa
 def test_fault_19_a_callback_that_sends_on_a_full_queue(quiet, manual):
     """In a callback there is nobody to wait for but itself: QueueFullError at once, or room."""
     with EmbeddedBroker(topics={"orders": 1}) as broker:
-        producer = quiet(broker.config(), **{"queue.buffering.max.messages": 10, "enable.manual.events.poll": manual})
+        producer = quiet(
+            broker.config(),
+            **{"queue.buffering.max.messages": 10, "enable.manual.events.poll": manual},
+        )
         refused = []
         reports = []
 
@@ -473,7 +527,10 @@ def test_fault_19_a_callback_that_sends_on_a_full_queue(quiet, manual):
                 return
             while not refused or len(refused) < len(reports):
                 try:
-                    producer.send(ProducerRecord("orders", b"again"), lambda metadata, error: reports.append(error))
+                    producer.send(
+                        ProducerRecord("orders", b"again"),
+                        lambda metadata, error: reports.append(error),
+                    )
                 except QueueFullError as full:  # noqa: PERF203
                     refused.append(full)
 
@@ -498,7 +555,12 @@ def test_fault_32_event_callbacks_that_raise(unraisable):
         return on_event
 
     producer = KafkaProducer(
-        {"bootstrap.servers": closed_port(), "statistics.interval.ms": 50, "message.timeout.ms": 500, "enable.idempotence": False},
+        {
+            "bootstrap.servers": closed_port(),
+            "statistics.interval.ms": 50,
+            "message.timeout.ms": 500,
+            "enable.idempotence": False,
+        },
         **{name: callback(name) for name in ("error_cb", "stats_cb", "log_cb")},
     )
     sending = Sending(producer)
@@ -512,7 +574,9 @@ def test_fault_32_event_callbacks_that_raise(unraisable):
 
 
 def test_fault_39_slow_callback(make_producer):
-    """It holds up the reports behind it, and nothing else: sending goes on, and metrics() shows what waits."""
+    """It holds up the reports behind it, and nothing else: sending goes on, and metrics() shows
+    what waits.
+    """
     producer = make_producer()
     entered, go_on = threading.Event(), threading.Event()
     outcomes = Outcomes()

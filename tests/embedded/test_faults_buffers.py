@@ -1,4 +1,6 @@
-"""Faults 24 to 28 and 33 to 37 of FAULTS.md: what the caller's memory and arguments can do, and allocations that fail."""
+"""Faults 24 to 28 and 33 to 37 of FAULTS.md: what the caller's memory and arguments can do, and
+allocations that fail.
+"""
 
 import array
 import gc
@@ -46,7 +48,9 @@ def test_fault_24_copied_bytearray_is_free_at_once(make_producer, reports):
 
 
 def test_fault_25_buffer_changed_in_flight(make_producer):
-    """The caller's race, as documented: the value is read when the request is made. A copy is what it was."""
+    """The caller's race, as documented: the value is read when the request is made. A copy is what
+    it was.
+    """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         producer = make_producer({"test.mock.num.brokers": ...} | broker.config() | LINGER)
         pinned, copied = bytearray(b"before"), bytearray(b"before")
@@ -57,10 +61,16 @@ def test_fault_25_buffer_changed_in_flight(make_producer):
         assert [message.value for message in broker.messages("orders", 2)] == [b"after!", b"before"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="what a truncated file's pages do is the system's own")
-@pytest.mark.parametrize(("option", "survives"), [("NO_COPY_RECORD_VALUE", False), ("TO_COPY_RECORD_VALUE", True)])
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="what a truncated file's pages do is the system's own"
+)
+@pytest.mark.parametrize(
+    ("option", "survives"), [("NO_COPY_RECORD_VALUE", False), ("TO_COPY_RECORD_VALUE", True)]
+)
 def test_fault_26_mmap_of_a_file_that_is_truncated(option, survives):
-    """SIGBUS, which no library can turn into anything else; documented: copy what is in such memory."""
+    """SIGBUS, which no library can turn into anything else; documented: copy what is in such
+    memory.
+    """
     done = run_program(
         """
         import faulthandler, mmap, resource, tempfile
@@ -142,7 +152,13 @@ def test_fault_28_strided_memory(make_producer):
                 assert producer.try_send(record, pytest.fail) == ErrorCode.INVALID_ARG
             del record
             assert sys.getrefcount(value) == before
-        contiguous = [memoryview(bytes(range(10)))[2:8], grid[1], grid, memoryview(grid)[1:3], array.array("d", [1.5])]
+        contiguous = [
+            memoryview(bytes(range(10)))[2:8],
+            grid[1],
+            grid,
+            memoryview(grid)[1:3],
+            array.array("d", [1.5]),
+        ]
         for value in contiguous:
             producer.send(ProducerRecord("orders", value))
         producer.flush(10)
@@ -168,10 +184,14 @@ def test_fault_33_nul_in_names(make_producer):
             producer.send(record, pytest.fail)
         assert producer.try_send(record, pytest.fail) is not None
     assert not is_pinned(value)
-    producer.sync_send(ProducerRecord("t", b"x\0y", key=b"\0", headers=[("name", b"\0")]), timeout=10)
+    producer.sync_send(
+        ProducerRecord("t", b"x\0y", key=b"\0", headers=[("name", b"\0")]), timeout=10
+    )
 
 
-@pytest.mark.parametrize("topic", ["", ".", "..", "a b", "a/b", "ä", "t\n", "a" * 250, "a:b", "a,b", "\U0001f600"])
+@pytest.mark.parametrize(
+    "topic", ["", ".", "..", "a b", "a/b", "ä", "t\n", "a" * 250, "a:b", "a,b", "\U0001f600"]
+)
 def test_fault_34_bad_topic_names(make_producer, topic):
     producer = make_producer()
     value = bytearray(b"x")
@@ -195,7 +215,9 @@ def test_fault_34_odd_topic_names_that_are_good(make_producer, topic):
 
 def test_fault_35_huge_headers(make_producer):
     with EmbeddedBroker(topics={"orders": 1}) as broker:
-        producer = make_producer({"test.mock.num.brokers": ...} | broker.config(message_max_bytes=10_000_000))
+        producer = make_producer(
+            {"test.mock.num.brokers": ...} | broker.config(message_max_bytes=10_000_000)
+        )
         many = [(f"header {i}", b"%d" % i) for i in range(100_000)]
         metadata = producer.sync_send(ProducerRecord("orders", b"many", headers=many), timeout=30)
         assert metadata.headers == many
@@ -237,10 +259,11 @@ def test_fault_35_the_highest_partition(make_producer, reports):
 
 
 def test_fault_36_out_of_memory():
-    """The nth allocation fails, for each n there is: MemoryError or success, and nothing is held that should not be."""
+    """The nth allocation fails, for each n there is: MemoryError or success, and nothing is held
+    that should not be.
+    """
     pytest.importorskip("_testcapi")
-    done = run_program(
-        """
+    done = run_program("""
         from _testcapi import remove_mem_hooks, set_nomemory
 
         outcomes = {"sent": 0, "refused": 0}
@@ -296,15 +319,13 @@ def test_fault_36_out_of_memory():
         producer.close()
         assert not any(_rdkafka.live_objects().values()), _rdkafka.live_objects()
         print(outcomes)
-        """
-    )
+        """)
     assert "refused" in done.stdout
 
 
 def test_fault_37_sub_interpreter():
     """Refused or supported, never a crash; and the main interpreter's producers go on."""
-    done = run_program(
-        """
+    done = run_program("""
         try:
             import _interpreters as interpreters
         except ImportError:
@@ -330,15 +351,16 @@ def test_fault_37_sub_interpreter():
             interpreters.destroy(interpreter)
             producer.sync_send(ProducerRecord("t", b"x"), timeout=10)
         print("through")
-        """
-    )
+        """)
     assert "through" in done.stdout
 
 
 def test_pins_of_every_kind_of_buffer_are_let_go(make_producer):
     """Delivered, failed, purged, refused: the exporter's reference count is what it was."""
     with EmbeddedBroker(topics={"orders": 1}) as broker:
-        producer = make_producer({"test.mock.num.brokers": ...} | broker.config(queue_buffering_max_messages=5) | LINGER)
+        producer = make_producer(
+            {"test.mock.num.brokers": ...} | broker.config(queue_buffering_max_messages=5) | LINGER
+        )
         makers = [
             lambda: b"x" * 100,
             lambda: bytearray(100),
@@ -354,7 +376,10 @@ def test_pins_of_every_kind_of_buffer_are_let_go(make_producer):
                 outcomes = Outcomes()
                 for number in range(5):
                     producer.send(ProducerRecord("orders", value), outcomes.expect(number))
-                assert producer.try_send(ProducerRecord("orders", value), pytest.fail) == ErrorCode["QUEUE_FULL"]
+                assert (
+                    producer.try_send(ProducerRecord("orders", value), pytest.fail)
+                    == ErrorCode["QUEUE_FULL"]
+                )
                 ending()
                 outcomes.check(range(5))
                 outcomes.reports.clear()

@@ -1,4 +1,6 @@
-"""Faults 20 to 23 and 29 to 31 of FAULTS.md: closing, collecting, forking, signals and exit while other things are under way."""
+"""Faults 20 to 23 and 29 to 31 of FAULTS.md: closing, collecting, forking, signals and exit while
+other things are under way.
+"""
 
 import gc
 import os
@@ -15,13 +17,22 @@ from kafka_ext._rdkafka import Event, Monitor
 
 
 def unreachable(**settings):
-    """A producer whose broker is not there: nothing is ever delivered, and every wait is as long as its caller allows."""
+    """A producer whose broker is not there: nothing is ever delivered, and every wait is as long as
+    its caller allows.
+    """
     return KafkaProducer(
-        {"bootstrap.servers": closed_port(), "log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False}, **settings
+        {
+            "bootstrap.servers": closed_port(),
+            "log_level": 0,
+            "error_cb": lambda error: None,
+            "enable.idempotence": False,
+        },
+        **settings,
     )
 
 
-# ---------------------------------------------------------------------- calls on what is closed, or being closed
+# ---------------------------------------------------------------------- calls on what is closed, or
+# being closed
 
 
 @pytest.mark.parametrize("manual", [False, True])
@@ -75,7 +86,9 @@ def test_poll_events_in_threads_while_another_closes(manual):
 
 @pytest.mark.parametrize("manual", [False, True])
 def test_sync_send_in_threads_while_another_closes(manual):
-    """Each returns what became of its record, or raises: none waits for a report that somebody else has served."""
+    """Each returns what became of its record, or raises: none waits for a report that somebody else
+    has served.
+    """
     producer = unreachable(**{"enable.manual.events.poll": manual})
     outcomes = []
 
@@ -127,7 +140,9 @@ def test_close_from_many_threads_at_once(make_producer):
 
 
 def test_close_does_not_wait_for_a_metadata_request_nobody_answers():
-    """It cannot be interrupted, only be left behind; it lets go of the producer when it is through."""
+    """It cannot be interrupted, only be left behind; it lets go of the producer when it
+    is through.
+    """
     producer = unreachable()
     outcome = []
 
@@ -152,7 +167,12 @@ def test_fault_20_close_flush_sync_send_and_poll_in_a_callback_raise_at_once(mak
         raised = []
 
         def on_delivery(metadata, error, producer=producer, raised=raised):
-            for call in (producer.close, producer.flush, lambda: producer.sync_send(ProducerRecord("t")), producer.commit_transaction):
+            for call in (
+                producer.close,
+                producer.flush,
+                lambda: producer.sync_send(ProducerRecord("t")),
+                producer.commit_transaction,
+            ):
                 try:
                     call()
                 except KafkaException as exc:  # noqa: PERF203
@@ -171,7 +191,12 @@ def test_fault_20_close_flush_sync_send_and_poll_in_a_callback_raise_at_once(mak
 def test_fault_23_dropped_in_flight_is_delivered_and_called_back(manual):
     outcomes = Outcomes()
     producer = KafkaProducer(
-        {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 300, "enable.manual.events.poll": manual}
+        {
+            "test.mock.num.brokers": 1,
+            "enable.idempotence": False,
+            "linger.ms": 300,
+            "enable.manual.events.poll": manual,
+        }
     )
     values = [bytearray(b"%d" % i) for i in range(100)]
     for i, value in enumerate(values):
@@ -189,7 +214,13 @@ def test_fault_23_dropped_where_warnings_are_errors(manual, unraisable):
     outcomes = Outcomes()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        producer = KafkaProducer({"test.mock.num.brokers": 1, "enable.idempotence": False, "enable.manual.events.poll": manual})
+        producer = KafkaProducer(
+            {
+                "test.mock.num.brokers": 1,
+                "enable.idempotence": False,
+                "enable.manual.events.poll": manual,
+            }
+        )
         producer.send(ProducerRecord("t", b"x"), outcomes.expect(0))
         del producer
         gc.collect()
@@ -204,11 +235,15 @@ def test_fault_23_dropped_in_a_reference_cycle():
 
     outcomes = Outcomes()
     owner = Owner()
-    owner.producer = KafkaProducer({"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 100})
+    owner.producer = KafkaProducer(
+        {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 100}
+    )
     owner.itself = owner
     report = outcomes.expect(0)
 
-    def on_delivery(metadata, error, owner=owner):  # in the cycle for as long as the record is in flight
+    def on_delivery(
+        metadata, error, owner=owner
+    ):  # in the cycle for as long as the record is in flight
         report(metadata, error)
 
     owner.producer.send(ProducerRecord("t", bytearray(b"x")), on_delivery)
@@ -222,9 +257,13 @@ def test_fault_23_dropped_in_a_reference_cycle():
 
 
 def test_fault_23_a_callback_that_holds_the_only_reference(recwarn):
-    """The last report drops the producer within the events thread, which must not wait for itself."""
+    """The last report drops the producer within the events thread, which must not wait
+    for itself.
+    """
     outcomes = Outcomes()
-    producer = KafkaProducer({"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 100})
+    producer = KafkaProducer(
+        {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 100}
+    )
     report = outcomes.expect(0)
 
     def on_delivery(metadata, error, producer=producer):
@@ -342,7 +381,9 @@ def held_by_another_thread():
     ids=["batch", "sync_send", "flush", "fetch_broker_metadata", "event", "monitor", "condition"],
 )
 def test_a_signal_that_interrupts_another_thread_is_seen(call):
-    """The kernel gives a signal to whichever thread it likes: its handler is due in the main thread, which nothing wakes."""
+    """The kernel gives a signal to whichever thread it likes: its handler is due in the main
+    thread, which nothing wakes.
+    """
     producer = unreachable()
     timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
     timer.start()
@@ -424,7 +465,9 @@ def test_events_and_monitors_work_in_a_forked_child():
 
 
 def test_fault_31_a_signal_handler_may_close_the_producer():
-    """Whatever waits in the main thread then is interrupted, and raises: the handler would otherwise wait for it for ever."""
+    """Whatever waits in the main thread then is interrupted, and raises: the handler would
+    otherwise wait for it for ever.
+    """
     calls = {
         "send": (block_in_send, False),
         "flush": (lambda producer: producer.flush(), False),
@@ -434,10 +477,14 @@ def test_fault_31_a_signal_handler_may_close_the_producer():
     }
     for call, manual in calls.values():
         outcomes = Outcomes()
-        producer = unreachable(**{"queue.buffering.max.messages": 10, "enable.manual.events.poll": manual})
+        producer = unreachable(
+            **{"queue.buffering.max.messages": 10, "enable.manual.events.poll": manual}
+        )
         for i in range(5):
             producer.send(ProducerRecord("t", bytearray(b"x")), outcomes.expect(i))
-        previous = signal.signal(signal.SIGTERM, lambda number, frame, producer=producer: producer.close(0.1))
+        previous = signal.signal(
+            signal.SIGTERM, lambda number, frame, producer=producer: producer.close(0.1)
+        )
         try:
             interrupt_after(0.2, signal.SIGTERM)
             with within(0.3):
@@ -446,7 +493,8 @@ def test_fault_31_a_signal_handler_may_close_the_producer():
                 except ProducerClosedError:
                     pass
                 except KafkaException as exc:
-                    # The signal came while a log line or an error was being served: in there close() is refused, and says so here.
+                    # The signal came while a log line or an error was being served: in there
+                    # close() is refused, and says so here.
                     if not manual or exc.error.code != ErrorCode.STATE:
                         raise
                     producer.close(0.1)
@@ -532,8 +580,7 @@ def test_fault_29_fork_in_the_middle_of_traffic(manual):
 
 
 def test_fault_29_fork_and_drop_in_the_child():
-    run_forking(
-        """
+    run_forking("""
         reports = []
         producer = KafkaProducer(QUICK, **{"linger.ms": 300})
         producer.send(ProducerRecord("t", bytearray(b"x")), lambda metadata, error: reports.append(error))
@@ -545,15 +592,15 @@ def test_fault_29_fork_and_drop_in_the_child():
         assert wait(pid) == 0
         producer.close()
         assert reports == [None]
-        """
-    )
+        """)
 
 
 @pytest.mark.parametrize("manual", [False, True])
 def test_fault_29_fork_inside_a_callback(manual):
-    """The child leaves the callback into a producer that is not its own: there are no more callbacks, and it ends."""
-    run_forking(
-        f"""
+    """The child leaves the callback into a producer that is not its own: there are no more
+    callbacks, and it ends.
+    """
+    run_forking(f"""
         pids = []
         reports = []
         def on_delivery(metadata, error):
@@ -573,13 +620,11 @@ def test_fault_29_fork_inside_a_callback(manual):
         assert wait(pids[0]) == 0
         producer.close()
         assert reports == [None] * 100, len(reports)
-        """
-    )
+        """)
 
 
 def test_fault_29_multiprocessing_with_fork():
-    run_forking(
-        """
+    run_forking("""
         import multiprocessing
 
         reports = []
@@ -605,13 +650,11 @@ def test_fault_29_multiprocessing_with_fork():
         assert outcomes == ["0"] * 3 + ["ProducerForkedError"] * 3, outcomes
         producer.close()
         assert reports == [None] * 3
-        """
-    )
+        """)
 
 
 def test_fault_29_grandchildren():
-    run_forking(
-        """
+    run_forking("""
         with KafkaProducer(QUICK) as producer:
             producer.sync_send(ProducerRecord("t", b"x"))
             pid = os.fork()
@@ -632,8 +675,7 @@ def test_fault_29_grandchildren():
                 os._exit(code)
             assert wait(pid) == 0
             producer.sync_send(ProducerRecord("t", b"x"), timeout=10)
-        """
-    )
+        """)
 
 
 # ---------------------------------------------------------------------- the interpreter's exit
@@ -658,14 +700,18 @@ def test_fault_30_exit_in_flight_delivers_and_calls_back(mode, ending):
 
 
 def test_fault_30_exit_by_an_exception():
-    done = run_program(SEND_AND_LEAVE, "raise RuntimeError('oops')", arguments=["thread"], check=False)
+    done = run_program(
+        SEND_AND_LEAVE, "raise RuntimeError('oops')", arguments=["thread"], check=False
+    )
     assert done.returncode == 1
     assert done.stdout.split() == ["reports", "100", "100"]
     assert done.stderr.count("Traceback") == 1
 
 
 def test_fault_30_os_exit_is_the_callers_own_loss():
-    """Documented, not promised: nothing of Python runs any more, but the process ends at once and in peace."""
+    """Documented, not promised: nothing of Python runs any more, but the process ends at once and
+    in peace.
+    """
     done = run_program(SEND_AND_LEAVE, "os._exit(7)", arguments=["thread"], check=False)
     assert done.returncode == 7
     assert not done.stdout
@@ -694,8 +740,7 @@ def test_fault_30_exit_is_bounded_when_no_broker_is_there():
 
 
 def test_fault_30_exit_with_daemon_threads_that_send():
-    done = run_program(
-        """
+    done = run_program("""
         producer = KafkaProducer(QUICK, **{"queue.buffering.max.messages": 1000})
         sent, reports = [0] * 4, []
         def send(i):
@@ -715,8 +760,7 @@ def test_fault_30_exit_with_daemon_threads_that_send():
         for i in range(4):
             threading.Thread(target=send_until_closed, args=(i,), daemon=True).start()
         time.sleep(0.3)
-        """
-    )
+        """)
     assert done.stdout.strip() == "True {None}"
     assert not done.stderr
 
@@ -726,7 +770,13 @@ def test_fault_30_exit_with_daemon_threads_that_send():
 
 @pytest.mark.parametrize("manual", [False, True])
 def test_fault_31_a_signal_handler_may_close_the_producer_under_a_transactions_call(manual):
-    producer = unreachable(**{"transactional.id": "one", "enable.idempotence": True, "enable.manual.events.poll": manual})
+    producer = unreachable(
+        **{
+            "transactional.id": "one",
+            "enable.idempotence": True,
+            "enable.manual.events.poll": manual,
+        }
+    )
     previous = signal.signal(signal.SIGTERM, lambda number, frame: producer.close(0.1))
     try:
         interrupt_after(0.2, signal.SIGTERM)
@@ -743,7 +793,9 @@ def test_fault_31_a_signal_handler_may_close_the_producer_under_a_batch():
     try:
         interrupt_after(0.2, signal.SIGTERM)
         with within(0.3), pytest.raises(ProducerClosedError):
-            producer.send_batch("t", [bytearray(b"x") for _ in range(100)], on_delivery=completed.append)
+            producer.send_batch(
+                "t", [bytearray(b"x") for _ in range(100)], on_delivery=completed.append
+            )
     finally:
         signal.signal(signal.SIGTERM, previous)
     (batch,) = completed
@@ -752,7 +804,8 @@ def test_fault_31_a_signal_handler_may_close_the_producer_under_a_batch():
     producer.close()
 
 
-# ---------------------------------------------------------------------- what callbacks raise in the events thread
+# ---------------------------------------------------------------------- what callbacks raise in the
+# events thread
 
 
 def test_fault_18_what_a_callback_raises_goes_to_the_unraisable_hook(make_producer, unraisable):
@@ -769,5 +822,9 @@ def test_fault_18_what_a_callback_raises_goes_to_the_unraisable_hook(make_produc
     producer = make_producer({"interceptors": [Interceptor()]})
     producer.send(ProducerRecord("t", b"x"), on_delivery)
     producer.close()
-    assert [str(error) for error, _ in unraisable] == ["on_send", "on_acknowledgement", "on_delivery"]
+    assert [str(error) for error, _ in unraisable] == [
+        "on_send",
+        "on_acknowledgement",
+        "on_delivery",
+    ]
     assert unraisable[2][0].__traceback__ is not None

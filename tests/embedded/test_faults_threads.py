@@ -1,4 +1,6 @@
-"""Fault 21 of FAULTS.md and its like: many threads, one producer, and an end that comes while they are at it."""
+"""Fault 21 of FAULTS.md and its like: many threads, one producer, and an end that comes while they
+are at it.
+"""
 
 import threading
 import time
@@ -6,7 +8,14 @@ import time
 import pytest
 from faultlib import is_pinned, wait_until
 
-from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord, QueueFullError
+from kafka_ext import (
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    ProducerClosedError,
+    ProducerRecord,
+    QueueFullError,
+)
 from kafka_ext.testing import EmbeddedBroker
 
 THREADS = 8
@@ -47,7 +56,8 @@ def broker():
 def test_fault_21_close_races_send(broker, manual, timeout):
     for turn in range(10):
         producer = KafkaProducer(
-            broker.config(enable_idempotence=False, queue_buffering_max_messages=500), **{"enable.manual.events.poll": manual}
+            broker.config(enable_idempotence=False, queue_buffering_max_messages=500),
+            **{"enable.manual.events.poll": manual},
         )
         sent = [0] * THREADS
         values = [[] for _ in range(THREADS)]
@@ -85,7 +95,10 @@ def test_flush_from_many_threads(broker):
             for _ in range(20):
                 reports = []
                 for _ in range(50):
-                    producer.send(ProducerRecord("orders", bytearray(b"x")), lambda metadata, error, reports=reports: reports.append(error))
+                    producer.send(
+                        ProducerRecord("orders", bytearray(b"x")),
+                        lambda metadata, error, reports=reports: reports.append(error),
+                    )
                 producer.flush(30)
                 assert reports == [None] * 50
 
@@ -96,13 +109,18 @@ def test_flush_from_many_threads(broker):
 
 def test_flush_poll_and_send_from_many_threads_under_manual_polling(broker):
     """Whoever comes first serves, for all; the others wait for it."""
-    with KafkaProducer(broker.config(enable_idempotence=False), **{"enable.manual.events.poll": True}) as producer:
+    with KafkaProducer(
+        broker.config(enable_idempotence=False), **{"enable.manual.events.poll": True}
+    ) as producer:
         reports = []
 
         def work(i):
             for _ in range(10):
                 for _ in range(50):
-                    producer.send(ProducerRecord("orders", bytearray(b"x")), lambda metadata, error: reports.append(error))
+                    producer.send(
+                        ProducerRecord("orders", bytearray(b"x")),
+                        lambda metadata, error: reports.append(error),
+                    )
                 if i % 2:
                     producer.flush(30)
                 else:
@@ -129,7 +147,10 @@ def test_purge_races_send(broker):
 
         def work(i):
             for _ in range(500):
-                producer.send(ProducerRecord("orders", bytearray(b"x")), lambda metadata, error: reports.append(error))
+                producer.send(
+                    ProducerRecord("orders", bytearray(b"x")),
+                    lambda metadata, error: reports.append(error),
+                )
 
         threads, raised = run_in_threads(THREADS, work)
         join(threads)
@@ -150,7 +171,9 @@ def test_many_topics_from_many_threads(broker):
             for topic in range(100):
                 producer.send(
                     ProducerRecord(f"topic-{topic}", b"x"),
-                    lambda metadata, error, topic=topic: reports.append((metadata.topic, topic, error)),
+                    lambda metadata, error, topic=topic: reports.append(
+                        (metadata.topic, topic, error)
+                    ),
                 )
 
         threads, raised = run_in_threads(THREADS, work)

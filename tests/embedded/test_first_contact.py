@@ -1,4 +1,6 @@
-"""What a new user meets first: a call as another client has it, and a broker that is not there (FOUND.md, row 25)."""
+"""What a new user meets first: a call as another client has it, and a broker that is not there
+(FOUND.md, row 25).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from kafka_ext import ErrorCode, KafkaException, KafkaProducer, KafkaSink, KafkaTimeoutError, ProducerRecord
+from kafka_ext import (
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    KafkaSink,
+    KafkaTimeoutError,
+    ProducerRecord,
+)
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
@@ -29,9 +38,13 @@ def producer(request: pytest.FixtureRequest, kafka_broker: EmbeddedBroker) -> It
         yield producer
 
 
-@pytest.mark.parametrize("arguments", [("topic", b"value"), ("topic",), (None,), ({"topic": "value"},)])
+@pytest.mark.parametrize(
+    "arguments", [("topic", b"value"), ("topic",), (None,), ({"topic": "value"},)]
+)
 @pytest.mark.parametrize("call", ["send", "try_send", "sync_send", "send_future"])
-def test_a_topic_and_a_value_in_place_of_a_record(producer: Producer, call: str, arguments: tuple[Any, ...]) -> None:
+def test_a_topic_and_a_value_in_place_of_a_record(
+    producer: Producer, call: str, arguments: tuple[Any, ...]
+) -> None:
     said = f'{call}(ProducerRecord("topic", b"value"))'
     if call == "send_future" and len(arguments) > 1:
         said = "send_future() takes 2 positional arguments"  # Python's own: it has no second one
@@ -42,17 +55,23 @@ def test_a_topic_and_a_value_in_place_of_a_record(producer: Producer, call: str,
 
 @pytest.mark.parametrize("call", ["send", "send_nowait", "send_and_wait"])
 @pytest.mark.anyio
-async def test_a_topic_and_a_value_in_place_of_a_record_on_asyncio(kafka_broker: EmbeddedBroker, call: str) -> None:
+async def test_a_topic_and_a_value_in_place_of_a_record_on_asyncio(
+    kafka_broker: EmbeddedBroker, call: str
+) -> None:
     async with AsyncKafkaProducer(kafka_broker.config()) as producer:
         for arguments in (("topic", b"value"), ("topic",), (None,)):
-            with pytest.raises(TypeError, match=re.escape(f'{call}(ProducerRecord("topic", b"value"))')):
+            with pytest.raises(
+                TypeError, match=re.escape(f'{call}(ProducerRecord("topic", b"value"))')
+            ):
                 await getattr(producer, call)(*arguments)
 
 
 def test_what_is_no_topic_for_a_batch(kafka_broker: EmbeddedBroker) -> None:
     with (
         KafkaProducer(kafka_broker.config()) as producer,
-        pytest.raises(TypeError, match=r"topic must be a str, not list: send_batch\(topic, values\)"),
+        pytest.raises(
+            TypeError, match=r"topic must be a str, not list: send_batch\(topic, values\)"
+        ),
     ):
         producer.send_batch([b"value"], "topic")  # type: ignore[arg-type]
     sink = KafkaSink(kafka_broker.config(), "orders")
@@ -76,7 +95,9 @@ def _lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     lines: list[str] = []
     with caplog.at_level(logging.DEBUG, "kafka_ext"):
         yield lines
-        lines += [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        lines += [
+            record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING
+        ]
 
 
 def _eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -103,7 +124,9 @@ def test_callbacks_are_told_everything(caplog: pytest.LogCaptureFixture) -> None
     with (
         _lines(caplog) as lines,
         KafkaProducer(
-            bootstrap_servers=f"127.0.0.1:{_unused_port()}", error_cb=errors.append, log_cb=lambda *line: logs.append(line)
+            bootstrap_servers=f"127.0.0.1:{_unused_port()}",
+            error_cb=errors.append,
+            log_cb=lambda *line: logs.append(line),
         ) as producer,
     ):
         producer.send(ProducerRecord("orders", b"value"), lambda metadata, error: None)
@@ -120,13 +143,20 @@ def test_a_port_that_accepts_and_says_nothing(caplog: pytest.LogCaptureFixture) 
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with KafkaProducer(bootstrap_servers=address) as producer:
             producer.send(ProducerRecord("orders", b"value"), lambda metadata, error: None)
-            _eventually(lambda: any("nothing was acknowledged" in record.getMessage() for record in caplog.records))
+            _eventually(
+                lambda: any(
+                    "nothing was acknowledged" in record.getMessage() for record in caplog.records
+                )
+            )
             producer.close(0)
     assert sum("nothing was acknowledged" in line for line in lines) == 1
     assert all(address in line for line in lines)
 
 
-_CAUSE = "last connection error: 127.0.0.1:{port}: Connect to ipv4#127.0.0.1:{port} failed: Connection refused"
+_CAUSE = (
+    "last connection error: 127.0.0.1:{port}: Connect to ipv4#127.0.0.1:{port} failed: Connection"
+    " refused"
+)
 
 
 def _wait_for_an_error(producer: Producer) -> None:
@@ -137,7 +167,9 @@ def _wait_for_an_error(producer: Producer) -> None:
 def test_a_timeout_says_its_cause(kind: type[Producer]) -> None:
     port = _unused_port()
     cause = re.escape(_CAUSE.format(port=port))
-    with kind(bootstrap_servers=f"127.0.0.1:{port}", error_cb=lambda error: None, message_timeout_ms=3000) as producer:
+    with kind(
+        bootstrap_servers=f"127.0.0.1:{port}", error_cb=lambda error: None, message_timeout_ms=3000
+    ) as producer:
         outcome = producer.send_future(ProducerRecord("orders", b"value"))
         _wait_for_an_error(producer)
         with pytest.raises(KafkaTimeoutError, match=cause):
@@ -146,20 +178,28 @@ def test_a_timeout_says_its_cause(kind: type[Producer]) -> None:
             producer.sync_send(ProducerRecord("orders", b"value"), 0.1)
         with pytest.raises(KafkaTimeoutError, match=cause):
             producer.fetch_broker_metadata("orders", 0.1)
-        with pytest.raises(KafkaException, match=f"MSG_TIMED_OUT: Local: Message timed out; {cause}"):
+        with pytest.raises(
+            KafkaException, match=f"MSG_TIMED_OUT: Local: Message timed out; {cause}"
+        ):
             outcome.result(60)
 
 
 def test_a_batch_and_a_full_queue_say_it_too() -> None:
     port = _unused_port()
     cause = re.escape(_CAUSE.format(port=port))
-    with KafkaProducer(bootstrap_servers=f"127.0.0.1:{port}", error_cb=lambda error: None, queue_buffering_max_messages=2) as producer:
+    with KafkaProducer(
+        bootstrap_servers=f"127.0.0.1:{port}",
+        error_cb=lambda error: None,
+        queue_buffering_max_messages=2,
+    ) as producer:
         _wait_for_an_error(producer)
         batch = producer.send_batch("orders", [b"1", b"2"])
         with pytest.raises(KafkaTimeoutError, match=cause):
             batch.wait(0.1)
         with pytest.raises(KafkaTimeoutError, match=cause):
-            producer.send(ProducerRecord("orders", b"value"), lambda metadata, error: None, timeout=0.1)
+            producer.send(
+                ProducerRecord("orders", b"value"), lambda metadata, error: None, timeout=0.1
+            )
         producer.purge()
         producer.flush(30)
         producer.close(0)
@@ -167,12 +207,19 @@ def test_a_batch_and_a_full_queue_say_it_too() -> None:
 
 def test_the_calls_of_transactions_say_it_too() -> None:
     port = _unused_port()
-    with KafkaProducer(bootstrap_servers=f"127.0.0.1:{port}", error_cb=lambda error: None, transactional_id="one") as producer:
+    with KafkaProducer(
+        bootstrap_servers=f"127.0.0.1:{port}", error_cb=lambda error: None, transactional_id="one"
+    ) as producer:
         _wait_for_an_error(producer)
         with pytest.raises(KafkaException, match=re.escape(_CAUSE.format(port=port))) as caught:
             producer.init_transactions(0.1)
         assert caught.value.error.is_retriable
-    with EmbeddedBroker() as broker, KafkaProducer(broker.config(transactional_id="one"), error_cb=lambda error: None) as producer:
+    with (
+        EmbeddedBroker() as broker,
+        KafkaProducer(
+            broker.config(transactional_id="one"), error_cb=lambda error: None
+        ) as producer,
+    ):
         producer.init_transactions(30)
         producer.begin_transaction()
         broker.close()
@@ -191,7 +238,11 @@ def test_the_calls_of_transactions_say_it_too() -> None:
 async def test_the_calls_of_asyncios_transactions_say_it_too() -> None:
     port = _unused_port()
     failed = asyncio.Event()
-    producer = AsyncKafkaProducer(bootstrap_servers=f"127.0.0.1:{port}", error_cb=lambda error: failed.set(), transactional_id="one")
+    producer = AsyncKafkaProducer(
+        bootstrap_servers=f"127.0.0.1:{port}",
+        error_cb=lambda error: failed.set(),
+        transactional_id="one",
+    )
     try:
         await asyncio.wait_for(failed.wait(), 20)
         with pytest.raises(KafkaException, match=re.escape(_CAUSE.format(port=port))):
@@ -201,7 +252,9 @@ async def test_the_calls_of_asyncios_transactions_say_it_too() -> None:
 
 
 def test_a_slow_answer_about_the_cluster_is_waited_for(kafka_broker: EmbeddedBroker) -> None:
-    """It was asked for again after one second and after two more, and each answer that came later was lost."""
+    """It was asked for again after one second and after two more, and each answer that came later
+    was lost.
+    """
     with KafkaProducer(kafka_broker.config()) as producer:
         producer.fetch_broker_metadata()
         kafka_broker.round_trip_time(2.2)
@@ -217,5 +270,9 @@ def test_a_slow_broker_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
         broker.round_trip_time(0.7)
         with KafkaProducer(broker.config()) as producer:
             producer.sync_send(ProducerRecord("orders", b"value"), 60)
-    assert not [line for line in lines if "producer" in line.lower() and "nothing was acknowledged" not in line]
+    assert not [
+        line
+        for line in lines
+        if "producer" in line.lower() and "nothing was acknowledged" not in line
+    ]
     assert not [line for line in lines if "PID" in line]

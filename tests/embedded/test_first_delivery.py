@@ -1,4 +1,6 @@
-"""A new producer's first delivery waits for no timer of librdkafka's (wheels/patches/0011-first-delivery.patch)."""
+"""A new producer's first delivery waits for no timer of librdkafka's
+(wheels/patches/0011-first-delivery.patch).
+"""
 
 from __future__ import annotations
 
@@ -57,14 +59,20 @@ def test_a_producer_id_takes_less_than_the_timer(way: str, pause: float) -> None
     with EmbeddedBroker(brokers=3, topics={"orders": 3}) as broker:
         plain, other = [], []
         for run in range(RUNS):
-            settings = {"transactional_id": f"first-{run}"} if way == "transactional" else {"enable_idempotence": True}
+            settings = (
+                {"transactional_id": f"first-{run}"}
+                if way == "transactional"
+                else {"enable_idempotence": True}
+            )
             plain.append(first_delivery(broker, pause, enable_idempotence=False))
             other.append(first_delivery(broker, pause, **settings))
         assert statistics.median(other) <= statistics.median(plain) + LESS_THAN_THE_TIMER
 
 
 def test_the_bootstrap_broker_is_not_asked_for_a_producer_id() -> None:
-    """Its handle ends while the answer is on its way, on any network that is slow: a warning for nothing, and half a second."""
+    """Its handle ends while the answer is on its way, on any network that is slow: a warning for
+    nothing, and half a second.
+    """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         broker.round_trip_time(0.6)
         producer, log = connect(broker)
@@ -82,7 +90,10 @@ def test_brokers_that_come_one_after_another() -> None:
         with producer:
             reports: list[Any] = []
             for partition in range(3):
-                producer.send(ProducerRecord("orders", b"x", partition=partition), lambda metadata, error: reports.append(error))
+                producer.send(
+                    ProducerRecord("orders", b"x", partition=partition),
+                    lambda metadata, error: reports.append(error),
+                )
             for number in (1, 2, 3):
                 threading.Event().wait(0.3)
                 broker.start_broker(number)
@@ -92,7 +103,9 @@ def test_brokers_that_come_one_after_another() -> None:
 
 
 def test_a_failure_keeps_its_backoff() -> None:
-    """A broker that cannot give a producer id is asked again after 500 ms, though other brokers are connected to meanwhile."""
+    """A broker that cannot give a producer id is asked again after 500 ms, though other brokers are
+    connected to meanwhile.
+    """
     errors = [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 3
     with EmbeddedBroker(brokers=3, topics={"orders": 3}) as broker:
         broker.fail_requests(ApiKey.INIT_PRODUCER_ID, errors)

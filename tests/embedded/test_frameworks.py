@@ -1,4 +1,6 @@
-"""The examples for web and task frameworks, under the real ones: their own workers, their own forks."""
+"""The examples for web and task frameworks, under the real ones: their own workers, their own
+forks.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_fastapi(broker, monkeypatch):
     async def main():
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
         async with app.router.lifespan_context(app), client:
-            answers = await asyncio.gather(*(client.post("/orders/ada", content=b"%d" % number) for number in range(50)))
+            answers = await asyncio.gather(
+                *(client.post("/orders/ada", content=b"%d" % number) for number in range(50))
+            )
             assert {answer.status_code for answer in answers} == {200}
             assert sorted(answer.json()["offset"] for answer in answers) == list(range(50))
             broker.fail_requests(ApiKey.PRODUCE, [29])
@@ -67,14 +71,34 @@ def test_fastapi(broker, monkeypatch):
 
 @contextmanager
 def gunicorn(broker, application, *arguments, folder=EXAMPLES):
-    """Real workers, forked from a master that has imported the application (--preload); posts to it."""
+    """Real workers, forked from a master that has imported the application (--preload); posts to
+    it.
+    """
     pytest.importorskip("gunicorn")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers", "2", "--bind", address, *arguments, application]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--preload",
+        "--workers",
+        "2",
+        "--bind",
+        address,
+        *arguments,
+        application,
+    ]
     environment = os.environ | {"KAFKA": broker.bootstrap_servers}
-    server = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    server = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
     def post(body):
         deadline = time.monotonic() + 30
@@ -117,27 +141,39 @@ def test_gunicorn_delivers_at_a_workers_end_what_was_only_sent(broker, tmp_path)
         (EXAMPLES / "wsgi_app.py")
         .read_text()
         .replace(
-            'metadata = producer.sync_send(ProducerRecord("orders", body), timeout=10)', 'producer.send(ProducerRecord("orders", body))'
+            'metadata = producer.sync_send(ProducerRecord("orders", body), timeout=10)',
+            'producer.send(ProducerRecord("orders", body))',
         )
         .replace("{metadata.partition}@{metadata.offset}", "sent")
         .replace(
-            'KafkaProducer(bootstrap_servers=os.environ["KAFKA"])', 'KafkaProducer(bootstrap_servers=os.environ["KAFKA"], linger_ms=60_000)'
+            'KafkaProducer(bootstrap_servers=os.environ["KAFKA"])',
+            'KafkaProducer(bootstrap_servers=os.environ["KAFKA"], linger_ms=60_000)',
         )
     )
-    with gunicorn(broker, "app:application", "--config", "python:app", folder=tmp_path) as (server, post):
+    with gunicorn(broker, "app:application", "--config", "python:app", folder=tmp_path) as (
+        server,
+        post,
+    ):
         assert {post(b"%d" % number)[0] for number in range(10)} == {200}
         assert broker.messages("orders") == []
     assert server.returncode == 0, server.output
-    assert sorted(int(message.value) for message in broker.messages("orders", count=10)) == list(range(10))
+    assert sorted(int(message.value) for message in broker.messages("orders", count=10)) == list(
+        range(10)
+    )
 
 
 def test_gunicorn_with_a_producer_made_before_the_fork(broker, tmp_path):
-    """The mistake: each request is told so, the workers live on and end, and the master's producer is untouched."""
+    """The mistake: each request is told so, the workers live on and end, and the master's producer
+    is untouched.
+    """
     source = (EXAMPLES / "wsgi_app.py").read_text()
     source = re.sub(r"def post_fork.*?\n\n\n", "", source, flags=re.DOTALL)
     source = re.sub(r"def worker_exit.*?\n\n\n", "", source, flags=re.DOTALL)
     (tmp_path / "app.py").write_text(
-        source.replace("producer: KafkaProducer\n", 'producer = KafkaProducer(bootstrap_servers=os.environ["KAFKA"])\n')
+        source.replace(
+            "producer: KafkaProducer\n",
+            'producer = KafkaProducer(bootstrap_servers=os.environ["KAFKA"])\n',
+        )
         + """
 
 def on_exit(server: Any) -> None:
@@ -145,7 +181,10 @@ def on_exit(server: Any) -> None:
     producer.close()
 """
     )
-    with gunicorn(broker, "app:application", "--config", "python:app", folder=tmp_path) as (server, post):
+    with gunicorn(broker, "app:application", "--config", "python:app", folder=tmp_path) as (
+        server,
+        post,
+    ):
         for number in range(10):
             status, answer = post(b"%d" % number)
             assert status == 502
@@ -175,8 +214,13 @@ app.conf.broker_transport_options = {{
 """
     )
     environment = os.environ | {"KAFKA": broker.bootstrap_servers, "CELERY_BROKER": "filesystem://"}
-    send = "from celery_app import order\nfor number in range(20): order.delay(f'item {number}', 'ada')"
-    subprocess.run([sys.executable, "-c", send], cwd=tmp_path, env=environment, check=True, timeout=60)
+    send = (
+        "from celery_app import order\nfor number in range(20): order.delay(f'item {number}',"
+        " 'ada')"
+    )
+    subprocess.run(
+        [sys.executable, "-c", send], cwd=tmp_path, env=environment, check=True, timeout=60
+    )
     command = [
         sys.executable,
         "-m",
@@ -191,7 +235,14 @@ app.conf.broker_transport_options = {{
         "--loglevel",
         "INFO",
     ]
-    worker = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    worker = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         messages = broker.messages("orders", count=20, timeout=60)
     finally:

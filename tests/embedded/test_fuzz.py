@@ -1,6 +1,8 @@
-"""A minute of the boundary's fuzzer (tests/fuzz), and that it finds what is wrong; `make fuzz` looks longer.
+"""A minute of the boundary's fuzzer (tests/fuzz), and that it finds what is wrong; `make fuzz`
+looks longer.
 
-The seeds are the same each time, so that this fails for what was changed and not by chance. KAFKA_EXT_FUZZ_SEED has others.
+The seeds are the same each time, so that this fails for what was changed and not by chance.
+KAFKA_EXT_FUZZ_SEED has others.
 """
 
 import os
@@ -26,9 +28,25 @@ EXAMPLES = 20
 @pytest.mark.timeout(420)
 def test_what_arrives_is_what_was_meant():
     # In a process of its own: when a call hangs, it prints all stacks and the seed, and ends.
-    command = [sys.executable, "-m", "tests.fuzz", "--minutes", str(MINUTES), "--examples", str(EXAMPLES)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fuzz",
+        "--minutes",
+        str(MINUTES),
+        "--examples",
+        str(EXAMPLES),
+    ]
     command += ["--seed", os.environ.get("KAFKA_EXT_FUZZ_SEED", "1")]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
     assert "nothing found" in done.stdout
     print(done.stdout.splitlines()[-1])
@@ -42,7 +60,9 @@ def _sabotages():
 
 @pytest.mark.parametrize("name", sorted(_sabotages()))
 def test_the_fuzzer_finds(name, monkeypatch):
-    """With a producer that does one thing wrong it must fail: else it proves nothing when it does not."""
+    """With a producer that does one thing wrong it must fail: else it proves nothing when it does
+    not.
+    """
     from tests.fuzz import machine, producers
 
     monkeypatch.setattr(producers, "KafkaProducer", _sabotages()[name])
@@ -60,7 +80,9 @@ def test_the_fuzzer_finds_a_setting_that_is_forgotten(monkeypatch):
 
 
 def test_an_example_that_was_given_up_leaves_no_fault_behind():
-    """Hypothesis gives up every fourth example half-way. What it broke, the next one would have found."""
+    """Hypothesis gives up every fourth example half-way. What it broke, the next one would have
+    found.
+    """
     from tests.fuzz import machine
 
     try:

@@ -1,4 +1,6 @@
-"""gevent and eventlet: `monkey.patch_all()` before or after the import changes nothing that a caller relies on (FOUND.md, row 16)."""
+"""gevent and eventlet: `monkey.patch_all()` before or after the import changes nothing that a
+caller relies on (FOUND.md, row 16).
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,12 @@ pytestmark = pytest.mark.found(16)
 
 _PATCH = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
-    "eventlet": "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()",
+    "eventlet": (
+        "import warnings; warnings.simplefilter('ignore'); import eventlet; eventlet.monkey_patch()"
+    ),
 }
-# An import that has nothing to do with the package: what is patched before and what after is all that differs.
+# An import that has nothing to do with the package: what is patched before and what after is all
+# that differs.
 _PROGRAM = """
 import sys, threading, time
 {before}
@@ -79,7 +84,11 @@ def _start(library: str, when: str, body: str, *arguments: str) -> subprocess.Po
     before, after = (patch, "") if when == "before" else ("", patch)
     program = _PROGRAM.format(before=before, after=after, body=textwrap.dedent(body))
     return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
     )
 
 
@@ -101,7 +110,8 @@ def slow_broker() -> Iterator[EmbeddedBroker]:
 
 
 _BODIES = {
-    "sending": """
+    "sending": (
+        """
         def on_delivery(metadata, error):
             assert threading.get_ident() != main, "in a thread of its own"
             reports.append(error)
@@ -121,8 +131,10 @@ _BODIES = {
             assert producer.metrics().delivered == 123
             producer.send(ProducerRecord("t", b"6"))
             others_run(producer.close)
-    """,
-    "a full queue": """
+    """
+    ),
+    "a full queue": (
+        """
         with KafkaProducer(bootstrap_servers=servers, queue_buffering_max_messages=1) as producer:
             producer.send(ProducerRecord("t", b"1"))
             others_run(lambda: producer.send(ProducerRecord("t", b"2"), timeout=30))
@@ -130,15 +142,19 @@ _BODIES = {
                 others_run(lambda: producer.send(ProducerRecord("t", b"3"), timeout=0.05))
             except KafkaTimeoutError:
                 pass
-    """,
-    "closing twice at once": """
+    """
+    ),
+    "closing twice at once": (
+        """
         producer = KafkaProducer(bootstrap_servers=servers)
         producer.send(ProducerRecord("t", b"1"))
         closing = [run(producer.close) for _ in range(3)]
         others_run(lambda: [thread.join() for thread in closing])
         assert producer.metrics().delivered == 1
-    """,
-    "manual polling": """
+    """
+    ),
+    "manual polling": (
+        """
         reports = []
         with KafkaProducer(bootstrap_servers=servers, enable_manual_events_poll=True) as producer:
             producer.send(ProducerRecord("t", b"1"), lambda metadata, error: reports.append(error))
@@ -146,16 +162,20 @@ _BODIES = {
                 producer.poll_events(0.2)
             others_run(lambda: producer.poll_events(0.2))
             others_run(lambda: producer.sync_send(ProducerRecord("t", b"2"), 30))
-    """,
-    "transactions": """
+    """
+    ),
+    "transactions": (
+        """
         with KafkaProducer(bootstrap_servers=servers, transactional_id="x") as producer:
             producer.init_transactions(30)
             for end in (producer.commit_transaction, producer.abort_transaction):
                 producer.begin_transaction()
                 producer.sync_send(ProducerRecord("t", b"1"), 30)
                 others_run(lambda: end(30))
-    """,
-    "recoverable": """
+    """
+    ),
+    "recoverable": (
+        """
         from kafka_ext.recoverable import RecoverableProducer
 
         with RecoverableProducer(bootstrap_servers=servers, on_fatal="resend") as producer:
@@ -163,8 +183,10 @@ _BODIES = {
             others_run(producer.send_future(ProducerRecord("t", b"2")).result)
             producer.send(ProducerRecord("t", b"3"))
             others_run(lambda: producer.flush(30))
-    """,
-    "never closed": """
+    """
+    ),
+    "never closed": (
+        """
         import warnings
 
         warnings.simplefilter("ignore", ResourceWarning)
@@ -173,8 +195,10 @@ _BODIES = {
         dropped = KafkaProducer(bootstrap_servers=servers, linger_ms=50)
         dropped.send(ProducerRecord("t", b"2"))
         del dropped
-    """,
-    "a sink and a handler": """
+    """
+    ),
+    "a sink and a handler": (
+        """
         import logging
         from kafka_ext import KafkaSink
         from kafka_ext.logging import KafkaHandler
@@ -186,7 +210,8 @@ _BODIES = {
         others_run(handler.flush)
         handler.close()
         assert (handler.dropped, handler.failed) == (0, 0)
-    """,
+    """
+    ),
 }
 
 
@@ -217,7 +242,9 @@ def test_the_embedded_broker_in_a_patched_process(library: str, when: str) -> No
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("library", list(_PATCH))
-@pytest.mark.parametrize("wait", ["flush(60)", "close(60)", "sync_send(ProducerRecord('t', b'2'), 60)"])
+@pytest.mark.parametrize(
+    "wait", ["flush(60)", "close(60)", "sync_send(ProducerRecord('t', b'2'), 60)"]
+)
 def test_sigint_ends_a_wait(wait: str, library: str, when: str) -> None:
     body = f"""
         import signal
@@ -275,10 +302,16 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _running(arguments: list[str], log: Path, environment: dict[str, str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    arguments: list[str], log: Path, environment: dict[str, str], directory: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], stdout=out, stderr=out, env={**os.environ, **environment}, cwd=directory
+            [sys.executable, "-m", *arguments],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **environment},
+            cwd=directory,
         )
     try:
         yield process
@@ -315,20 +348,39 @@ def application(environ, start_response):
 @pytest.mark.slow(4)
 @pytest.mark.parametrize("options", [[], ["--preload"]], ids=["", "preload"])
 @pytest.mark.parametrize("library", ["gevent"])
-def test_gunicorn(library: str, options: list[str], tmp_path: Path, slow_broker: EmbeddedBroker) -> None:
+def test_gunicorn(
+    library: str, options: list[str], tmp_path: Path, slow_broker: EmbeddedBroker
+) -> None:
     _needs("gunicorn")
     _needs(library)
     (tmp_path / "app.py").write_text(_WSGI)
     port, log = _free_port(), tmp_path / "log"
-    arguments = ["gunicorn", "-k", library, "-w", "1", "-b", f"127.0.0.1:{port}", "--graceful-timeout", "5", *options, "app:application"]
-    environment = {"SERVERS": slow_broker.bootstrap_servers, "PYTHONPATH": f"{_repository()}{os.pathsep}{tmp_path}"}
+    arguments = [
+        "gunicorn",
+        "-k",
+        library,
+        "-w",
+        "1",
+        "-b",
+        f"127.0.0.1:{port}",
+        "--graceful-timeout",
+        "5",
+        *options,
+        "app:application",
+    ]
+    environment = {
+        "SERVERS": slow_broker.bootstrap_servers,
+        "PYTHONPATH": f"{_repository()}{os.pathsep}{tmp_path}",
+    }
     with _running(arguments, log, environment, tmp_path) as process:
         deadline = time.monotonic() + 60
         offsets = []
         for number in range(5):
             while True:
                 try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{number}", timeout=30) as answer:
+                    with urllib.request.urlopen(
+                        f"http://127.0.0.1:{port}/{number}", timeout=30
+                    ) as answer:
                         offsets.append(json.loads(answer.read()))
                     break
                 except OSError:
@@ -376,11 +428,32 @@ def test_celery(library: str, tmp_path: Path, slow_broker: EmbeddedBroker) -> No
         "PYTHONWARNINGS": "ignore",
     }
     log = tmp_path / "log"
-    arguments = ["celery", "-A", "tasks", "worker", "-P", library, "-c", "4", "--without-gossip", "--without-mingle", "-l", "info"]
-    client = "import tasks; print([r.get(timeout=60) for r in [tasks.produce.delay(str(i)) for i in range(5)]])"
+    arguments = [
+        "celery",
+        "-A",
+        "tasks",
+        "worker",
+        "-P",
+        library,
+        "-c",
+        "4",
+        "--without-gossip",
+        "--without-mingle",
+        "-l",
+        "info",
+    ]
+    client = (
+        "import tasks; print([r.get(timeout=60) for r in [tasks.produce.delay(str(i)) for i in"
+        " range(5)]])"
+    )
     with _running(arguments, log, environment, tmp_path):
         asked = subprocess.run(
-            [sys.executable, "-c", client], env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True, timeout=90
+            [sys.executable, "-c", client],
+            env={**os.environ, **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
         )
     assert asked.returncode == 0, asked.stderr + log.read_text()
     assert sorted(json.loads(asked.stdout)) == [0, 1, 2, 3, 4]

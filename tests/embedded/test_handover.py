@@ -1,4 +1,6 @@
-"""The GIL's way from a thread that computes to the events thread. With a switch interval of hours, nothing but the handover moves it."""
+"""The GIL's way from a thread that computes to the events thread. With a switch interval of hours,
+nothing but the handover moves it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ import pytest
 from kafka_ext import KafkaError, KafkaProducer, ProducerRecord, RecordMetadata
 from kafka_ext.testing import EmbeddedBroker
 
-pytestmark = pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL to hand over")
+pytestmark = pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="there is no GIL to hand over"
+)
 
 PATIENCE = 20.0  # seconds until a callback that does not come is given up
 
@@ -52,7 +56,9 @@ def send_until_called(producer: KafkaProducer, calls: Calls, start: list[int]) -
             pass
 
 
-def test_a_sender_that_computes_lets_the_events_thread_call_back(producer: KafkaProducer, nobody_is_interrupted: None) -> None:
+def test_a_sender_that_computes_lets_the_events_thread_call_back(
+    producer: KafkaProducer, nobody_is_interrupted: None
+) -> None:
     calls = Calls()
     sent = [0]
     send_until_called(producer, calls, sent)
@@ -62,7 +68,9 @@ def test_a_sender_that_computes_lets_the_events_thread_call_back(producer: Kafka
     assert len(calls.threads) == sent[0]
 
 
-def test_so_does_a_sender_in_another_thread(producer: KafkaProducer, nobody_is_interrupted: None) -> None:
+def test_so_does_a_sender_in_another_thread(
+    producer: KafkaProducer, nobody_is_interrupted: None
+) -> None:
     calls = Calls()
     sent = [0]
     thread = threading.Thread(target=send_until_called, args=(producer, calls, sent))
@@ -72,8 +80,13 @@ def test_so_does_a_sender_in_another_thread(producer: KafkaProducer, nobody_is_i
     assert calls.threads[0].name == "kafka_ext events"
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="before, pending calls of other threads wait for the switch interval too")
-def test_the_main_thread_is_interrupted_between_two_sends(producer: KafkaProducer, nobody_is_interrupted: None) -> None:
+@pytest.mark.skipif(
+    sys.version_info < (3, 13),
+    reason="before, pending calls of other threads wait for the switch interval too",
+)
+def test_the_main_thread_is_interrupted_between_two_sends(
+    producer: KafkaProducer, nobody_is_interrupted: None
+) -> None:
     calls = Calls()
     producer.send(ProducerRecord("t", b"value"), calls)
     end = time.monotonic() + PATIENCE

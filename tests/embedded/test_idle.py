@@ -1,4 +1,6 @@
-"""A producer that waits for a broker's answer does nothing meanwhile (wheels/patches/0007-inflight-wait.patch)."""
+"""A producer that waits for a broker's answer does nothing meanwhile
+(wheels/patches/0007-inflight-wait.patch).
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,26 @@ from faultlib import wait_until
 from kafka_ext import KafkaProducer, ProducerRecord
 from kafka_ext.testing import EmbeddedBroker
 
-SETTINGS: dict[str, Any] = {"enable.idempotence": True, "batch.num.messages": 1, "statistics.interval.ms": 200}
-SPINNING = 2000  # a spinning thread wakes up some 200,000 times a second; ten milliseconds apart are 100
+SETTINGS: dict[str, Any] = {
+    "enable.idempotence": True,
+    "batch.num.messages": 1,
+    "statistics.interval.ms": 200,
+}
+SPINNING = (
+    2000  # a spinning thread wakes up some 200,000 times a second; ten milliseconds apart are 100
+)
 
 
-@pytest.mark.parametrize("count", [2, 10], ids=["behind the first request", "behind many in flight"])
+@pytest.mark.parametrize(
+    "count", [2, 10], ids=["behind the first request", "behind many in flight"]
+)
 def test_waiting_for_an_answer_takes_no_processor(count: int) -> None:
     wakeups: list[int] = []
 
     def on_statistics(statistics: dict[str, Any]) -> None:
-        wakeups.append(sum(one["wakeups"] for one in statistics["brokers"].values() if one["nodeid"] == 1))
+        wakeups.append(
+            sum(one["wakeups"] for one in statistics["brokers"].values() if one["nodeid"] == 1)
+        )
 
     with (
         EmbeddedBroker(topics={"orders": 2}, isolation="process") as broker,
@@ -36,4 +48,6 @@ def test_waiting_for_an_answer_takes_no_processor(count: int) -> None:
         broker.resume()
         assert wakeups[begin + 5] - wakeups[begin] < SPINNING
         wait_until(lambda: reports == [None] * count)
-        assert [message.value for message in broker.messages("orders", 1 + count)][1:] == [b"%d" % number for number in range(count)]
+        assert [message.value for message in broker.messages("orders", 1 + count)][1:] == [
+            b"%d" % number for number in range(count)
+        ]

@@ -2,9 +2,20 @@
 
 import pytest
 
-from kafka_ext import ErrorCode, KafkaException, PersistedStatus, ProducerRecord, QueueFullError, _rdkafka
+from kafka_ext import (
+    ErrorCode,
+    KafkaException,
+    PersistedStatus,
+    ProducerRecord,
+    QueueFullError,
+    _rdkafka,
+)
 
-STUCK = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "queue.buffering.max.messages": 1}
+STUCK = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "test.mock.num.brokers": ...,
+    "queue.buffering.max.messages": 1,
+}
 
 
 class Interceptor:
@@ -44,7 +55,12 @@ def test_a_record_can_be_replaced(make_producer, log):
 
     producer = make_producer(interceptors=[Stamp("stamp", log), Interceptor("after", log)])
     metadata = producer.sync_send(ProducerRecord("t", b"v", id=5), timeout=10)
-    assert (metadata.topic, metadata.value_size, metadata.headers, metadata.record_id) == ("elsewhere", 8, [("stamp", b"1")], 5)
+    assert (metadata.topic, metadata.value_size, metadata.headers, metadata.record_id) == (
+        "elsewhere",
+        8,
+        [("stamp", b"1")],
+        5,
+    )
     assert log[0] == ("after", "send", b"replaced")
 
 
@@ -80,11 +96,16 @@ def test_a_refused_send_is_acknowledged_too(make_producer, log):
         def on_acknowledgement(self, metadata, error):
             seen.append((metadata, error))
 
-    producer = make_producer(STUCK, interceptors=[Keeping("keeping", log)], **{"enable.manual.events.poll": True})
+    producer = make_producer(
+        STUCK, interceptors=[Keeping("keeping", log)], **{"enable.manual.events.poll": True}
+    )
     producer.send(ProducerRecord("t", b"v"))
     value = bytearray(b"w")
     with pytest.raises(QueueFullError):
-        producer.send(ProducerRecord("t", value, id=7), lambda *_: pytest.fail("a refused send calls nobody back"))
+        producer.send(
+            ProducerRecord("t", value, id=7),
+            lambda *_: pytest.fail("a refused send calls nobody back"),
+        )
     assert producer.try_send(ProducerRecord("t", value, id=8)) == ErrorCode.QUEUE_FULL
     with pytest.raises(TypeError):
         producer.send(ProducerRecord("t", 5, id=9))
@@ -96,16 +117,23 @@ def test_a_refused_send_is_acknowledged_too(make_producer, log):
         (9, ErrorCode.INVALID_ARG),
         (10, ErrorCode.TOPIC_EXCEPTION),
     ]
-    assert all(metadata.offset is None and metadata.persisted_status is PersistedStatus.NOT for metadata, _ in seen)
+    assert all(
+        metadata.offset is None and metadata.persisted_status is PersistedStatus.NOT
+        for metadata, _ in seen
+    )
     value.append(1)
 
 
 def test_each_record_is_acknowledged_once_whatever_becomes_of_it(make_producer, log):
-    producer = make_producer(STUCK | {"queue.buffering.max.messages": 100}, interceptors=[Interceptor("one", log)])
+    producer = make_producer(
+        STUCK | {"queue.buffering.max.messages": 100}, interceptors=[Interceptor("one", log)]
+    )
     for _ in range(50):
         producer.send(ProducerRecord("t", b"v"))
     producer.close(0)
-    assert [entry[1:] for entry in log if entry[1] == "acknowledged"] == [("acknowledged", ErrorCode.PURGE_QUEUE)] * 50
+    assert [entry[1:] for entry in log if entry[1] == "acknowledged"] == [
+        ("acknowledged", ErrorCode.PURGE_QUEUE)
+    ] * 50
     assert producer.metrics().failed == 50
 
 
@@ -113,7 +141,11 @@ def test_a_failure_nobody_but_interceptors_hears_is_still_logged(make_producer, 
     producer = make_producer(STUCK, interceptors=[Interceptor("one", log)])
     producer.send(ProducerRecord("orders", b"v"))
     producer.close(0)
-    assert [record for record in caplog.records if "orders" in record.getMessage() and record.levelname == "WARNING"]
+    assert [
+        record
+        for record in caplog.records
+        if "orders" in record.getMessage() and record.levelname == "WARNING"
+    ]
 
 
 def test_they_are_let_go_of_with_the_producer(make_producer, log):

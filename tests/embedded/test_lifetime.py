@@ -1,4 +1,6 @@
-"""close, drop, exit, fork, threads (API.md, section 4). tests/embedded/test_faults_lifetime.py has the faults among these."""
+"""close, drop, exit, fork, threads (API.md, section 4). tests/embedded/test_faults_lifetime.py has
+the faults among these.
+"""
 
 import gc
 import os
@@ -11,7 +13,16 @@ import time
 
 import pytest
 
-from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerClosedError, ProducerRecord, QueueFullError, _lifecycle, _rdkafka
+from kafka_ext import (
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    ProducerClosedError,
+    ProducerRecord,
+    QueueFullError,
+    _lifecycle,
+    _rdkafka,
+)
 
 STUCK = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ...}
 BOTH_MODES = pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
@@ -116,7 +127,12 @@ class TestClose:
         producer.sync_send(ProducerRecord("t", b"12345"), timeout=10)
         producer.close()
         metrics = producer.metrics()
-        assert (metrics.sent, metrics.sent_bytes, metrics.delivered, metrics.outstanding) == (1, 5, 1, 0)
+        assert (metrics.sent, metrics.sent_bytes, metrics.delivered, metrics.outstanding) == (
+            1,
+            5,
+            1,
+            0,
+        )
         assert producer.properties["linger.ms"] == "0"
 
     def test_leaves_no_thread_behind(self, make_producer):
@@ -126,7 +142,9 @@ class TestClose:
 
     def test_frees_everything(self, make_producer, reports):
         producer = make_producer()
-        producer.send(ProducerRecord("t", bytearray(b"v"), id=object(), headers=[("a", b"b")]), reports)
+        producer.send(
+            ProducerRecord("t", bytearray(b"v"), id=object(), headers=[("a", b"b")]), reports
+        )
         producer.close()
         assert not any(_rdkafka.live_objects().values())
 
@@ -140,7 +158,10 @@ class TestWith:
             producer.flush()
 
     def test_delivers_what_was_sent_when_the_block_raises(self, make_producer, reports):
-        with pytest.raises(ZeroDivisionError), make_producer({"linger.ms": 60_000}) as producer:  # noqa: PT012 - the block is the test
+        with (  # noqa: PT012
+            pytest.raises(ZeroDivisionError),
+            make_producer({"linger.ms": 60_000}) as producer,
+        ):
             producer.send(ProducerRecord("t", b"v"), reports)
             raise ZeroDivisionError
         assert reports.errors == [None]
@@ -153,7 +174,10 @@ class TestWith:
 class TestDropped:
     @BOTH_MODES
     def test_loses_nothing_and_warns(self, reports, manual):
-        producer = KafkaProducer({"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 200} | mode(manual))
+        producer = KafkaProducer(
+            {"test.mock.num.brokers": 1, "enable.idempotence": False, "linger.ms": 200}
+            | mode(manual)
+        )
         for number in range(100):
             producer.send(ProducerRecord("t", bytearray(b"v"), id=number), reports)
         started = time.monotonic()
@@ -249,9 +273,14 @@ class TestFork:
         """)
         assert lines == ["child 0", "waited 0"]
 
-    @pytest.mark.skipif(_rdkafka.build_info()["linkage"] != "bundled static", reason="mended in the bundled librdkafka")
+    @pytest.mark.skipif(
+        _rdkafka.build_info()["linkage"] != "bundled static",
+        reason="mended in the bundled librdkafka",
+    )
     def test_a_producer_of_a_child_forked_while_names_are_resolved(self):
-        """glibc's getaddrinfo() leaves a lock behind in the child, where every other one with AI_ADDRCONFIG waits for it."""
+        """glibc's getaddrinfo() leaves a lock behind in the child, where every other one with
+        AI_ADDRCONFIG waits for it.
+        """
         lines = run(
             """
             import os, signal, socket, threading
@@ -366,8 +395,12 @@ class TestSubclass:
                 super().send(record, on_delivery, **options)
 
         producer = make_producer(cls=Tagging)
-        assert producer.sync_send(ProducerRecord("t", b"v"), timeout=10).headers == [("tag", b"tag")]
-        assert producer.send_future(ProducerRecord("t", b"v")).result(10).headers == [("tag", b"tag")]
+        assert producer.sync_send(ProducerRecord("t", b"v"), timeout=10).headers == [
+            ("tag", b"tag")
+        ]
+        assert producer.send_future(ProducerRecord("t", b"v")).result(10).headers == [
+            ("tag", b"tag")
+        ]
 
     def test_one_that_forgets_the_constructor_is_not_usable(self):
         class Forgetful(KafkaProducer):
@@ -375,7 +408,12 @@ class TestSubclass:
                 pass
 
         producer = Forgetful()
-        for call in (lambda: producer.send(ProducerRecord("t", b"v")), producer.flush, producer.purge, lambda: producer.metrics()):
+        for call in (
+            lambda: producer.send(ProducerRecord("t", b"v")),
+            producer.flush,
+            producer.purge,
+            lambda: producer.metrics(),
+        ):
             with pytest.raises(ProducerClosedError):
                 call()
         producer.close()
@@ -387,7 +425,9 @@ def test_it_cannot_be_pickled(producer):
 
 
 def test_a_producer_whose_thread_cannot_be_started_leaves_nothing(monkeypatch):
-    """The constructor raises what the system said; no handle is left behind, nor anything that the interpreter's exit would trip over."""
+    """The constructor raises what the system said; no handle is left behind, nor anything that the
+    interpreter's exit would trip over.
+    """
 
     def start(thread):
         raise RuntimeError("can't start new thread")

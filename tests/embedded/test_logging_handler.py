@@ -16,7 +16,12 @@ from kafka_ext import InvalidConfigError, KafkaProducer, ProducerRecord
 from kafka_ext.logging import JsonFormatter, KafkaHandler
 from kafka_ext.testing import EmbeddedBroker
 
-UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False}
+UNREACHABLE = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "log_level": 0,
+    "error_cb": lambda error: None,
+    "enable.idempotence": False,
+}
 
 
 @pytest.fixture
@@ -49,7 +54,10 @@ def attach(broker, logger):
 
 
 def test_a_record_with_key_headers_and_time(broker, logger, attach):
-    handler = attach(key="name", headers={"level": "levelname", "line": lambda record: record.lineno, "none": "absent"})
+    handler = attach(
+        key="name",
+        headers={"level": "levelname", "line": lambda record: record.lineno, "none": "absent"},
+    )
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     logger.warning("out of %s", "paper")
     handler.flush()
@@ -59,7 +67,9 @@ def test_a_record_with_key_headers_and_time(broker, logger, attach):
     assert headers["level"] == b"WARNING"
     assert headers["line"].isdigit()
     assert "none" not in headers
-    assert abs(message.timestamp / 1000 - logging.LogRecord("", 0, "", 0, "", (), None).created) < 60
+    assert (
+        abs(message.timestamp / 1000 - logging.LogRecord("", 0, "", 0, "", (), None).created) < 60
+    )
     assert (handler.dropped, handler.failed) == (0, 0)
 
 
@@ -82,7 +92,17 @@ def test_json(broker, logger, attach):
     assert document["strange"] == "<class 'object'>"
     assert document["exception"].endswith("LookupError: no such order")
     assert document["time"].endswith("Z")
-    assert set(document) == {"time", "level", "logger", "message", "service", "process", "order", "strange", "exception"}
+    assert set(document) == {
+        "time",
+        "level",
+        "logger",
+        "message",
+        "service",
+        "process",
+        "order",
+        "strange",
+        "exception",
+    }
 
 
 def test_dict_config(broker):
@@ -91,14 +111,19 @@ def test_dict_config(broker):
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"json": {"()": "kafka_ext.logging.JsonFormatter", "static": {"service": "shop"}}},
+            "formatters": {
+                "json": {"()": "kafka_ext.logging.JsonFormatter", "static": {"service": "shop"}}
+            },
             "handlers": {
                 "kafka": {
                     "class": "kafka_ext.logging.KafkaHandler",
                     "level": "INFO",
                     "formatter": "json",
                     "topic": "logs",
-                    "properties": {"bootstrap.servers": broker.bootstrap_servers, "enable.idempotence": False},
+                    "properties": {
+                        "bootstrap.servers": broker.bootstrap_servers,
+                        "enable.idempotence": False,
+                    },
                     "key": "name",
                     "headers": ["levelname"],
                 }
@@ -113,7 +138,11 @@ def test_dict_config(broker):
     logger.removeHandler(handler)
     handler.close()
     (message,) = broker.messages("logs")
-    assert (json.loads(message.value)["message"], message.key, message.headers) == ("this", name.encode(), [("levelname", b"INFO")])
+    assert (json.loads(message.value)["message"], message.key, message.headers) == (
+        "this",
+        name.encode(),
+        [("levelname", b"INFO")],
+    )
 
 
 # ---------------------------------------------------------------------- it never blocks
@@ -153,7 +182,9 @@ def test_flush_has_an_end(logger, attach):
 
 
 def test_threads_do_not_wait_for_one_another(logger, attach):
-    """The handler's lock is not taken: one thread that is slow to format does not stop the others."""
+    """The handler's lock is not taken: one thread that is slow to format does not stop
+    the others.
+    """
     handler = attach()
     inside, go_on = threading.Event(), threading.Event()
 
@@ -181,7 +212,9 @@ def test_threads_do_not_wait_for_one_another(logger, attach):
 @pytest.fixture
 def on_root(broker):
     """Where it is most dangerous: everything that anybody logs comes to it."""
-    handler = KafkaHandler("logs", broker.config(enable_idempotence=False, linger_ms=0, debug="all"))
+    handler = KafkaHandler(
+        "logs", broker.config(enable_idempotence=False, linger_ms=0, debug="all")
+    )
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
@@ -195,12 +228,18 @@ def on_root(broker):
 
 
 def test_what_producers_log_is_passed_over(broker, on_root):
-    """librdkafka's debugging log says several things of each message sent: with a loop here it would never end."""
+    """librdkafka's debugging log says several things of each message sent: with a loop here it
+    would never end.
+    """
     logging.getLogger("app").info("one")
     logging.getLogger("kafka_ext.logging").error("two")
     logging.getLogger("kafka_extra").info("three")
     on_root.flush()
-    assert {b"one", b"three"} <= {message.value for message in broker.messages("logs")} <= {b"one", b"three", b""}
+    assert (
+        {b"one", b"three"}
+        <= {message.value for message in broker.messages("logs")}
+        <= {b"one", b"three", b""}
+    )
     assert on_root.dropped == 0
 
 
@@ -257,9 +296,15 @@ def test_errors_inside_go_to_handle_error_and_no_further(broker, logger, attach,
     assert handler.dropped == 1
     assert "AttributeError" in capsys.readouterr().err
     handler = attach()
-    handler.handle(logging.makeLogRecord({"name": "shop", "levelname": "INFO", "msg": "%d", "args": ("not a number",)}))
+    handler.handle(
+        logging.makeLogRecord(
+            {"name": "shop", "levelname": "INFO", "msg": "%d", "args": ("not a number",)}
+        )
+    )
     handler.flush()
-    assert [message.value for message in broker.messages("logs")] == [b"INFO shop: %d <its arguments cannot be formatted: TypeError>"]
+    assert [message.value for message in broker.messages("logs")] == [
+        b"INFO shop: %d <its arguments cannot be formatted: TypeError>"
+    ]
     assert handler.dropped == 0
     assert "TypeError" in capsys.readouterr().err
 
@@ -293,7 +338,11 @@ def test_in_a_forked_child_it_has_another(broker, logger, attach):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     logger.info("parent again")
     handler.flush()
-    assert sorted(message.value for message in broker.messages("logs")) == [b"child", b"parent", b"parent again"]
+    assert sorted(message.value for message in broker.messages("logs")) == [
+        b"child",
+        b"parent",
+        b"parent again",
+    ]
 
 
 def test_in_a_forked_child_a_given_one_is_of_no_use_and_does_no_harm(broker, logger, attach):
@@ -312,7 +361,9 @@ def test_in_a_forked_child_a_given_one_is_of_no_use_and_does_no_harm(broker, log
 
 
 def test_the_interpreters_end(broker):
-    """What is logged last arrives, no warning is given (it would be an error), and logging's own end finds nothing to do."""
+    """What is logged last arrives, no warning is given (it would be an error), and logging's own
+    end finds nothing to do.
+    """
     done = run_program(
         f"""
         import logging
@@ -324,7 +375,9 @@ def test_the_interpreters_end(broker):
         flags=["-W", "error"],
     )
     assert done.stderr == ""
-    assert [message.value for message in broker.messages("logs", count=100)] == [b"INFO:root:%d" % number for number in range(100)]
+    assert [message.value for message in broker.messages("logs", count=100)] == [
+        b"INFO:root:%d" % number for number in range(100)
+    ]
 
 
 def test_the_interpreters_end_without_a_broker():
@@ -351,7 +404,11 @@ def test_the_interpreters_end_without_a_broker():
         ({"topic": "a/b"}, ValueError, "topic"),
         ({"properties": None}, TypeError, "either properties"),
         ({"properties": {"linger.ms": 5}}, InvalidConfigError, "bootstrap.servers"),
-        ({"properties": {"bootstrap.servers": "a:1", "linger.mss": 5}}, InvalidConfigError, "linger.ms"),
+        (
+            {"properties": {"bootstrap.servers": "a:1", "linger.mss": 5}},
+            InvalidConfigError,
+            "linger.ms",
+        ),
         ({"producer": 5, "properties": None}, TypeError, "producer"),
         ({"key": 5}, TypeError, "key"),
         ({"headers": "name"}, TypeError, "headers"),
@@ -360,7 +417,9 @@ def test_the_interpreters_end_without_a_broker():
 )
 def test_arguments(arguments, error, match):
     with pytest.raises(error, match=match):
-        KafkaHandler(**({"topic": "logs", "properties": {"bootstrap.servers": "127.0.0.1:1"}} | arguments))
+        KafkaHandler(
+            **({"topic": "logs", "properties": {"bootstrap.servers": "127.0.0.1:1"}} | arguments)
+        )
 
 
 def test_the_name_is_no_obstacle_to_the_standard_library():
@@ -401,9 +460,19 @@ _EXTRAS = [
     pytest.param({(1, 2): 3}, {"(1, 2)": 3}, id="a tuple as a key"),
     pytest.param({Unprintable: 1}, {str(Unprintable): 1}, id="a class as a key"),
     pytest.param(_circular(), {"a": [1, "..."]}, id="circular"),
-    pytest.param([float("nan"), float("inf"), -float("inf")], ["nan", "inf", "-inf"], id="not finite"),
-    pytest.param({"a": Unprintable()}, {"a": "<Unprintable: its str() raised RuntimeError>"}, id="unprintable"),
-    pytest.param({Unprintable(): 1}, {"<Unprintable: its str() raised RuntimeError>": 1}, id="an unprintable key"),
+    pytest.param(
+        [float("nan"), float("inf"), -float("inf")], ["nan", "inf", "-inf"], id="not finite"
+    ),
+    pytest.param(
+        {"a": Unprintable()},
+        {"a": "<Unprintable: its str() raised RuntimeError>"},
+        id="unprintable",
+    ),
+    pytest.param(
+        {Unprintable(): 1},
+        {"<Unprintable: its str() raised RuntimeError>": 1},
+        id="an unprintable key",
+    ),
     pytest.param([10**5000, True, None], [hex(10**5000), True, None], id="a long int"),
 ]
 
@@ -436,7 +505,9 @@ def test_what_is_nested_too_deep_becomes_json(broker, logger, attach):
 
 @pytest.mark.found(12)
 @pytest.mark.parametrize("formatter", [JsonFormatter, logging.Formatter])
-@pytest.mark.parametrize("message", ["\ud800", Unprintable(), b"\xff"], ids=["surrogate", "unprintable", "bytes"])
+@pytest.mark.parametrize(
+    "message", ["\ud800", Unprintable(), b"\xff"], ids=["surrogate", "unprintable", "bytes"]
+)
 def test_every_message_is_sent(broker, logger, attach, formatter, message):
     handler = attach(key=lambda record: "\ud800", headers={"h": lambda record: Unprintable()})
     handler.setFormatter(formatter())

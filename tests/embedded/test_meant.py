@@ -1,4 +1,6 @@
-"""What arrives is what was meant, or the call says what is wrong: str subclasses, arrays of pointers, padded strings, iterators."""
+"""What arrives is what was meant, or the call says what is wrong: str subclasses, arrays of
+pointers, padded strings, iterators.
+"""
 
 import asyncio
 import ctypes
@@ -87,7 +89,9 @@ class TestTopics:
         assert batch.wait(10)
         assert table.wait(10)
         producer.flush(10)
-        assert sorted(message.value for message in broker.messages("orders")) == [b"%d" % n for n in range(6)]
+        assert sorted(message.value for message in broker.messages("orders")) == [
+            b"%d" % n for n in range(6)
+        ]
         assert topics(producer) == ["orders", "other"]
 
     def test_a_record_that_is_changed_keeps_plain_characters(self, topic):
@@ -118,7 +122,9 @@ class TestTopics:
 
     def test_the_producers_built_on_it(self, broker, topic):
         with RecoverableProducer(broker.config()) as producer:
-            producer.send(ProducerRecord(topic, b"recoverable", key=topic, headers=[(topic, topic)]))
+            producer.send(
+                ProducerRecord(topic, b"recoverable", key=topic, headers=[(topic, topic)])
+            )
             producer.flush(10)
         with KafkaSink(broker.config(), topic) as sink:
             assert sink.topic == "orders"
@@ -127,7 +133,11 @@ class TestTopics:
         handler.setFormatter(logging.Formatter("%(message)s"))
         handler.handle(logging.makeLogRecord({"msg": "handler"}))
         handler.close()
-        assert sorted(message.value for message in broker.messages("orders")) == [b"handler", b"recoverable", b"sink"]
+        assert sorted(message.value for message in broker.messages("orders")) == [
+            b"handler",
+            b"recoverable",
+            b"sink",
+        ]
 
     def test_the_broker(self, broker, topic):
         with EmbeddedBroker(topics={topic: 3}) as other, KafkaProducer(other.config()) as producer:
@@ -172,7 +182,12 @@ def test_a_configuration_takes_what_a_str_enum_stands_for(broker):
     class Number(int, enum.Enum):
         SEVEN = 7
 
-    settings = {Name.LINGER: Name.ONE, "acks": Acks.ALL, Loud("batch.size"): Loud("1000"), "queue.buffering.max.messages": Number.SEVEN}
+    settings = {
+        Name.LINGER: Name.ONE,
+        "acks": Acks.ALL,
+        Loud("batch.size"): Loud("1000"),
+        "queue.buffering.max.messages": Number.SEVEN,
+    }
     with KafkaProducer(broker.config()) as before:
         given = dict(before.properties) | settings
     with KafkaProducer(given) as producer:
@@ -218,12 +233,26 @@ def test_pointers_are_never_sent(broker, producer, make):
         "key": ProducerRecord("orders", b"", key=pointers),
         "headers": ProducerRecord("orders", b"", headers=[("name", pointers)]),
     }
-    with RecoverableProducer(broker.config()) as recoverable, KafkaSink(broker.config(), "orders") as sink:
+    with (
+        RecoverableProducer(broker.config()) as recoverable,
+        KafkaSink(broker.config(), "orders") as sink,
+    ):
         for part, record in records.items():
-            for refuse in (producer.send, producer.sync_send, producer.send_future, recoverable.send, lambda record: sink.write([record])):
+            for refuse in (
+                producer.send,
+                producer.sync_send,
+                producer.send_future,
+                recoverable.send,
+                lambda record: sink.write([record]),
+            ):
                 with pytest.raises(REFUSED, match=f"{part.removesuffix('s')}.*(pointers|gives no)"):
                     refuse(record)
-    column = {"keys": [pointers]}, {"keys": pointers}, {"headers": [("name", pointers)]}, {"headers": [[("name", pointers)]]}
+    column = (
+        {"keys": [pointers]},
+        {"keys": pointers},
+        {"headers": [("name", pointers)]},
+        {"headers": [[("name", pointers)]]},
+    )
     column += {"partitions": pointers}, {"timestamps": pointers}
     for keywords in column:
         with pytest.raises(REFUSED, match=next(iter(keywords))):
@@ -247,7 +276,9 @@ def test_pointers_in_a_tensor_are_never_sent(producer):
         def __dlpack_device__(self):
             return self.array.__dlpack_device__()
 
-    with pytest.raises(TypeError, match="value must be a buffer of plain data, not a Tensor that holds one number"):
+    with pytest.raises(
+        TypeError, match="value must be a buffer of plain data, not a Tensor that holds one number"
+    ):
         producer.send(ProducerRecord("orders", Tensor(np.array(5))))
 
 
@@ -265,9 +296,14 @@ def test_polars_objects(broker, producer):
         lambda: producer.send_table(frame, topic="orders", value="v", key="o"),
         lambda: producer.send_table(frame, topic="orders", value="v", headers=["o"]),
     ):
-        with pytest.raises(TypeError, match="a Polars Object column holds addresses of Python objects; cast it"):
+        with pytest.raises(
+            TypeError, match="a Polars Object column holds addresses of Python objects; cast it"
+        ):
             refuse()
-    with KafkaSink(broker.config(), "orders", value="o") as sink, pytest.raises(TypeError, match="Polars Object"):
+    with (
+        KafkaSink(broker.config(), "orders", value="o") as sink,
+        pytest.raises(TypeError, match="Polars Object"),
+    ):
         sink.write_table(frame)
     assert producer.send_table(frame, topic="orders", value="v").wait(10)
     assert [message.value for message in broker.messages("orders", 2)] == [b"1", b"2"]
@@ -280,14 +316,20 @@ def test_polars_objects(broker, producer):
 def test_one_byte_strings_are_keys_one_each(broker, producer):
     values = [b"1", b"2", b"3"]
     assert producer.send_batch("orders", values, keys=np.array([b"a", b"b", b"c"])).wait(10)
-    assert producer.send_batch("orders", np.array(values), keys=np.array([b"aa", b"bb", b"cc"])).wait(10)
+    assert producer.send_batch(
+        "orders", np.array(values), keys=np.array([b"aa", b"bb", b"cc"])
+    ).wait(10)
     messages = broker.messages("orders", 6)
     assert [message.key for message in messages] == [b"a", b"b", b"c", b"aa", b"bb", b"cc"]
     assert [message.value for message in messages] == values * 2
 
 
 @pytest.mark.found(8)
-@pytest.mark.parametrize("form", [bytes, np.frombuffer, memoryview, bytearray], ids=["bytes", "array", "memoryview", "bytearray"])
+@pytest.mark.parametrize(
+    "form",
+    [bytes, np.frombuffer, memoryview, bytearray],
+    ids=["bytes", "array", "memoryview", "bytearray"],
+)
 def test_one_key_for_all(broker, producer, form):
     key = np.frombuffer(b"key", "u1") if form is np.frombuffer else form(b"key")
     assert producer.send_batch("orders", [b""] * 2, keys=key).wait(10)
@@ -298,13 +340,24 @@ def test_one_key_for_all(broker, producer, form):
 @pytest.mark.parametrize("kind", ["u1", "i1"])
 @pytest.mark.parametrize("wrap", [lambda array: array, memoryview], ids=["array", "memoryview"])
 def test_one_key_or_one_each_is_asked(producer, kind, wrap):
-    with pytest.raises(TypeError, match=r"keys: an array of 3 one-byte items for 3 values could be one key or a key for each"):
+    with pytest.raises(
+        TypeError,
+        match=r"keys: an array of 3 one-byte items for 3 values could be one key or a key for each",
+    ):
         producer.send_batch("orders", [b"1", b"2", b"3"], keys=wrap(np.arange(3, dtype=kind)))
 
 
 @pytest.mark.found(8)
 @pytest.mark.parametrize(
-    "keys", [np.zeros(3, bool), np.zeros(3, "i4"), np.array(5), np.array([5], "M8[s]"), np.datetime64(5, "s")], ids=range(5)
+    "keys",
+    [
+        np.zeros(3, bool),
+        np.zeros(3, "i4"),
+        np.array(5),
+        np.array([5], "M8[s]"),
+        np.datetime64(5, "s"),
+    ],
+    ids=range(5),
 )
 def test_numbers_are_no_keys(producer, keys):
     with pytest.raises(REFUSED, match="keys"):
@@ -313,20 +366,38 @@ def test_numbers_are_no_keys(producer, keys):
 
 @pytest.mark.found(8)
 @pytest.mark.parametrize(
-    "padded", [np.array([b"a", b"bc"]), np.array([b"ab", b"cd\0"], "S3"), np.array([[b"a", b"bc"]]), np.zeros(2, "S1")]
+    "padded",
+    [
+        np.array([b"a", b"bc"]),
+        np.array([b"ab", b"cd\0"], "S3"),
+        np.array([[b"a", b"bc"]]),
+        np.zeros(2, "S1"),
+    ],
 )
 def test_padded_strings(producer, padded):
-    with pytest.raises(InvalidRecordError, match=r"values: item . ends in NUL, which is padding or content"):
+    with pytest.raises(
+        InvalidRecordError, match=r"values: item . ends in NUL, which is padding or content"
+    ):
         producer.send_batch("orders", padded)
     with pytest.raises(InvalidRecordError, match=r"keys: item . ends in NUL"):
         producer.send_batch("orders", [b""] * len(padded), keys=padded)
-    with pytest.raises(InvalidRecordError, match=r"value: item . of this numpy.ndarray of strings ends in NUL"):
+    with pytest.raises(
+        InvalidRecordError, match=r"value: item . of this numpy.ndarray of strings ends in NUL"
+    ):
         producer.send(ProducerRecord("orders", padded))
     with pytest.raises(InvalidRecordError, match=r"key: item . of"):
         producer.send(ProducerRecord("orders", key=padded))
 
 
-NUMBERS = [np.int64(5), np.float32(5), np.bool_(True), np.array(5), np.datetime64("2026-01-01"), np.timedelta64(5, "s"), ctypes.c_int(5)]
+NUMBERS = [
+    np.int64(5),
+    np.float32(5),
+    np.bool_(True),
+    np.array(5),
+    np.datetime64("2026-01-01"),
+    np.timedelta64(5, "s"),
+    ctypes.c_int(5),
+]
 
 
 @pytest.mark.found(8)
@@ -349,18 +420,40 @@ def test_a_number_of_numpys_is_a_number(broker, producer, number):
 
 @pytest.mark.found(8)
 def test_what_is_bytes_stays_bytes(broker, producer):
-    sent = [np.bytes_(b"bytes"), np.str_("text"), np.array([1, 2], "<u2"), np.array(b"ab"), np.void(b"void"), np.array([b"ab", b"cd"])]
+    sent = [
+        np.bytes_(b"bytes"),
+        np.str_("text"),
+        np.array([1, 2], "<u2"),
+        np.array(b"ab"),
+        np.void(b"void"),
+        np.array([b"ab", b"cd"]),
+    ]
     sent.append(np.array(["1970-01-02"], "M8[D]"))
     for value in sent:
         producer.send(ProducerRecord("orders", value))
     producer.flush(10)
     arrived = [message.value for message in broker.messages("orders")]
-    assert arrived == [b"bytes", b"text", b"\1\0\2\0", b"ab", b"void", b"abcd", (1).to_bytes(8, "little")]
+    assert arrived == [
+        b"bytes",
+        b"text",
+        b"\1\0\2\0",
+        b"ab",
+        b"void",
+        b"abcd",
+        (1).to_bytes(8, "little"),
+    ]
 
 
 @pytest.mark.found(8)
 @pytest.mark.parametrize(
-    "text", [np.array(["a", "b"]), np.array("ab"), (ctypes.c_wchar * 2)("a", "b"), np.array([["a"], ["b"]])], ids=range(4)
+    "text",
+    [
+        np.array(["a", "b"]),
+        np.array("ab"),
+        (ctypes.c_wchar * 2)("a", "b"),
+        np.array([["a"], ["b"]]),
+    ],
+    ids=range(4),
 )
 def test_text_is_never_sent_as_four_bytes_a_character(producer, text):
     with pytest.raises(TypeError, match=r"value must be bytes or a str; .*encode it first"):
@@ -370,9 +463,15 @@ def test_text_is_never_sent_as_four_bytes_a_character(producer, text):
 
 
 @pytest.mark.found(8, 24)
-@pytest.mark.parametrize("time", [np.datetime64(5, "s"), np.array(5, "M8[s]"), np.array([5] * 8, "M8[s]")], ids=["scalar", "0-d", "array"])
+@pytest.mark.parametrize(
+    "time",
+    [np.datetime64(5, "s"), np.array(5, "M8[s]"), np.array([5] * 8, "M8[s]")],
+    ids=["scalar", "0-d", "array"],
+)
 def test_numpys_times_have_no_zone(producer, time):
-    with pytest.raises(TypeError, match="timestamps: datetime64 has no time zone; if it is UTC give astype"):
+    with pytest.raises(
+        TypeError, match="timestamps: datetime64 has no time zone; if it is UTC give astype"
+    ):
         producer.send_batch("orders", [b""] * 8, timestamps=time)
     with pytest.raises(TypeError, match="timestamp must be an int"):
         ProducerRecord("orders", timestamp=time)
@@ -389,7 +488,8 @@ def test_what_is_no_int_is_no_partition(partition):
         ProducerRecord("orders", timestamp=partition)
 
 
-# ---------------------------------------------------------------------- headers that can be read only once
+# ---------------------------------------------------------------------- headers that can be read
+# only once
 
 
 def pairs():
@@ -397,7 +497,11 @@ def pairs():
     yield "b", None
 
 
-ITERATORS = {"generator": pairs, "zip": lambda: zip("ab", [b"1", None], strict=True), "map": lambda: map(tuple, [("a", b"1"), ("b", None)])}
+ITERATORS = {
+    "generator": pairs,
+    "zip": lambda: zip("ab", [b"1", None], strict=True),
+    "map": lambda: map(tuple, [("a", b"1"), ("b", None)]),
+}
 BOTH = [("a", b"1"), ("b", None)]
 
 
@@ -436,7 +540,9 @@ def test_headers_from_an_iterator_are_read_once(broker, make):
 def test_an_iterator_at_two_rows_of_a_batch(broker, producer):
     """The second row had no headers, in silence."""
     one, other = iter([("a", b"1"), ("b", None)]), ((name, b"2") for name in "cd")
-    assert producer.send_batch("orders", [b"0", b"1", b"2", b"3", b"4"], headers=[one, other, one, None, other]).wait(10)
+    assert producer.send_batch(
+        "orders", [b"0", b"1", b"2", b"3", b"4"], headers=[one, other, one, None, other]
+    ).wait(10)
     first, second = [("a", b"1"), ("b", None)], [("c", b"2"), ("d", b"2")]
     headers = {message.value: message.headers for message in broker.messages("orders", 5)}
     assert headers == {b"0": first, b"1": second, b"2": first, b"3": [], b"4": second}
@@ -445,8 +551,13 @@ def test_an_iterator_at_two_rows_of_a_batch(broker, producer):
 @pytest.mark.found(9)
 def test_headers_from_an_iterator_and_a_full_queue(broker):
     async def main():
-        async with AsyncKafkaProducer(broker.config(queue_buffering_max_messages=1, linger_ms=20)) as producer:
-            futures = [await producer.send(ProducerRecord("orders", b"v", headers=pairs())) for _ in range(5)]
+        async with AsyncKafkaProducer(
+            broker.config(queue_buffering_max_messages=1, linger_ms=20)
+        ) as producer:
+            futures = [
+                await producer.send(ProducerRecord("orders", b"v", headers=pairs()))
+                for _ in range(5)
+            ]
             await asyncio.gather(*futures)
 
     asyncio.run(main())
@@ -519,7 +630,15 @@ def test_a_callback_that_would_never_run_is_refused(broker, producer, callback):
         batch.add_done_callback(callback)
     assert batch.wait(10)
     assert len(broker.messages("orders")) == 1
-    for name in ("error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb", "partitioner", "value_serializer"):
+    for name in (
+        "error_cb",
+        "stats_cb",
+        "throttle_cb",
+        "log_cb",
+        "oauthbearer_token_refresh_cb",
+        "partitioner",
+        "value_serializer",
+    ):
         with pytest.raises(TypeError, match=f"{name} {says}"):
             KafkaProducer(broker.config(), **{name: callback})
     with pytest.raises(TypeError, match=f"on_recovery {says}"):
@@ -541,7 +660,9 @@ def test_interceptors_and_serializers_with_coroutine_methods(broker):
         async def serialize(self, topic, data):
             raise AssertionError
 
-    with pytest.raises(TypeError, match="interceptors: on_acknowledgement of Interceptor is a coroutine function"):
+    with pytest.raises(
+        TypeError, match="interceptors: on_acknowledgement of Interceptor is a coroutine function"
+    ):
         KafkaProducer(broker.config(), interceptors=[Interceptor()])
     with pytest.raises(TypeError, match="key_serializer: serialize is a coroutine function"):
         KafkaProducer(broker.config(), key_serializer=Serializer())
@@ -549,7 +670,9 @@ def test_interceptors_and_serializers_with_coroutine_methods(broker):
 
 @pytest.mark.found(11)
 @pytest.mark.parametrize(
-    "wrap", [lambda f: f, functools.partial, lambda f: type("C", (), {"__call__": f})()], ids=["function", "partial", "object"]
+    "wrap",
+    [lambda f: f, functools.partial, lambda f: type("C", (), {"__call__": f})()],
+    ids=["function", "partial", "object"],
 )
 def test_asyncio_awaits_a_coroutine_function(broker, wrap):
     told = []
@@ -561,7 +684,9 @@ def test_asyncio_awaits_a_coroutine_function(broker, wrap):
     async def main():
         async with AsyncKafkaProducer(broker.config()) as producer:
             batch = await producer.send_batch("orders", [b"v"], on_delivery=wrap(on_delivery))
-            table = await producer.send_table(pa.table({"v": [b"v"]}), topic="orders", value="v", on_delivery=wrap(on_delivery))
+            table = await producer.send_table(
+                pa.table({"v": [b"v"]}), topic="orders", value="v", on_delivery=wrap(on_delivery)
+            )
             await batch
             await table
             for _ in range(1000):
@@ -605,21 +730,29 @@ def test_what_runs_is_called(producer):
 @pytest.mark.parametrize("chunks", [1, 2], ids=["array", "chunks"])
 def test_columns_without_a_number(broker, producer, chunks):
     nulls = pa.chunked_array([pa.nulls(4)] * chunks)
-    assert producer.send_batch("orders", [b"v"] * 4 * chunks, partitions=nulls, timestamps=nulls, keys=nulls).wait(10)
+    assert producer.send_batch(
+        "orders", [b"v"] * 4 * chunks, partitions=nulls, timestamps=nulls, keys=nulls
+    ).wait(10)
     table = pa.table({"v": [b"v"] * 4 * chunks, "n": nulls})
-    batch = producer.send_table(table, topic="orders", value="v", key="n", partition="n", timestamp="n", headers=["n"])
+    batch = producer.send_table(
+        table, topic="orders", value="v", key="n", partition="n", timestamp="n", headers=["n"]
+    )
     assert batch.wait(10)
     assert not batch.failed
     messages = broker.messages("orders")
     assert len(messages) == 8 * chunks
-    assert all(message.timestamp > 1_600_000_000_000 and message.key is None for message in messages)
+    assert all(
+        message.timestamp > 1_600_000_000_000 and message.key is None for message in messages
+    )
     with pytest.raises(ValueError, match="partitions has 4 items, values has 3"):
         producer.send_batch("orders", [b"v"] * 3, partitions=pa.nulls(4))
 
 
 @pytest.mark.found(24)
 def test_columns_without_a_number_and_a_partitioner(broker):
-    with KafkaProducer(broker.config(), partitioner=lambda topic, key, count: count - 1) as producer:
+    with KafkaProducer(
+        broker.config(), partitioner=lambda topic, key, count: count - 1
+    ) as producer:
         assert producer.send_batch("orders", [b"v"] * 4, partitions=pa.nulls(4)).wait(10)
     assert len(broker.messages("orders")) == 4
 
@@ -640,7 +773,8 @@ def test_times_in_a_list_of_timestamps(producer):
             producer.send_batch("orders", [b"1", b"2"], timestamps=[1, time])
 
 
-# ---------------------------------------------------------------------- what a mask or a null says is not there
+# ---------------------------------------------------------------------- what a mask or a null says
+# is not there
 
 ROWS = np.ma.array([[1, 2], [3, 4]], mask=[[False, True], [False, False]], dtype="u1")
 MASKED = {
@@ -659,7 +793,9 @@ def test_masked_arrays_are_refused(broker, producer, masked):
     calls = {
         "value": lambda: producer.send(ProducerRecord("orders", masked)),
         "key": lambda: producer.try_send(ProducerRecord("orders", b"v", key=masked)),
-        "headers: a value": lambda: producer.sync_send(ProducerRecord("orders", b"v", headers=[("h", masked)]), 10),
+        "headers: a value": lambda: producer.sync_send(
+            ProducerRecord("orders", b"v", headers=[("h", masked)]), 10
+        ),
         "values": lambda: producer.send_batch("orders", masked),
         "item 1 of values": lambda: producer.send_batch("orders", [b"v", masked]),
         "keys": lambda: producer.send_batch("orders", [b"1", b"2"], keys=masked),
@@ -667,7 +803,9 @@ def test_masked_arrays_are_refused(broker, producer, masked):
         "timestamps": lambda: producer.send_batch("orders", [b"1", b"2"], timestamps=masked),
     }
     for what, call in calls.items():
-        with pytest.raises(TypeError, match=rf"{what}: a masked array .* filled\(\.\.\.\) .* pyarrow\.array"):
+        with pytest.raises(
+            TypeError, match=rf"{what}: a masked array .* filled\(\.\.\.\) .* pyarrow\.array"
+        ):
             call()
     assert producer.metrics().sent == 0
     assert producer.sync_send(ProducerRecord("orders", masked.filled(0)), 10).value_size
@@ -689,7 +827,9 @@ def test_what_is_missing_in_a_column_is_a_null(broker, producer):
     ]
     for column in columns:
         assert producer.send_batch("orders", column, keys=column, partitions=[0, 0]).wait(10)
-    for message, value in zip(broker.messages("orders", 2 * len(columns)), [b"a", None] * len(columns), strict=True):
+    for message, value in zip(
+        broker.messages("orders", 2 * len(columns)), [b"a", None] * len(columns), strict=True
+    ):
         assert (message.key, message.value) == (value, value)
     for missing in (pd.NA, pd.NaT, float("nan"), np.datetime64("NaT")):
         with pytest.raises(TypeError, match="item 1 of values must be"):
@@ -699,25 +839,36 @@ def test_what_is_missing_in_a_column_is_a_null(broker, producer):
         with pytest.raises(TypeError, match="partitions must be ints; item 1 is"):
             producer.send_batch("orders", [b"a", b"b"], partitions=[0, missing])
     numbers = [pd.Series([0, None], dtype="Int64"), pl.Series([0, None]), pa.array([0, None])]
-    assert all(producer.send_batch("orders", [b"a", b"b"], partitions=column).wait(10) for column in numbers)
+    assert all(
+        producer.send_batch("orders", [b"a", b"b"], partitions=column).wait(10)
+        for column in numbers
+    )
 
 
 # ---------------------------------------------------------------------- BufferError
 
 
 @pytest.mark.found(27)
-@pytest.mark.parametrize("where", ["value", "key", "headers", "values", "keys", "partitions", "timestamps"])
-@pytest.mark.parametrize("memory", [np.arange(8)[::2], memoryview(b"abcdefgh")[::2]], ids=["NumPy", "memoryview"])
+@pytest.mark.parametrize(
+    "where", ["value", "key", "headers", "values", "keys", "partitions", "timestamps"]
+)
+@pytest.mark.parametrize(
+    "memory", [np.arange(8)[::2], memoryview(b"abcdefgh")[::2]], ids=["NumPy", "memoryview"]
+)
 def test_memory_that_cannot_be_had_is_no_full_queue(broker, producer, where, memory):
     """`except BufferError: wait; try again` must not go on for ever."""
     if where in ("value", "key", "headers"):
-        record = ProducerRecord("orders", **{where: [("name", memory)] if where == "headers" else memory})
+        record = ProducerRecord(
+            "orders", **{where: [("name", memory)] if where == "headers" else memory}
+        )
         sends = [producer.send, producer.sync_send, producer.send_future]
     else:
         record = {"values": [b""] * 4, where: memory}
         sends = [lambda columns: producer.send_batch("orders", **columns)]
     for send in sends:
-        with pytest.raises(InvalidRecordError, match=f"{where.removesuffix('s')}.*gives no C-contiguous buffer") as caught:
+        with pytest.raises(
+            InvalidRecordError, match=f"{where.removesuffix('s')}.*gives no C-contiguous buffer"
+        ) as caught:
             send(record)
         assert isinstance(caught.value, ValueError)
         assert not isinstance(caught.value, BufferError)
@@ -735,13 +886,16 @@ def test_memory_that_cannot_be_had_and_asyncio(broker):
     asyncio.run(main())
 
 
-# ---------------------------------------------------------------------- memory that says something else than when it was checked
+# ---------------------------------------------------------------------- memory that says something
+# else than when it was checked
 
 
 @pytest.mark.found(30)
 def test_offsets_beyond_a_buffer_that_pyarrow_knows(producer):
     offsets = np.array([0, 8], "i4")
-    array = pa.Array.from_buffers(pa.binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(bytearray(8))])
+    array = pa.Array.from_buffers(
+        pa.binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(bytearray(8))]
+    )
     table = pa.table({"v": array})
     offsets[1] = 4096
     with pytest.raises(ValueError, match=r"values: malformed Arrow array: .*4096"):
@@ -758,7 +912,9 @@ def changing(kind):
     if kind == "views":
         views = np.zeros(40, [("size", "i4"), ("prefix", "S4"), ("buffer", "i4"), ("offset", "i4")])
         views["size"], views["offset"] = 16, np.arange(40) * 16
-        array = pa.Array.from_buffers(pa.binary_view(), 40, [None, pa.py_buffer(views), pa.py_buffer(data)])
+        array = pa.Array.from_buffers(
+            pa.binary_view(), 40, [None, pa.py_buffer(views), pa.py_buffer(data)]
+        )
         return array, lambda: views["size"].__setitem__(20, 1 << 20)
     if kind == "dictionary":
         codes = np.zeros(40, "i4")
@@ -767,7 +923,9 @@ def changing(kind):
         return array, lambda: codes.__setitem__(20, 1 << 20)
     offsets = (np.arange(41) * 16).astype("i4" if kind == "binary" else "i8")
     array = pa.Array.from_buffers(
-        pa.binary() if kind == "binary" else pa.large_binary(), 40, [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        pa.binary() if kind == "binary" else pa.large_binary(),
+        40,
+        [None, pa.py_buffer(offsets), pa.py_buffer(data)],
     )
     return array, lambda: offsets.__setitem__(21, 1 << 20)
 
@@ -776,7 +934,9 @@ def changing(kind):
 @pytest.mark.parametrize("role", ["values", "keys", "headers"])
 @pytest.mark.parametrize("kind", ["binary", "large binary", "views", "dictionary"])
 def test_memory_that_changes_while_the_call_waits(broker, kind, role):
-    """The queue has room for ten; the rest is read again later, and the callback of the first one writes to the column."""
+    """The queue has room for ten; the rest is read again later, and the callback of the first one
+    writes to the column.
+    """
     array, change = changing(kind)
     changed = threading.Event()
 
@@ -784,7 +944,9 @@ def test_memory_that_changes_while_the_call_waits(broker, kind, role):
         change()
         changed.set()
 
-    with KafkaProducer(broker.config(queue_buffering_max_messages=10, linger_ms=50, enable_idempotence=False)) as producer:
+    with KafkaProducer(
+        broker.config(queue_buffering_max_messages=10, linger_ms=50, enable_idempotence=False)
+    ) as producer:
         producer.send(ProducerRecord("orders", b"first"), on_delivery)
         if role == "headers":
             table = pa.table({"v": [b"v"] * 40, "h": array})
@@ -807,8 +969,13 @@ def test_memory_that_changes_while_the_call_waits(broker, kind, role):
 def test_partitions_and_timestamps_that_change_while_the_call_waits(broker):
     for name, number in (("partitions", 1 << 33), ("partitions", -7), ("timestamps", -7)):
         column = np.ones(40, "i8") * (name == "timestamps")
-        with KafkaProducer(broker.config(queue_buffering_max_messages=10, linger_ms=50, enable_idempotence=False)) as producer:
-            producer.send(ProducerRecord("other", b"first"), lambda metadata, error: column.__setitem__(20, number))  # noqa: B023
+        with KafkaProducer(
+            broker.config(queue_buffering_max_messages=10, linger_ms=50, enable_idempotence=False)
+        ) as producer:
+            producer.send(
+                ProducerRecord("other", b"first"),
+                lambda metadata, error: column.__setitem__(20, number),  # noqa: B023
+            )
             batch = producer.send_batch("other", [b"v"] * 40, **{name: column}, timeout=20)
             assert batch.wait(20)
             assert [index for index, error in batch.errors()] == [20]
@@ -819,13 +986,17 @@ def test_partitions_and_timestamps_that_change_while_the_call_waits(broker):
 
 @pytest.mark.found(27)
 def test_a_lone_surrogate_in_a_headers_name_is_named(producer):
-    with pytest.raises(InvalidRecordError, match="headers: a name: a str with a lone surrogate") as caught:
+    with pytest.raises(
+        InvalidRecordError, match="headers: a name: a str with a lone surrogate"
+    ) as caught:
         producer.send(ProducerRecord("orders", headers=[("a\ud800", b"")]))
     assert not isinstance(caught.value, UnicodeError)
 
 
 @pytest.mark.found(8)
-@pytest.mark.parametrize("column", [pa.array([b"a"]), pa.array([1.5, None])], ids=["bytes", "numbers"])
+@pytest.mark.parametrize(
+    "column", [pa.array([b"a"]), pa.array([1.5, None])], ids=["bytes", "numbers"]
+)
 def test_an_arrow_column_is_no_value(producer, column):
     for part in ("value", "key"):
         with pytest.raises(REFUSED, match=f"{part} must be a buffer .*, not pyarrow"):

@@ -1,4 +1,6 @@
-"""message.timeout.ms is kept at default settings, however a broker goes (wheels/patches/0010-message-timeout.patch)."""
+"""message.timeout.ms is kept at default settings, however a broker goes
+(wheels/patches/0010-message-timeout.patch).
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ from kafka_ext.testing import EmbeddedBroker
 
 pytestmark = pytest.mark.slow(6)
 
-# After the broker is gone, librdkafka's waits for the next connection end after about 0.5, 1.1, 2.2,
-# 4.6 and 10 s: this is early in the last, so what wakes up only then is 5 s late.
+# After the broker is gone, librdkafka's waits for the next connection end after about 0.5, 1.1,
+# 2.2, 4.6 and 10 s: this is early in the last, so what wakes up only then is 5 s late.
 TIMEOUT = 5.0
-# A second is promised, and it takes 0.1 s on an idle machine; a busy one has 20,000 callbacks to call.
+# A second is promised, and it takes 0.1 s on an idle machine; a busy one has 20,000 callbacks to
+# call.
 LATE = 1.0 + PATIENCE
 MANY = 10_000
 
@@ -39,7 +42,9 @@ def producing(config: dict[str, Any], **settings: Any) -> Iterator[KafkaProducer
 
 
 class Waiting:
-    """Records that wait for the same thing: when each was sent, and when each was reported, in order."""
+    """Records that wait for the same thing: when each was sent, and when each was reported, in
+    order.
+    """
 
     def __init__(self, producer: KafkaProducer, topic: str, count: int) -> None:
         self.count = count
@@ -68,9 +73,14 @@ class Waiting:
 @pytest.mark.found(10)
 @pytest.mark.parametrize("fault", ["kill", "pause", "stop"])
 def test_records_for_a_broker_that_is_gone(fault: str) -> None:
-    with EmbeddedBroker(topics={"orders": 1}, isolation="process") as broker, contextlib.ExitStack() as stack:
+    with (
+        EmbeddedBroker(topics={"orders": 1}, isolation="process") as broker,
+        contextlib.ExitStack() as stack,
+    ):
         producers = [
-            stack.enter_context(producing(broker.config(**SETTINGS), **{"enable.idempotence": idempotence}))
+            stack.enter_context(
+                producing(broker.config(**SETTINGS), **{"enable.idempotence": idempotence})
+            )
             for idempotence in (True, True, False, False)
         ]
         for producer in producers:
@@ -82,7 +92,10 @@ def test_records_for_a_broker_that_is_gone(fault: str) -> None:
             broker.stop_broker(1)
         else:
             getattr(broker, fault)()
-        waiting = [Waiting(producer, "orders", count) for producer, count in zip(producers, [1, MANY] * 2, strict=True)]
+        waiting = [
+            Waiting(producer, "orders", count)
+            for producer, count in zip(producers, [1, MANY] * 2, strict=True)
+        ]
         for some in waiting:
             some.check()
 
@@ -91,7 +104,10 @@ def test_records_for_a_broker_that_is_gone(fault: str) -> None:
 @pytest.mark.parametrize("idempotence", [True, False])
 def test_a_batch_and_asyncio_for_a_broker_that_is_gone(idempotence: bool) -> None:
     async def late() -> float:
-        config = broker.config(**SETTINGS) | {"enable.idempotence": idempotence, "error_cb": lambda error: None}
+        config = broker.config(**SETTINGS) | {
+            "enable.idempotence": idempotence,
+            "error_cb": lambda error: None,
+        }
         producer = AsyncKafkaProducer(config)
         await producer.send_and_wait(ProducerRecord("orders", b"before"))
         broker.kill()
@@ -111,12 +127,20 @@ def test_a_batch_and_asyncio_for_a_broker_that_is_gone(idempotence: bool) -> Non
 
 @pytest.mark.found(10)
 def test_records_of_a_topic_that_is_not_known_yet() -> None:
-    with EmbeddedBroker(topics={"orders": 1}, isolation="process", auto_create_topics=False) as broker, contextlib.ExitStack() as stack:
+    with (
+        EmbeddedBroker(
+            topics={"orders": 1}, isolation="process", auto_create_topics=False
+        ) as broker,
+        contextlib.ExitStack() as stack,
+    ):
         waiting: list[Waiting] = []
         for idempotence in (True, False):
             settings = {"enable.idempotence": idempotence}
             alone = {"bootstrap.servers": closed_port(), **SETTINGS}
-            waiting += [Waiting(stack.enter_context(producing(alone, **settings)), "orders", count) for count in (1, MANY)]
+            waiting += [
+                Waiting(stack.enter_context(producing(alone, **settings)), "orders", count)
+                for count in (1, MANY)
+            ]
             producer = stack.enter_context(producing(broker.config(**SETTINGS), **settings))
             producer.sync_send(ProducerRecord("orders", b"before"), timeout=10)
             waiting.append(Waiting(producer, "another", 1))
@@ -152,7 +176,9 @@ def test_a_dead_broker_is_not_hammered(idempotence: bool) -> None:
     wakeups: list[int] = []
 
     def on_statistics(statistics: dict[str, Any]) -> None:
-        wakeups.append(sum(one["wakeups"] for one in statistics["brokers"].values() if one["nodeid"] == 1))
+        wakeups.append(
+            sum(one["wakeups"] for one in statistics["brokers"].values() if one["nodeid"] == 1)
+        )
 
     settings = {"enable.idempotence": idempotence, "statistics.interval.ms": 500}
     with (

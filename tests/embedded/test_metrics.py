@@ -1,4 +1,6 @@
-"""metrics(): every record is counted once, wherever it goes, and by why it went wrong (docs/observability.md)."""
+"""metrics(): every record is counted once, wherever it goes, and by why it went wrong
+(docs/observability.md).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,12 @@ from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 NO_BLOCK = ActionWhileQueueIsFull.NO_BLOCK
-STUCK = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "log_level": 0, "error_cb": lambda error: None}
+STUCK = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "test.mock.num.brokers": ...,
+    "log_level": 0,
+    "error_cb": lambda error: None,
+}
 MANUAL = {"enable.manual.events.poll": True}
 
 
@@ -43,7 +50,9 @@ def never(*arguments):
 class TestFailures:
     @pytest.mark.parametrize("manual", [False, True])
     def test_by_error_code(self, make_producer, reports, manual):
-        producer = make_producer(STUCK | {"enable.manual.events.poll": manual, "message.timeout.ms": 100})
+        producer = make_producer(
+            STUCK | {"enable.manual.events.poll": manual, "message.timeout.ms": 100}
+        )
         producer.send(ProducerRecord("t", b"12345"), reports)
         producer.send(ProducerRecord("t", bytearray(10)))
         producer.flush(10)
@@ -54,7 +63,12 @@ class TestFailures:
         metrics = producer.metrics()
         assert metrics.failures == {ErrorCode.MSG_TIMED_OUT: 2, ErrorCode.PURGE_QUEUE: 1}
         assert {type(code) for code in metrics.failures} == {ErrorCode}
-        assert (metrics.failed, metrics.failed_bytes, metrics.delivered, metrics.sent_bytes) == (3, 18, 0, 18)
+        assert (metrics.failed, metrics.failed_bytes, metrics.delivered, metrics.sent_bytes) == (
+            3,
+            18,
+            0,
+            18,
+        )
         producer.close()
         assert (producer.metrics().failures, producer.metrics().failed) == (metrics.failures, 3)
 
@@ -62,20 +76,35 @@ class TestFailures:
     def test_of_batches(self, make_producer, manual):
         producer = make_producer(STUCK | {"enable.manual.events.poll": manual})
         seen = []
-        batch = producer.send_batch("t", [b"1", b"22", None], on_delivery=lambda batch: seen.append(producer.metrics().pending_batches))
+        batch = producer.send_batch(
+            "t",
+            [b"1", b"22", None],
+            on_delivery=lambda batch: seen.append(producer.metrics().pending_batches),
+        )
         assert (producer.metrics().batches, producer.metrics().pending_batches) == (1, 1)
         producer.purge()
         batch.wait(10)
         assert seen == [0]
         metrics = producer.metrics()
         assert metrics.failures == {ErrorCode.PURGE_QUEUE: 3}
-        assert (metrics.failed, metrics.failed_bytes, metrics.batches, metrics.pending_batches) == (3, 3, 1, 0)
+        assert (metrics.failed, metrics.failed_bytes, metrics.batches, metrics.pending_batches) == (
+            3,
+            3,
+            1,
+            0,
+        )
 
     def test_what_the_broker_refused(self, broker, make_producer):
-        producer = make_producer(broker.config() | {"test.mock.num.brokers": ..., "linger.ms": 60_000})
-        broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TOPIC_AUTHORIZATION_FAILED] * 3)  # in one request or more
+        producer = make_producer(
+            broker.config() | {"test.mock.num.brokers": ..., "linger.ms": 60_000}
+        )
+        broker.fail_requests(
+            ApiKey.PRODUCE, [ErrorCode.TOPIC_AUTHORIZATION_FAILED] * 3
+        )  # in one request or more
         for _ in range(3):
-            producer.send(ProducerRecord("refused", b"v", partition=0), lambda metadata, error: None)
+            producer.send(
+                ProducerRecord("refused", b"v", partition=0), lambda metadata, error: None
+            )
         producer.flush(10)
         assert producer.metrics().failures == {ErrorCode.TOPIC_AUTHORIZATION_FAILED: 3}
         broker.clear_faults()
@@ -108,10 +137,17 @@ class TestRefusals:
             def on_acknowledgement(self, metadata, error):
                 pass
 
-        producer = make_producer(STUCK | {"queue.buffering.max.messages": 1}, interceptors=[Interceptor()], value_serializer=str.encode)
+        producer = make_producer(
+            STUCK | {"queue.buffering.max.messages": 1},
+            interceptors=[Interceptor()],
+            value_serializer=str.encode,
+        )
         for _ in range(3):
             producer.try_send(ProducerRecord("t", "v"))
-        assert (producer.metrics().sent, producer.metrics().refusals) == (1, {ErrorCode.QUEUE_FULL: 2})
+        assert (producer.metrics().sent, producer.metrics().refusals) == (
+            1,
+            {ErrorCode.QUEUE_FULL: 2},
+        )
 
     def test_what_librdkafka_refuses(self, make_producer):
         producer = make_producer({"message.max.bytes": 1000})
@@ -119,7 +155,9 @@ class TestRefusals:
             producer.send(ProducerRecord("t", bytes(2000)), never)
         with pytest.raises(KafkaException):
             producer.sync_send(ProducerRecord("t", bytes(2000)))
-        producer.send_batch("t", [b"v", bytes(2000), b"v", bytes(2000)], on_delivery=lambda batch: None)
+        producer.send_batch(
+            "t", [b"v", bytes(2000), b"v", bytes(2000)], on_delivery=lambda batch: None
+        )
         producer.flush(10)
         metrics = producer.metrics()
         assert metrics.refusals == {ErrorCode.MSG_SIZE_TOO_LARGE: 4}
@@ -161,7 +199,12 @@ class TestRefusals:
         producer.purge()
         producer.flush(10)
         metrics = producer.metrics()
-        assert (metrics.failed, metrics.outstanding, metrics.pending_batches, metrics.batches) == (100, 0, 0, 4)
+        assert (metrics.failed, metrics.outstanding, metrics.pending_batches, metrics.batches) == (
+            100,
+            0,
+            0,
+            4,
+        )
 
 
 def test_errors_of_librdkafka_are_counted_by_code(make_producer):
@@ -200,7 +243,10 @@ def test_a_producer_that_has_done_nothing(make_producer):
 
 
 def test_what_was_sent_again_is_in_the_statistics(broker, make_producer):
-    producer = make_producer(broker.config() | {"test.mock.num.brokers": ..., "statistics.interval.ms": 50, "retry.backoff.ms": 1})
+    producer = make_producer(
+        broker.config()
+        | {"test.mock.num.brokers": ..., "statistics.interval.ms": 50, "retry.backoff.ms": 1}
+    )
     broker.create_topic("retried")
     broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.NOT_ENOUGH_REPLICAS] * 2)
     producer.sync_send(ProducerRecord("retried", b"v"), timeout=10)
@@ -237,9 +283,17 @@ class TestAsync:
                 await asyncio.gather(first, second, third, return_exceptions=True)
                 await producer.flush(10)
                 metrics = producer.metrics()
-                assert metrics.refusals == {ErrorCode.QUEUE_FULL: 2, ErrorCode.MSG_SIZE_TOO_LARGE: 1}
+                assert metrics.refusals == {
+                    ErrorCode.QUEUE_FULL: 2,
+                    ErrorCode.MSG_SIZE_TOO_LARGE: 1,
+                }
                 assert metrics.failures == {ErrorCode.PURGE_QUEUE: 3}
-                assert (metrics.sent, metrics.failed, metrics.failed_bytes, metrics.outstanding) == (3, 3, 9, 0)
+                assert (
+                    metrics.sent,
+                    metrics.failed,
+                    metrics.failed_bytes,
+                    metrics.outstanding,
+                ) == (3, 3, 9, 0)
                 batch = await producer.send_batch("t", [b"1", b"2"], on_delivery=lambda batch: None)
                 assert producer.metrics().pending_batches == 1
                 producer.purge()
@@ -264,20 +318,32 @@ class TestSink:
         sink = KafkaSink(properties, "sunk")
         assert sink.metrics() == ProducerMetrics()
         sink.write([b"1", b"22"])
-        wait_until(lambda: not sink.metrics().outstanding)  # served to its end, a moment after `write` knows
+        wait_until(
+            lambda: not sink.metrics().outstanding
+        )  # served to its end, a moment after `write` knows
         assert KafkaSink(properties, "elsewhere").metrics() == sink.metrics()
         metrics = sink.metrics()
-        assert (metrics.sent, metrics.sent_bytes, metrics.delivered, metrics.batches, metrics.outstanding) == (2, 3, 2, 1, 0)
+        assert (
+            metrics.sent,
+            metrics.sent_bytes,
+            metrics.delivered,
+            metrics.batches,
+            metrics.outstanding,
+        ) == (2, 3, 2, 1, 0)
         sink.close()
         assert sink.metrics() == ProducerMetrics()
 
     def test_they_go_on_after_a_fatal_error(self, broker):
-        sink = KafkaSink(broker.config(enable_idempotence=True, error_cb=lambda error: None), "sunk")
+        sink = KafkaSink(
+            broker.config(enable_idempotence=True, error_cb=lambda error: None), "sunk"
+        )
         for number in range(1, 4):
             sink.write([b"1"])
             assert (sink.metrics().sent, sink.metrics().delivered) == (number, number)
             (made,) = _shared_producers._producers.values()
-            made.producer.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")
+            made.producer.handle.test_fatal_error(
+                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test"
+            )
         sink.write([b"1"])
         (made,) = _shared_producers._producers.values()
         assert sink.metrics().delivered == 4
@@ -285,14 +351,25 @@ class TestSink:
 
 
 def test_a_recoverable_producer_adds_up_its_producers(broker):
-    properties = broker.config(enable_idempotence=True, linger_ms=60_000, error_cb=lambda error: None, log_cb=lambda *log: None)
+    properties = broker.config(
+        enable_idempotence=True,
+        linger_ms=60_000,
+        error_cb=lambda error: None,
+        log_cb=lambda *log: None,
+    )
     producer = RecoverableProducer(properties, on_fatal="resend")
     for _ in range(10):
         producer.send(ProducerRecord("again", b"12"), lambda metadata, error: None)
     producer._newest.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")
     producer.flush(10)
     metrics = producer.metrics()
-    assert (metrics.sent, metrics.sent_bytes, metrics.delivered, metrics.failed, metrics.failed_bytes) == (20, 40, 10, 10, 20)
+    assert (
+        metrics.sent,
+        metrics.sent_bytes,
+        metrics.delivered,
+        metrics.failed,
+        metrics.failed_bytes,
+    ) == (20, 40, 10, 10, 20)
     assert sum(metrics.failures.values()) == 10
     assert metrics.errors[ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER] == 1
     producer.close()
@@ -300,9 +377,24 @@ def test_a_recoverable_producer_adds_up_its_producers(broker):
 
 def test_adding_up():
     past = ProducerMetrics(
-        sent=1, outstanding=5, waiting_events=2, failures={ErrorCode.FAIL: 1}, statistics_json=b"{}", blocked_seconds=0.5
+        sent=1,
+        outstanding=5,
+        waiting_events=2,
+        failures={ErrorCode.FAIL: 1},
+        statistics_json=b"{}",
+        blocked_seconds=0.5,
     )
-    now = ProducerMetrics(sent=2, outstanding=1, failures={ErrorCode.FAIL: 1, ErrorCode.QUEUE_FULL: 2}, blocked_seconds=0.25, batches=3)
+    now = ProducerMetrics(
+        sent=2,
+        outstanding=1,
+        failures={ErrorCode.FAIL: 1, ErrorCode.QUEUE_FULL: 2},
+        blocked_seconds=0.25,
+        batches=3,
+    )
     assert added(past, now) == ProducerMetrics(
-        sent=3, outstanding=1, failures={ErrorCode.FAIL: 2, ErrorCode.QUEUE_FULL: 2}, blocked_seconds=0.75, batches=3
+        sent=3,
+        outstanding=1,
+        failures={ErrorCode.FAIL: 2, ErrorCode.QUEUE_FULL: 2},
+        blocked_seconds=0.75,
+        batches=3,
     )

@@ -1,4 +1,6 @@
-"""What may not wait does not: a Python partitioner asked by try_send, and a callback that sends to another producer's full queue."""
+"""What may not wait does not: a Python partitioner asked by try_send, and a callback that sends to
+another producer's full queue.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from kafka_ext.testing import EmbeddedBroker
 def test_try_send_does_not_wait_for_the_partitions_a_python_partitioner_asks_for() -> None:
     with EmbeddedBroker(topics={"t": 3}) as broker:
         broker.round_trip_time(0.5)
-        with KafkaProducer(broker.config(partitioner=lambda topic, key, count: count - 1)) as producer:
+        with KafkaProducer(
+            broker.config(partitioner=lambda topic, key, count: count - 1)
+        ) as producer:
             started = time.monotonic()
             error = producer.try_send(ProducerRecord("t", b"v"))
             assert time.monotonic() - started < 0.4
@@ -20,7 +24,9 @@ def test_try_send_does_not_wait_for_the_partitions_a_python_partitioner_asks_for
             assert error.code == ErrorCode.WAIT_CACHE
             assert error.is_retriable
             deadline = time.monotonic() + 20
-            while (error := producer.try_send(ProducerRecord("t", b"v"))) is not None and time.monotonic() < deadline:
+            while (
+                error := producer.try_send(ProducerRecord("t", b"v"))
+            ) is not None and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert error is None
             broker.round_trip_time(0.0)
@@ -31,7 +37,9 @@ def test_a_callback_never_waits_for_room_in_another_producers_queue() -> None:
     outcome: list[object] = []
     finished = threading.Event()
     with EmbeddedBroker(topics={"t": 1}) as broker:
-        full = KafkaProducer({"bootstrap.servers": "127.0.0.1:1", "queue.buffering.max.messages": 1, "log_level": 0})
+        full = KafkaProducer(
+            {"bootstrap.servers": "127.0.0.1:1", "queue.buffering.max.messages": 1, "log_level": 0}
+        )
         full.send(ProducerRecord("t", b"fills it"))
 
         def on_delivery(metadata: object, error: object) -> None:

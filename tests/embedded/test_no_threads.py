@@ -66,7 +66,11 @@ def test_what_waits_in_a_thread_can_be_called_again(broker):
             await producer.begin_transaction()
             await producer.send(ProducerRecord("orders", b"v"))
             with no_threads():
-                for call in (producer.fetch_broker_metadata, producer.commit_transaction, lambda: producer.flush(10)):
+                for call in (
+                    producer.fetch_broker_metadata,
+                    producer.commit_transaction,
+                    lambda: producer.flush(10),
+                ):
                     with pytest.raises(RuntimeError, match=NO_THREAD):
                         await call()
             await producer.flush(10)
@@ -83,7 +87,11 @@ def test_a_synchronous_transaction_goes_on(broker):
         producer.begin_transaction()
         producer.send(ProducerRecord("orders", b"v"))
         with no_threads():
-            for call in (producer.fetch_broker_metadata, producer.commit_transaction, producer.abort_transaction):
+            for call in (
+                producer.fetch_broker_metadata,
+                producer.commit_transaction,
+                producer.abort_transaction,
+            ):
                 with pytest.raises(RuntimeError, match=NO_THREAD):
                     call()
         producer.commit_transaction(30)
@@ -103,7 +111,9 @@ def test_a_fault_that_needs_one_is_not_set(broker):
 
 def test_no_recovery(broker):
     told = []
-    with RecoverableProducer(broker.config(linger_ms=10_000), error_cb=lambda error: None, log_cb=lambda *line: None) as producer:
+    with RecoverableProducer(
+        broker.config(linger_ms=10_000), error_cb=lambda error: None, log_cb=lambda *line: None
+    ) as producer:
         producer.send(ProducerRecord("orders", b"v"), lambda metadata, error: told.append(error))
         with no_threads():
             producer.handle.test_fatal_error(45, "for the test")

@@ -35,7 +35,9 @@ def again(thing):
     return pickle.loads(pickle.dumps(thing))
 
 
-WAYS = pytest.mark.parametrize("way", [again, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"])
+WAYS = pytest.mark.parametrize(
+    "way", [again, copy.copy, copy.deepcopy], ids=["pickle", "copy", "deepcopy"]
+)
 
 
 # ---------------------------------------------------------------------- reports
@@ -43,13 +45,17 @@ WAYS = pytest.mark.parametrize("way", [again, copy.copy, copy.deepcopy], ids=["p
 
 @WAYS
 def test_a_report_is_the_same_afterwards(producer, way):
-    record = ProducerRecord("t", b"value", key=b"key", headers=[("h", b"1"), ("n", None)], id={"order": 5})
+    record = ProducerRecord(
+        "t", b"value", key=b"key", headers=[("h", b"1"), ("n", None)], id={"order": 5}
+    )
     metadata = producer.sync_send(record)
     found = way(metadata)
     assert found == metadata
     assert hash(found) == hash(metadata)
     names = [name for name, value in inspect.getmembers(type(metadata)) if not name.startswith("_")]
-    assert {name: getattr(found, name) for name in names} == {name: getattr(metadata, name) for name in names}
+    assert {name: getattr(found, name) for name in names} == {
+        name: getattr(metadata, name) for name in names
+    }
     assert str(found) == str(metadata)
     assert found != producer.sync_send(record)
     assert found != "a report"
@@ -58,7 +64,10 @@ def test_a_report_is_the_same_afterwards(producer, way):
 @WAYS
 def test_a_report_in_its_callback(producer, way):
     found = []
-    producer.send(ProducerRecord("t", b"value", headers={"h": memoryview(b"1")}), lambda metadata, error: found.append(way(metadata)))
+    producer.send(
+        ProducerRecord("t", b"value", headers={"h": memoryview(b"1")}),
+        lambda metadata, error: found.append(way(metadata)),
+    )
     producer.flush(10)
     assert (found[0].offset, found[0].value_size) == (0, 5)
     assert [(name, bytes(value)) for name, value in found[0].headers] == [("h", b"1")]
@@ -72,7 +81,10 @@ def send_one(servers):
 
 
 def test_a_task_of_a_pool_returns_its_report():
-    with EmbeddedBroker(topics={"t": 1}) as broker, multiprocessing.get_context("spawn").Pool(1) as pool:
+    with (
+        EmbeddedBroker(topics={"t": 1}) as broker,
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+    ):
         metadata, batch = pool.apply(send_one, (broker.bootstrap_servers,))
         assert (metadata.topic, metadata.partition, metadata.offset) == ("t", 0, 1)
         assert list(batch.offsets) == [0]
@@ -81,7 +93,13 @@ def test_a_task_of_a_pool_returns_its_report():
 @WAYS
 def test_a_batch_once_it_is_done(make_producer, way):
     producer = make_producer({"message.max.bytes": 1000})
-    batch = producer.send_batch("t", [b"a", b"x" * 5000, b"c"], ids=["1", "2", "3"], partitions=0, on_delivery=lambda batch: None)
+    batch = producer.send_batch(
+        "t",
+        [b"a", b"x" * 5000, b"c"],
+        ids=["1", "2", "3"],
+        partitions=0,
+        on_delivery=lambda batch: None,
+    )
     batch.wait(10)
     found = way(batch)
     assert len(found) == 3
@@ -89,7 +107,9 @@ def test_a_batch_once_it_is_done(make_producer, way):
     assert found.wait(0)
     assert (found.pending, found.failed, found.topic, found.ids) == (0, 1, "t", ["1", "2", "3"])
     assert found.errors() == batch.errors()
-    assert [error.message for _, error in found.errors()] == [error.message for _, error in batch.errors()]
+    assert [error.message for _, error in found.errors()] == [
+        error.message for _, error in batch.errors()
+    ]
     assert list(found.offsets) == list(batch.offsets)
     assert list(found.partitions) == list(batch.partitions)
     assert repr(found) == repr(batch)
@@ -123,7 +143,15 @@ def test_a_batch_of_nothing(producer, way):
 
 class Order(ProducerRecord):
     def __init__(self, number):
-        super().__init__("orders", b"%d" % number, key="k", headers={"a": b"b"}, partition=1, timestamp=5, id=number)
+        super().__init__(
+            "orders",
+            b"%d" % number,
+            key="k",
+            headers={"a": b"b"},
+            partition=1,
+            timestamp=5,
+            id=number,
+        )
         self.number = number
         self.lines = [1, 2]
 
@@ -145,7 +173,15 @@ def test_a_subclass_keeps_what_it_has_added(way):
 
 def test_records_are_equal_by_their_content():
     def make(**changes):
-        fields = {"topic": "t", "value": b"v", "key": "k", "partition": 1, "headers": [("a", b"b")], "timestamp": 5, "id": 3}
+        fields = {
+            "topic": "t",
+            "value": b"v",
+            "key": "k",
+            "partition": 1,
+            "headers": [("a", b"b")],
+            "timestamp": 5,
+            "id": 3,
+        }
         return ProducerRecord(**(fields | changes))
 
     assert make() == make()
@@ -201,7 +237,18 @@ def test_an_exception_leaves_its_batch_behind(producer):
 
 # ---------------------------------------------------------------------- inspection
 
-MODULES = ["", ".aio", ".logging", ".recoverable", ".sink", ".metrics", ".statistics", ".testing", ".registry", ".opentelemetry"]
+MODULES = [
+    "",
+    ".aio",
+    ".logging",
+    ".recoverable",
+    ".sink",
+    ".metrics",
+    ".statistics",
+    ".testing",
+    ".registry",
+    ".opentelemetry",
+]
 
 
 def public():
@@ -212,7 +259,9 @@ def public():
             module = importlib.import_module(f"kafka_ext{name}")
         except ImportError:
             continue
-        for attribute in getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")]):
+        for attribute in getattr(
+            module, "__all__", [name for name in vars(module) if not name.startswith("_")]
+        ):
             thing = getattr(module, attribute)
             if not callable(thing) or not getattr(thing, "__module__", "").startswith("kafka_ext"):
                 continue
@@ -221,7 +270,11 @@ def public():
                 if kind.__module__.startswith("kafka_ext"):
                     for key, value in vars(kind).items():
                         function = getattr(thing, key)
-                        if callable(value) and callable(function) and (not key.startswith("_") or key in ("__enter__", "__aenter__")):
+                        if (
+                            callable(value)
+                            and callable(function)
+                            and (not key.startswith("_") or key in ("__enter__", "__aenter__"))
+                        ):
                             found[f"{module.__name__}.{attribute}.{key}"] = function
     return found
 
@@ -236,10 +289,14 @@ def test_every_public_callable_can_be_inspected():
 
 
 def test_the_signature_of_a_record():
-    parameters = "topic, value=None, *, key=None, partition=None, headers=None, timestamp=None, id=None"
+    parameters = (
+        "topic, value=None, *, key=None, partition=None, headers=None, timestamp=None, id=None"
+    )
     assert str(inspect.signature(ProducerRecord)) == f"({parameters})"
     assert inspect.getdoc(ProducerRecord).startswith("A record to send")
-    assert typing.get_type_hints(KafkaProducer.send_future)["return"].__origin__.__name__ == "Future"
+    assert (
+        typing.get_type_hints(KafkaProducer.send_future)["return"].__origin__.__name__ == "Future"
+    )
     assert typing.get_type_hints(KafkaProducer.metrics)["return"] is kafka_ext.ProducerMetrics
     if sys.version_info >= (3, 11):
         assert typing.get_type_hints(KafkaProducer.__enter__)["return"] is typing.Self
@@ -253,10 +310,15 @@ def test_a_reader_that_was_read_before_is_warned_of(producer):
     table = pa.table({"v": [b"a", b"b"]})
     reader = table.to_reader()
     assert len(producer.send_table(reader, topic="t", value="v")) == 2
-    with pytest.warns(RuntimeWarning, match=r"RecordBatchReader gave nothing: it is empty, or has been read before"):
+    with pytest.warns(
+        RuntimeWarning,
+        match=r"RecordBatchReader gave nothing: it is empty, or has been read before",
+    ):
         assert len(producer.send_table(reader, topic="t", value="v")) == 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(producer.send_table(table.slice(0, 0), topic="t", value="v")) == 0  # a table is what it is
+        assert (
+            len(producer.send_table(table.slice(0, 0), topic="t", value="v")) == 0
+        )  # a table is what it is
         assert len(producer.send_table(table, topic="t", value="v")) == 2
     producer.flush(10)

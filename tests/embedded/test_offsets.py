@@ -1,4 +1,6 @@
-"""A record is reported at its offset or at none: never at one that was counted up from an offset that is not known."""
+"""A record is reported at its offset or at none: never at one that was counted up from an offset
+that is not known.
+"""
 
 import pytest
 
@@ -27,7 +29,10 @@ def test_without_acknowledgements_no_callback_is_told_an_offset(broker):
     offsets = []
     with KafkaProducer(broker.config(acks=0, linger_ms=100)) as producer:
         for _ in range(MANY):
-            producer.send(ProducerRecord("t", b"value"), lambda metadata, error: offsets.append((metadata.offset, error)))
+            producer.send(
+                ProducerRecord("t", b"value"),
+                lambda metadata, error: offsets.append((metadata.offset, error)),
+            )
     assert len(offsets) == MANY
     assert set(offsets) == {(None, None)}
 
@@ -35,7 +40,8 @@ def test_without_acknowledgements_no_callback_is_told_an_offset(broker):
 def test_a_duplicate_that_the_broker_no_longer_remembers_has_no_offsets(broker):
     with KafkaProducer(broker.config(linger_ms=100)) as producer:
         producer.sync_send(ProducerRecord("t", b"first"), 10)
-        # librdkafka takes it for what it is: the records are in the log, the broker no longer knows where.
+        # librdkafka takes it for what it is: the records are in the log, the broker no longer knows
+        # where.
         broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.DUPLICATE_SEQUENCE_NUMBER])
         batch = producer.send_batch("t", [b"a", b"b", b"c"])
         batch.wait(10)

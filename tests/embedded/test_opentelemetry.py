@@ -1,4 +1,6 @@
-"""kafka_ext.opentelemetry: spans, their context in the headers, and metrics, through the real SDK and a real broker."""
+"""kafka_ext.opentelemetry: spans, their context in the headers, and metrics, through the real SDK
+and a real broker.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,12 @@ from kafka_ext.opentelemetry._attributes import of_servers
 from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
 
-STUCK = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "log_level": 0, "error_cb": lambda error: None}
+STUCK = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "test.mock.num.brokers": ...,
+    "log_level": 0,
+    "error_cb": lambda error: None,
+}
 ONE = STUCK | {"queue.buffering.max.messages": 1}
 
 
@@ -63,7 +70,9 @@ class Telemetry:
         self.tracer = self.tracer_provider.get_tracer("test")
 
     def instrument(self, **options):
-        KafkaExtInstrumentor().instrument(tracer_provider=self.tracer_provider, meter_provider=self.meter_provider, **options)
+        KafkaExtInstrumentor().instrument(
+            tracer_provider=self.tracer_provider, meter_provider=self.meter_provider, **options
+        )
 
     def spans(self, count=None):
         if count is not None:
@@ -89,7 +98,11 @@ class Telemetry:
     def value(self, name, **labels):
         """The sum over the data points that have these attributes (`error_type="…"`)."""
         wanted = {label.replace("_", "."): value for label, value in labels.items()}
-        return sum(point.value for point in self.points(name) if wanted.items() <= dict(point.attributes).items())
+        return sum(
+            point.value
+            for point in self.points(name)
+            if wanted.items() <= dict(point.attributes).items()
+        )
 
 
 @pytest.fixture
@@ -117,7 +130,9 @@ def parent_of(headers):
     carrier = {name: value.decode() for name, value in headers}
     found = trace.get_current_span(propagate.extract(carrier)).get_span_context()
     assert found.is_remote
-    return trace.SpanContext(found.trace_id, found.span_id, False, found.trace_flags, found.trace_state)
+    return trace.SpanContext(
+        found.trace_id, found.span_id, False, found.trace_flags, found.trace_state
+    )
 
 
 def attributes(broker, **more):
@@ -143,7 +158,11 @@ class TestSpans:
             metadata = producer.sync_send(ProducerRecord("orders", b"v", key=b"a key"), 10)
         sent, outer = instrumented.spans(2)
         assert outer.name == "request"
-        assert (sent.name, sent.kind, sent.status.status_code) == ("send orders", SpanKind.PRODUCER, StatusCode.UNSET)
+        assert (sent.name, sent.kind, sent.status.status_code) == (
+            "send orders",
+            SpanKind.PRODUCER,
+            StatusCode.UNSET,
+        )
         assert sent.parent.span_id == request.get_span_context().span_id
         assert sent.context.trace_id == request.get_span_context().trace_id
         assert dict(sent.attributes) == attributes(
@@ -157,10 +176,18 @@ class TestSpans:
         assert sent.instrumentation_scope.name == "kafka_ext"
 
     def test_the_context_travels_in_the_headers(self, broker, instrumented, producer):
-        offset = producer.sync_send(ProducerRecord("orders", b"v", headers=[("app", b"1"), ("app", b"2")]), 10).offset
+        offset = producer.sync_send(
+            ProducerRecord("orders", b"v", headers=[("app", b"1"), ("app", b"2")]), 10
+        ).offset
         (message,) = (message for message in broker.messages("orders") if message.offset == offset)
-        assert [header for header in message.headers if header[0] == "app"] == [("app", b"1"), ("app", b"2")]
-        assert parent_of(header for header in message.headers if header[0] != "app") == instrumented.span().context
+        assert [header for header in message.headers if header[0] == "app"] == [
+            ("app", b"1"),
+            ("app", b"2"),
+        ]
+        assert (
+            parent_of(header for header in message.headers if header[0] != "app")
+            == instrumented.span().context
+        )
 
     def test_baggage_travels_as_well(self, broker, producer):
         token = context.attach(baggage.set_baggage("tenant", "acme"))
@@ -174,10 +201,17 @@ class TestSpans:
     def test_a_context_that_came_with_the_headers_is_replaced(self, instrumented, producer):
         """A record that is passed on as it was read."""
         old = ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-        for headers in ([old, ("app", b"1")], {"traceparent": old[1], "app": b"1"}, [list(old), ["app", b"1"]]):
+        for headers in (
+            [old, ("app", b"1")],
+            {"traceparent": old[1], "app": b"1"},
+            [list(old), ["app", b"1"]],
+        ):
             metadata = producer.sync_send(ProducerRecord("orders", b"v", headers=headers), 10)
             assert sorted(name for name, _ in metadata.headers) == ["app", "traceparent"]
-            assert parent_of([header for header in metadata.headers if header[0] != "app"]) == instrumented.spans()[-1].context
+            assert (
+                parent_of([header for header in metadata.headers if header[0] != "app"])
+                == instrumented.spans()[-1].context
+            )
 
     def test_the_callers_record_is_not_changed(self, producer):
         headers = [("app", b"1")]
@@ -195,20 +229,33 @@ class TestSpans:
                 ProducerRecord("orders", None, key="text"),
                 {"messaging.kafka.message.key": "text", "messaging.kafka.message.tombstone": True},
             ),
-            (ProducerRecord("orders", b"v", key=bytearray("gr\u00fc\u00df".encode())), {"messaging.kafka.message.key": "gr\u00fc\u00df"}),
+            (
+                ProducerRecord("orders", b"v", key=bytearray("gr\u00fc\u00df".encode())),
+                {"messaging.kafka.message.key": "gr\u00fc\u00df"},
+            ),
             (ProducerRecord("orders", b"v", key=b"\xff\x00"), {}),  # it has no text
             (ProducerRecord("orders", b"v", key=b""), {"messaging.kafka.message.key": ""}),
         ],
     )
     def test_keys_and_tombstones(self, broker, instrumented, producer, record, expected):
         metadata = producer.sync_send(record, 10)
-        report = {"messaging.destination.partition.id": "0", "messaging.kafka.offset": metadata.offset}
+        report = {
+            "messaging.destination.partition.id": "0",
+            "messaging.kafka.offset": metadata.offset,
+        }
         assert dict(instrumented.span().attributes) == attributes(broker, **report, **expected)
 
     def test_all_of_a_record_arrives(self, producer):
-        record = ProducerRecord("orders", b"12345", key=b"k", partition=0, timestamp=1_000_000, id="an id")
+        record = ProducerRecord(
+            "orders", b"12345", key=b"k", partition=0, timestamp=1_000_000, id="an id"
+        )
         metadata = producer.sync_send(record, 10)
-        assert (metadata.key_size, metadata.value_size, metadata.partition, metadata.record_id) == (1, 5, 0, "an id")
+        assert (metadata.key_size, metadata.value_size, metadata.partition, metadata.record_id) == (
+            1,
+            5,
+            0,
+            "an id",
+        )
 
     @pytest.mark.parametrize("send", ["send", "try_send", "send_future", "sync_send"])
     def test_each_way_to_send_makes_one(self, instrumented, producer, send):
@@ -226,12 +273,17 @@ class TestSpans:
         assert instrumented.span().end_time >= reported
         (point,) = instrumented.points("messaging.client.operation.duration")
         assert point.count == 1
-        assert point.sum == pytest.approx((instrumented.span().end_time - instrumented.span().start_time) / 1e9, abs=0.05)
+        assert point.sum == pytest.approx(
+            (instrumented.span().end_time - instrumented.span().start_time) / 1e9, abs=0.05
+        )
 
     def test_a_callback_runs_in_the_context_of_its_send(self, instrumented, producer):
         seen = []
         with instrumented.tracer.start_as_current_span("request") as request:
-            producer.send(ProducerRecord("orders", b"v"), lambda *report: seen.append(trace.get_current_span()))
+            producer.send(
+                ProducerRecord("orders", b"v"),
+                lambda *report: seen.append(trace.get_current_span()),
+            )
         producer.flush(10)
         assert seen == [request]
 
@@ -279,9 +331,13 @@ class TestSpans:
         parents = [span.parent.span_id for span in spans if span.name == "send orders"]
         assert sorted(parents) == sorted(list(requests) * 20)
 
-    def test_a_span_that_is_not_sampled_still_has_its_context_passed_on(self, telemetry, broker, make_producer):
+    def test_a_span_that_is_not_sampled_still_has_its_context_passed_on(
+        self, telemetry, broker, make_producer
+    ):
         provider = TracerProvider(sampler=ALWAYS_OFF)
-        KafkaExtInstrumentor().instrument(tracer_provider=provider, meter_provider=telemetry.meter_provider)
+        KafkaExtInstrumentor().instrument(
+            tracer_provider=provider, meter_provider=telemetry.meter_provider
+        )
         metadata = make_producer().sync_send(ProducerRecord("t", b"v"), 10)
         assert not parent_of(metadata.headers).trace_flags.sampled
         assert telemetry.value("messaging.client.sent.messages") == 1
@@ -307,7 +363,9 @@ class TestFailures:
         (point,) = instrumented.points("messaging.client.operation.duration")
         assert point.attributes["error.type"] == "PURGE_QUEUE"
 
-    def test_one_that_nobody_listens_to_is_logged_as_ever(self, instrumented, make_producer, caplog):
+    def test_one_that_nobody_listens_to_is_logged_as_ever(
+        self, instrumented, make_producer, caplog
+    ):
         producer = make_producer(STUCK)
         producer.send(ProducerRecord("t", b"v"))
         producer.purge()
@@ -371,7 +429,9 @@ class TestFailures:
         assert producer.metrics().sent == 0
         assert telemetry.span().name == "send t"
 
-    def test_a_span_processor_that_raises_costs_nobody_his_callback(self, telemetry, make_producer, reports, unraisable):
+    def test_a_span_processor_that_raises_costs_nobody_his_callback(
+        self, telemetry, make_producer, reports, unraisable
+    ):
         class Raising(SpanProcessor):
             def on_end(self, span):
                 raise ZeroDivisionError
@@ -421,14 +481,21 @@ class TestBatches:
         assert sent.attributes["messaging.batch.message_count"] == 3
         assert (sent.kind, sent.status.status_code) == (SpanKind.PRODUCER, StatusCode.UNSET)
         assert sent.parent.span_id == request.get_span_context().span_id
-        assert [parent_of(message.headers) for message in broker.messages(topic, 3)] == [sent.context] * 3
+        assert [parent_of(message.headers) for message in broker.messages(topic, 3)] == [
+            sent.context
+        ] * 3
         assert instrumented.value("messaging.client.sent.messages") == 3
         (point,) = instrumented.points("messaging.client.operation.duration")
         assert point.count == 1
 
     @pytest.mark.parametrize(
         "headers",
-        [[("app", b"1")], {"app": b"1"}, [[("app", b"1")], [("app", b"1")]], [{"app": b"1"}, (("app", b"1"),)]],
+        [
+            [("app", b"1")],
+            {"app": b"1"},
+            [[("app", b"1")], [("app", b"1")]],
+            [{"app": b"1"}, (("app", b"1"),)],
+        ],
         ids=["one list", "one mapping", "a list each", "mixed"],
     )
     def test_it_has_the_callers_headers_too(self, broker, instrumented, producer, headers):
@@ -446,7 +513,9 @@ class TestBatches:
         producer.send_batch(topic, [b"1", b"2"], headers=[headers, headers]).wait(10)
         assert [message.headers[0] for message in broker.messages(topic, 2)] == [("app", b"1")] * 2
 
-    def test_none_in_headers_where_that_is_not_wanted(self, telemetry, producer_without_batch_headers, broker):
+    def test_none_in_headers_where_that_is_not_wanted(
+        self, telemetry, producer_without_batch_headers, broker
+    ):
         topic = "batched-without"
         broker.create_topic(topic)
         producer_without_batch_headers.send_batch(topic, [b"1"]).wait(10)
@@ -471,13 +540,20 @@ class TestBatches:
         producer.purge()
         batch.wait(10)
         span = instrumented.span()
-        assert (span.status.status_code, span.attributes["error.type"]) == (StatusCode.ERROR, "PURGE_QUEUE")
+        assert (span.status.status_code, span.attributes["error.type"]) == (
+            StatusCode.ERROR,
+            "PURGE_QUEUE",
+        )
         assert span.status.description.startswith("4 of 4 records were not delivered: ")
         assert instrumented.value("messaging.client.sent.messages", error_type="PURGE_QUEUE") == 3
         assert instrumented.value("messaging.client.sent.messages", error_type="QUEUE_FULL") == 1
-        assert "4 of 4 records of a batch to t not delivered, and no callback to tell" in caplog.text
+        assert (
+            "4 of 4 records of a batch to t not delivered, and no callback to tell" in caplog.text
+        )
 
-    def test_failures_that_somebody_hears_of_are_not_logged(self, instrumented, make_producer, caplog):
+    def test_failures_that_somebody_hears_of_are_not_logged(
+        self, instrumented, make_producer, caplog
+    ):
         producer = make_producer(STUCK)
         heard = []
         batch = producer.send_batch("t", [b"v"])
@@ -503,7 +579,9 @@ class TestBatches:
             yield pyarrow.record_batch({"v": ["1", "2"]})
             raise ZeroDivisionError
 
-        reader = pyarrow.RecordBatchReader.from_batches(pyarrow.schema({"v": pyarrow.string()}), chunks())
+        reader = pyarrow.RecordBatchReader.from_batches(
+            pyarrow.schema({"v": pyarrow.string()}), chunks()
+        )
         with pytest.raises(Exception) as caught:
             producer.send_table(reader, topic="orders", value="v")
         caught.value.batch.wait(10)
@@ -525,7 +603,9 @@ class TestBatches:
 class TestAsync:
     def run(self, broker, use, **more):
         async def main():
-            async with AsyncKafkaProducer(broker.config(enable_idempotence=False, client_id="shop", **more)) as producer:
+            async with AsyncKafkaProducer(
+                broker.config(enable_idempotence=False, client_id="shop", **more)
+            ) as producer:
                 await use(producer)
 
         asyncio.run(main())
@@ -533,7 +613,9 @@ class TestAsync:
     def test_a_delivered_record(self, broker, instrumented):
         async def use(producer):
             with instrumented.tracer.start_as_current_span("request"):
-                future = await producer.send(ProducerRecord("orders", b"v", key="k", headers=[("app", b"1")]))
+                future = await producer.send(
+                    ProducerRecord("orders", b"v", key="k", headers=[("app", b"1")])
+                )
                 self.metadata = await future
 
         self.run(broker, use)
@@ -556,7 +638,9 @@ class TestAsync:
             await producer.send_and_wait(ProducerRecord("orders", b"v"))
             await producer.send_nowait(ProducerRecord("orders", b"v"))
             await (await producer.send_batch("other", [b"1", b"2"]))
-            await asyncio.gather(*[producer.send_and_wait(ProducerRecord("orders", b"v")) for _ in range(10)])
+            await asyncio.gather(
+                *[producer.send_and_wait(ProducerRecord("orders", b"v")) for _ in range(10)]
+            )
 
         self.run(broker, use)
         spans = instrumented.spans(14)
@@ -593,7 +677,12 @@ class TestAsync:
 
         asyncio.run(main())
         kinds = [span.attributes["error.type"] for span in instrumented.spans(4)]
-        assert sorted(kinds) == ["CancelledError", "MSG_SIZE_TOO_LARGE", "PURGE_QUEUE", "QUEUE_FULL"]
+        assert sorted(kinds) == [
+            "CancelledError",
+            "MSG_SIZE_TOO_LARGE",
+            "PURGE_QUEUE",
+            "QUEUE_FULL",
+        ]
         assert instrumented.value("messaging.client.sent.messages") == 1
 
     def test_each_way_to_send_ends_its_span_when_it_fails(self, instrumented):
@@ -603,7 +692,10 @@ class TestAsync:
                 heard = []
                 waiting = asyncio.create_task(producer.send_and_wait(ProducerRecord("t", b"v")))
                 cancelled = asyncio.create_task(producer.send_and_wait(ProducerRecord("t", b"v")))
-                sent = [await producer.send(ProducerRecord("t", b"v")), producer.send_nowait(ProducerRecord("t", b"v"))]
+                sent = [
+                    await producer.send(ProducerRecord("t", b"v")),
+                    producer.send_nowait(ProducerRecord("t", b"v")),
+                ]
                 batch = await producer.send_batch("t", [b"1", b"2"], on_delivery=heard.append)
                 await asyncio.sleep(0)  # both tasks have enqueued and wait
                 assert producer.metrics().outstanding == 6
@@ -619,8 +711,13 @@ class TestAsync:
         asyncio.run(main())
         spans = instrumented.spans(5)
         kinds = [span.attributes.get("error.type") for span in spans]
-        assert sorted(kinds, key=str) == [None, *["PURGE_QUEUE"] * 4]  # nobody knows what became of the one that was cancelled
-        assert [span.attributes.get("messaging.batch.message_count") for span in spans].count(2) == 1
+        assert sorted(kinds, key=str) == [
+            None,
+            *["PURGE_QUEUE"] * 4,
+        ]  # nobody knows what became of the one that was cancelled
+        assert [span.attributes.get("messaging.batch.message_count") for span in spans].count(
+            2
+        ) == 1
 
     def test_a_cancelled_future_ends_its_span(self, instrumented):
         async def main():
@@ -639,7 +736,9 @@ class TestAsync:
         told = []
 
         async def main():
-            asyncio.get_running_loop().set_exception_handler(lambda loop, what: told.append(what["message"]))
+            asyncio.get_running_loop().set_exception_handler(
+                lambda loop, what: told.append(what["message"])
+            )
             given = {name: value for name, value in STUCK.items() if value is not ...}
             async with AsyncKafkaProducer(given, enable_idempotence=False) as producer:
                 await producer.send(ProducerRecord("t", b"v"))
@@ -661,14 +760,16 @@ class TestMetrics:
             producer.send(ProducerRecord(topic, b"v"))
         producer.flush(10)
         (orders, other) = sorted(
-            instrumented.points("messaging.client.sent.messages"), key=lambda point: point.attributes["messaging.destination.name"]
+            instrumented.points("messaging.client.sent.messages"),
+            key=lambda point: point.attributes["messaging.destination.name"],
         )
         assert (orders.value, other.value) == (2, 1)
         expected = attributes(broker)
         del expected["messaging.client.id"]
         assert dict(orders.attributes) == expected
         (orders, other) = sorted(
-            instrumented.points("messaging.client.operation.duration"), key=lambda point: point.attributes["messaging.destination.name"]
+            instrumented.points("messaging.client.operation.duration"),
+            key=lambda point: point.attributes["messaging.destination.name"],
         )
         assert (orders.count, dict(orders.attributes)) == (2, expected)
         assert orders.explicit_bounds[0] == 0.005
@@ -712,18 +813,26 @@ class TestMetrics:
         assert instrumented.value("kafka_ext.producer.pinned.bytes") == 1
         producer.purge()
         producer.flush(10)
-        assert instrumented.value("kafka_ext.producer.failed.messages", error_type="PURGE_QUEUE") == 1
-        assert instrumented.value("kafka_ext.producer.refused.messages", error_type="QUEUE_FULL") == 1
+        assert (
+            instrumented.value("kafka_ext.producer.failed.messages", error_type="PURGE_QUEUE") == 1
+        )
+        assert (
+            instrumented.value("kafka_ext.producer.refused.messages", error_type="QUEUE_FULL") == 1
+        )
         assert instrumented.value("kafka_ext.producer.outstanding.messages") == 0
 
     def test_counts_never_go_down(self, broker, instrumented, make_producer):
         """Producers of the same client.id come and go, and are one series."""
 
         def accepted():
-            return instrumented.value("kafka_ext.producer.accepted.messages", messaging_client_id="series")
+            return instrumented.value(
+                "kafka_ext.producer.accepted.messages", messaging_client_id="series"
+            )
 
         for number in range(1, 4):
-            with KafkaProducer(broker.config(enable_idempotence=False, client_id="series")) as producer:
+            with KafkaProducer(
+                broker.config(enable_idempotence=False, client_id="series")
+            ) as producer:
                 producer.sync_send(ProducerRecord("orders", b"v"), 10)
                 assert accepted() == number
             assert accepted() == number
@@ -731,7 +840,9 @@ class TestMetrics:
             gc.collect()
             assert accepted() == number
         with KafkaProducer(broker.config(enable_idempotence=False, client_id="series")) as other:
-            other.sync_send(ProducerRecord("orders", b"v"), 10)  # closed and gone before anybody looks
+            other.sync_send(
+                ProducerRecord("orders", b"v"), 10
+            )  # closed and gone before anybody looks
         del other
         gc.collect()
         assert accepted() == 4
@@ -770,10 +881,14 @@ class TestMetrics:
         assert instrumented.value("kafka_ext.producer.delivered.messages") == 1
 
     def test_a_recoverable_producer_has_both_of_its_producers(self, broker, instrumented):
-        properties = broker.config(linger_ms=60_000, error_cb=lambda error: None, log_cb=lambda *log: None)
+        properties = broker.config(
+            linger_ms=60_000, error_cb=lambda error: None, log_cb=lambda *log: None
+        )
         with RecoverableProducer(properties) as producer:
             producer.send(ProducerRecord("orders", b"v"), lambda *report: None)
-            producer._newest.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")
+            producer._newest.handle.test_fatal_error(
+                ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test"
+            )
             producer.flush(10)
         spans = instrumented.spans(2)
         assert [span.status.status_code for span in spans] == [StatusCode.ERROR, StatusCode.UNSET]
@@ -819,7 +934,9 @@ class TestInstrumentor:
         assert telemetry.span().name == "send t"
 
     def test_a_hook_adds_attributes(self, telemetry, make_producer):
-        telemetry.instrument(produce_hook=lambda span, record: span.set_attribute("size", len(record.value)))
+        telemetry.instrument(
+            produce_hook=lambda span, record: span.set_attribute("size", len(record.value))
+        )
         make_producer().sync_send(ProducerRecord("t", b"12345"), 10)
         assert telemetry.span().attributes["size"] == 5
 

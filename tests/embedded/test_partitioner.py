@@ -1,4 +1,6 @@
-"""Where a record lands: partitioners by name and in Python, and the Java client's placement (API.md, section 2)."""
+"""Where a record lands: partitioners by name and in Python, and the Java client's placement
+(API.md, section 2).
+"""
 
 import pytest
 
@@ -8,7 +10,9 @@ PARTITIONS = 4  # what the mock cluster gives a topic it creates
 
 
 def murmur2(data):
-    """Austin Appleby's MurmurHash2 with Kafka's seed, as org.apache.kafka.common.utils.Utils.murmur2 defines it. Unsigned."""
+    """Austin Appleby's MurmurHash2 with Kafka's seed, as
+    org.apache.kafka.common.utils.Utils.murmur2 defines it. Unsigned.
+    """
     multiplier, mask = 0x5BD1E995, 0xFFFFFFFF
     result = 0x9747B28C ^ len(data)
     whole = len(data) // 4 * 4
@@ -29,35 +33,68 @@ def java_partition(key, count=PARTITIONS):
 
 def test_the_hash_of_this_test_is_the_java_clients():
     """The vectors of Kafka's own UtilsTest.testMurmur2, which are signed."""
-    vectors = {b"21": -973932308, b"foobar": -790332482, b"a-little-bit-long-string": -985981536, b"abc": 479470107}
-    assert {key: murmur2(key) for key in vectors} == {key: value & 0xFFFFFFFF for key, value in vectors.items()}
+    vectors = {
+        b"21": -973932308,
+        b"foobar": -790332482,
+        b"a-little-bit-long-string": -985981536,
+        b"abc": 479470107,
+    }
+    assert {key: murmur2(key) for key in vectors} == {
+        key: value & 0xFFFFFFFF for key, value in vectors.items()
+    }
 
 
-KEYS = [b"", b"a", b"ab", b"abc", b"abcd", b"21", b"foobar", b"a-little-bit-long-string", bytes(range(256)), "né".encode(), b"\0\0\0"]
+KEYS = [
+    b"",
+    b"a",
+    b"ab",
+    b"abc",
+    b"abcd",
+    b"21",
+    b"foobar",
+    b"a-little-bit-long-string",
+    bytes(range(256)),
+    "né".encode(),
+    b"\0\0\0",
+]
 
 
 class TestNamed:
     def test_a_key_lands_where_the_java_client_puts_it(self, producer):
         for key in KEYS + [b"key-%d" % number for number in range(200)]:
-            assert producer.sync_send(ProducerRecord("t", b"", key=key), timeout=10).partition == java_partition(key), key
+            assert producer.sync_send(
+                ProducerRecord("t", b"", key=key), timeout=10
+            ).partition == java_partition(key), key
 
     def test_a_str_key_lands_where_its_utf8_does(self, producer):
-        assert producer.sync_send(ProducerRecord("t", b"", key="né"), timeout=10).partition == java_partition("né".encode())
+        assert producer.sync_send(
+            ProducerRecord("t", b"", key="né"), timeout=10
+        ).partition == java_partition("né".encode())
 
     def test_no_key_lands_anywhere(self, make_producer):
         producer = make_producer({"sticky.partitioning.linger.ms": 0})
-        partitions = {producer.sync_send(ProducerRecord("t", b""), timeout=10).partition for _ in range(100)}
+        partitions = {
+            producer.sync_send(ProducerRecord("t", b""), timeout=10).partition for _ in range(100)
+        }
         assert partitions == set(range(PARTITIONS))
 
     def test_another_name(self, make_producer):
         producer = make_producer({"partitioner": "consistent"})
         # CRC32, a different placement: b"abc" is 0x352441c2.
-        assert producer.sync_send(ProducerRecord("t", b"", key=b"abc"), timeout=10).partition == 0x352441C2 % PARTITIONS
+        assert (
+            producer.sync_send(ProducerRecord("t", b"", key=b"abc"), timeout=10).partition
+            == 0x352441C2 % PARTITIONS
+        )
         assert producer.get_property("partitioner") == "consistent"
 
     def test_a_partition_given_wins(self, producer):
         for partition in range(PARTITIONS):
-            assert producer.sync_send(ProducerRecord("t", b"", key=b"abc", partition=partition), timeout=10).partition == partition
+            assert (
+                producer.sync_send(
+                    ProducerRecord("t", b"", key=b"abc", partition=partition), timeout=10
+                ).partition
+                == partition
+            )
 
 
 class TestInPython:
@@ -83,7 +120,9 @@ class TestInPython:
     def test_the_metadata_is_asked_for_once(self, make_producer, monkeypatch):
         asked = []
         fetch = _rdkafka.fetch_metadata
-        monkeypatch.setattr(_rdkafka, "fetch_metadata", lambda *args: asked.append(args) or fetch(*args))
+        monkeypatch.setattr(
+            _rdkafka, "fetch_metadata", lambda *args: asked.append(args) or fetch(*args)
+        )
         producer = make_producer(partitioner=lambda topic, key, count: 0)
         for _ in range(10):
             producer.sync_send(ProducerRecord("t", b""), timeout=10)
@@ -127,7 +166,9 @@ class TestInPython:
 
     def test_works_in_a_callback(self, make_producer, reports):
         producer = make_producer(partitioner=lambda topic, key, count: 1)
-        producer.send(ProducerRecord("t", b""), lambda *_: producer.send(ProducerRecord("u", b""), reports))
+        producer.send(
+            ProducerRecord("t", b""), lambda *_: producer.send(ProducerRecord("u", b""), reports)
+        )
         producer.flush(10)
         assert [metadata.partition for metadata, _ in reports] == [1]
 
@@ -137,8 +178,15 @@ def test_fetch_broker_metadata_of_a_topic(producer):
     metadata = producer.fetch_broker_metadata("t")
     assert list(metadata.topics) == ["t"]
     topic = metadata.topics["t"]
-    assert (topic.name, topic.error, sorted(topic.partitions)) == ("t", None, list(range(PARTITIONS)))
-    assert all(partition.leader == 1 and partition.replicas == (1,) for partition in topic.partitions.values())
+    assert (topic.name, topic.error, sorted(topic.partitions)) == (
+        "t",
+        None,
+        list(range(PARTITIONS)),
+    )
+    assert all(
+        partition.leader == 1 and partition.replicas == (1,)
+        for partition in topic.partitions.values()
+    )
     broker = metadata.brokers[1]
     assert (broker.id, broker.host) == (1, "127.0.0.1")
     assert broker.port > 0

@@ -1,4 +1,6 @@
-"""The value is not copied: pinned from send until its callback has returned, whatever the outcome, then let go exactly once."""
+"""The value is not copied: pinned from send until its callback has returned, whatever the outcome,
+then let go exactly once.
+"""
 
 import array
 import ctypes
@@ -10,7 +12,14 @@ import weakref
 import numpy as np
 import pytest
 
-from kafka_ext import ActionWhileQueueIsFull, ErrorCode, InvalidRecordError, KafkaProducer, ProducerRecord, SendOption
+from kafka_ext import (
+    ActionWhileQueueIsFull,
+    ErrorCode,
+    InvalidRecordError,
+    KafkaProducer,
+    ProducerRecord,
+    SendOption,
+)
 
 NEVER_DELIVERED = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ...}
 
@@ -71,11 +80,16 @@ class TestUntilTheCallbackHasReturned:
 
     @pytest.mark.parametrize("manual", [False, True])
     def test_delivered(self, make_producer, manual):
-        self.check(make_producer({"linger.ms": 1000, "enable.manual.events.poll": manual}), lambda producer: producer.flush(10))
+        self.check(
+            make_producer({"linger.ms": 1000, "enable.manual.events.poll": manual}),
+            lambda producer: producer.flush(10),
+        )
 
     @pytest.mark.parametrize("manual", [False, True])
     def test_timed_out(self, make_producer, manual):
-        producer = make_producer(NEVER_DELIVERED, message_timeout_ms=100, **{"enable.manual.events.poll": manual})
+        producer = make_producer(
+            NEVER_DELIVERED, message_timeout_ms=100, **{"enable.manual.events.poll": manual}
+        )
         self.check(producer, lambda producer: producer.flush(30), ErrorCode.MSG_TIMED_OUT)
 
     @pytest.mark.parametrize("manual", [False, True])
@@ -84,7 +98,11 @@ class TestUntilTheCallbackHasReturned:
             producer.purge()
             producer.flush(10)
 
-        self.check(make_producer(NEVER_DELIVERED, **{"enable.manual.events.poll": manual}), end, ErrorCode.PURGE_QUEUE)
+        self.check(
+            make_producer(NEVER_DELIVERED, **{"enable.manual.events.poll": manual}),
+            end,
+            ErrorCode.PURGE_QUEUE,
+        )
 
     @pytest.mark.parametrize("manual", [False, True])
     def test_closed_with_messages_waiting(self, make_producer, manual):
@@ -92,14 +110,19 @@ class TestUntilTheCallbackHasReturned:
         self.check(producer, lambda producer: producer.close(0), ErrorCode.PURGE_QUEUE)
 
     def test_refused_at_once_or_reported_by_the_cluster(self, make_producer):
-        """A partition that does not exist: which of the two it is depends on what librdkafka knows of the topic by then."""
+        """A partition that does not exist: which of the two it is depends on what librdkafka knows
+        of the topic by then.
+        """
         producer = make_producer()
         for _ in range(2):
             buffer = bytearray(b"x")
             watch = Watch(buffer)
             refused = producer.try_send(ProducerRecord("t", buffer, partition=999), watch)
             producer.flush(10)
-            assert [refused, *watch.errors] in ([None, ErrorCode.UNKNOWN_PARTITION], [ErrorCode.UNKNOWN_PARTITION])
+            assert [refused, *watch.errors] in (
+                [None, ErrorCode.UNKNOWN_PARTITION],
+                [ErrorCode.UNKNOWN_PARTITION],
+            )
             assert all(watch.pinned)
             assert not pinned(buffer)
 
@@ -137,7 +160,9 @@ class TestUntilTheCallbackHasReturned:
 
     @pytest.mark.parametrize("manual", [False, True])
     def test_sync_send_gives_it_back(self, make_producer, manual):
-        """Also when the thread that called back is slow to let go: the switch interval makes it lose the GIL all the time."""
+        """Also when the thread that called back is slow to let go: the switch interval makes it
+        lose the GIL all the time.
+        """
         producer = make_producer({"enable.manual.events.poll": manual})
         interval = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
@@ -171,7 +196,11 @@ class TestExactlyOnce:
         assert _counts(producer) == (0, 0)
         assert not pinned(buffer)
 
-    @pytest.mark.parametrize("value", [b"a value of its own" * 3, "str of ascii" * 3, "stråle" * 3], ids=["bytes", "ASCII", "UTF-8"])
+    @pytest.mark.parametrize(
+        "value",
+        [b"a value of its own" * 3, "str of ascii" * 3, "stråle" * 3],
+        ids=["bytes", "ASCII", "UTF-8"],
+    )
     @pytest.mark.parametrize("listening", [True, False])
     def test_references_come_back_to_what_they_were(self, make_producer, reports, value, listening):
         producer = make_producer({"linger.ms": 1000})
@@ -221,12 +250,17 @@ class TestExactlyOnce:
 
 
 class TestExporters:
-    """Every kind of exporter: its own way of saying that it is in use, and its own way of being free again."""
+    """Every kind of exporter: its own way of saying that it is in use, and its own way of being
+    free again.
+    """
 
     def round_trip(self, make_producer, buffer, free):
         producer = make_producer({"linger.ms": 1000})
         got = []
-        producer.send(ProducerRecord("t", buffer), lambda metadata, error: got.append((metadata.value_size, error)))
+        producer.send(
+            ProducerRecord("t", buffer),
+            lambda metadata, error: got.append((metadata.value_size, error)),
+        )
         with pytest.raises(BufferError):
             free()
         producer.flush(10)
@@ -265,7 +299,12 @@ class TestExporters:
         assert sys.getrefcount(buffer) == before
 
     def test_numpy_of_two_dimensions(self, make_producer, producer):
-        assert producer.sync_send(ProducerRecord("t", np.zeros((3, 5), np.float32)), timeout=10).value_size == 60
+        assert (
+            producer.sync_send(
+                ProducerRecord("t", np.zeros((3, 5), np.float32)), timeout=10
+            ).value_size
+            == 60
+        )
 
     def test_numpy_empty(self, producer):
         assert producer.sync_send(ProducerRecord("t", np.empty((0, 3))), timeout=10).value_size == 0
@@ -295,7 +334,9 @@ class TestExporters:
 
     def test_dlpack_as_a_key_and_a_header(self, producer):
         tensor = OnlyDLPack(np.arange(6, dtype=np.int16))
-        metadata = producer.sync_send(ProducerRecord("t", b"", key=tensor, headers=[("tensor", tensor)]), timeout=10)
+        metadata = producer.sync_send(
+            ProducerRecord("t", b"", key=tensor, headers=[("tensor", tensor)]), timeout=10
+        )
         assert metadata.key_size == 12
         assert metadata.headers == [("tensor", np.arange(6, dtype=np.int16).tobytes())]
 
@@ -321,7 +362,9 @@ class TestExporters:
         gc.collect()
         producer.flush(10)
         sizes = [metadata.value_size for metadata, _ in reports]
-        assert sorted(sizes) == sorted(size for n in (0, 1, 1000, 100_000) for size in (n, n, 2 * n))
+        assert sorted(sizes) == sorted(
+            size for n in (0, 1, 1000, 100_000) for size in (n, n, 2 * n)
+        )
 
 
 class TestToCopy:
@@ -405,7 +448,10 @@ def test_a_copied_batch_pins_nothing(make_producer):
 def test_a_batch_that_is_refused_pins_nothing_in_the_end(make_producer):
     producer = make_producer({"linger.ms": 60_000, "queue.buffering.max.messages": 2})
     batch = producer.send_batch("t", [b"x"] * 5, action=ActionWhileQueueIsFull.NO_BLOCK)
-    assert (producer.metrics().pinned_messages, producer.metrics().pinned_bytes) == (2, 2)  # those that found no room are not on their way
+    assert (producer.metrics().pinned_messages, producer.metrics().pinned_bytes) == (
+        2,
+        2,
+    )  # those that found no room are not on their way
     producer.purge()
     batch.wait(20)
     assert (producer.metrics().pinned_messages, producer.metrics().pinned_bytes) == (0, 0)

@@ -17,9 +17,14 @@ pytest_plugins = ["pytester"]
 Run = Callable[..., pytest.RunResult]
 
 # Where kafka-ext is installed, pytest finds the plugin by itself; a mere checkout names it.
-PLUGIN = [] if any(point.name == "kafka_ext" for point in entry_points(group="pytest11")) else ["-p", "kafka_ext.testing.plugin"]
+PLUGIN = (
+    []
+    if any(point.name == "kafka_ext" for point in entry_points(group="pytest11"))
+    else ["-p", "kafka_ext.testing.plugin"]
+)
 
-# hypothesis is loaded anew by every run inside this one, and takes a second each time. pytest-asyncio is for test_pytest_plugin_async.py.
+# hypothesis is loaded anew by every run inside this one, and takes a second each time.
+# pytest-asyncio is for test_pytest_plugin_async.py.
 QUICK = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:asyncio"]
 
 HEAD = """
@@ -155,13 +160,25 @@ class TestClass:
 @pytest.mark.parametrize(
     ("arguments", "explained"),
     [
-        ("broker=3", "*@pytest.mark.kafka_broker has no argument 'broker'; there are brokers, topics, auto_create_topics, isolation*"),
+        (
+            "broker=3",
+            (
+                "*@pytest.mark.kafka_broker has no argument 'broker'; there are brokers, topics,"
+                " auto_create_topics, isolation*"
+            ),
+        ),
         ("brokers=0", "*@pytest.mark.kafka_broker: brokers must be from 1 to 100, not 0*"),
         ("brokers='3'", "*@pytest.mark.kafka_broker: brokers must be an int, not str*"),
         ("topics=['a']", "*@pytest.mark.kafka_broker: topics must be a mapping*"),
         ("topics={'a b': 1}", "*@pytest.mark.kafka_broker: *topic*'a b'*"),
-        ("isolation='docker'", "*@pytest.mark.kafka_broker: isolation must be 'thread' or 'process', not 'docker'*"),
-        ("1, {}, True", "*@pytest.mark.kafka_broker takes brokers and topics by position, not 3 arguments*"),
+        (
+            "isolation='docker'",
+            "*@pytest.mark.kafka_broker: isolation must be 'thread' or 'process', not 'docker'*",
+        ),
+        (
+            "1, {}, True",
+            "*@pytest.mark.kafka_broker takes brokers and topics by position, not 3 arguments*",
+        ),
         ("1, brokers=1", "*@pytest.mark.kafka_broker got 'brokers' twice*"),
     ],
 )
@@ -339,7 +356,8 @@ def test_auto_create(kafka_broker):
         assert reason in output
 
 
-# ---------------------------------------------------------------------- what it costs those who do not use it
+# ---------------------------------------------------------------------- what it costs those who do
+# not use it
 
 
 def test_the_header_has_the_versions(run: Run) -> None:
@@ -367,8 +385,11 @@ def pytest_unconfigure(config):
     result.stdout.no_fnmatch_line("kafka-ext: librdkafka*")
 
 
-def test_a_run_with_pytester_can_run_tests_that_use_it_more_than_once(pytester: pytest.Pytester) -> None:
-    # In a process of its own, which has not loaded the extension when the first of the inner runs begins.
+def test_a_run_with_pytester_can_run_tests_that_use_it_more_than_once(
+    pytester: pytest.Pytester,
+) -> None:
+    # In a process of its own, which has not loaded the extension when the first of the inner runs
+    # begins.
     pytester.makepyfile(
         """
         import pytest
@@ -385,7 +406,10 @@ def test_a_run_with_pytester_can_run_tests_that_use_it_more_than_once(pytester: 
 
 
 def test_importing_the_package_does_not_load_librdkafka() -> None:
-    source = "import sys, kafka_ext, kafka_ext.testing; assert not [name for name in sys.modules if 'rdkafka' in name]"
+    source = (
+        "import sys, kafka_ext, kafka_ext.testing; assert not [name for name in sys.modules if"
+        " 'rdkafka' in name]"
+    )
     subprocess.run([sys.executable, "-c", source], check=True)
 
 

@@ -1,4 +1,6 @@
-"""The pytest plugin in tests that are coroutines, under the real pytest-asyncio and anyio: each test runs pytest on a file of its own."""
+"""The pytest plugin in tests that are coroutines, under the real pytest-asyncio and anyio: each
+test runs pytest on a file of its own.
+"""
 
 from __future__ import annotations
 
@@ -22,39 +24,71 @@ from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.testing import ApiKey
 """
 
-OURS = [] if any(point.name == "kafka_ext" for point in entry_points(group="pytest11")) else ["-p", "kafka_ext.testing.plugin"]
-QUICK = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--strict-markers", "-W", "error", "-rs"]
+OURS = (
+    []
+    if any(point.name == "kafka_ext" for point in entry_points(group="pytest11"))
+    else ["-p", "kafka_ext.testing.plugin"]
+)
+QUICK = [
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:hypothesispytest",
+    "--strict-markers",
+    "-W",
+    "error",
+    "-rs",
+]
 
-needs_asyncio = pytest.mark.skipif(importlib.util.find_spec("pytest_asyncio") is None, reason="pytest-asyncio is not installed")
-needs_anyio = pytest.mark.skipif(importlib.util.find_spec("anyio") is None, reason="anyio is not installed")
+needs_asyncio = pytest.mark.skipif(
+    importlib.util.find_spec("pytest_asyncio") is None, reason="pytest-asyncio is not installed"
+)
+needs_anyio = pytest.mark.skipif(
+    importlib.util.find_spec("anyio") is None, reason="anyio is not installed"
+)
 
 
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
     """Runs pytest on a source, with the plugins that are named and no other for coroutines."""
 
-    def run(source: str, *arguments: str, asyncio: str | None = None, anyio: bool = False) -> pytest.RunResult:
+    def run(
+        source: str, *arguments: str, asyncio: str | None = None, anyio: bool = False
+    ) -> pytest.RunResult:
         pytester.makepyfile(HEAD + source)
-        chosen = ["-o", f"asyncio_mode={asyncio}", "-o", "asyncio_default_fixture_loop_scope=function"] if asyncio else ["-p", "no:asyncio"]
+        chosen = (
+            ["-o", f"asyncio_mode={asyncio}", "-o", "asyncio_default_fixture_loop_scope=function"]
+            if asyncio
+            else ["-p", "no:asyncio"]
+        )
         # A process of its own: both plugins keep what they know of loops in their modules.
-        return pytester.runpytest_subprocess(*OURS, *QUICK, *chosen, *([] if anyio else ["-p", "no:anyio"]), *arguments)
+        return pytester.runpytest_subprocess(
+            *OURS, *QUICK, *chosen, *([] if anyio else ["-p", "no:anyio"]), *arguments
+        )
 
     return run
 
 
 # Each way to run a coroutine, and what has to be written for it.
 FRAMEWORKS = [
-    pytest.param({"asyncio": "strict"}, "pytestmark = pytest.mark.asyncio\n", marks=needs_asyncio, id="pytest-asyncio, strict"),
+    pytest.param(
+        {"asyncio": "strict"},
+        "pytestmark = pytest.mark.asyncio\n",
+        marks=needs_asyncio,
+        id="pytest-asyncio, strict",
+    ),
     pytest.param({"asyncio": "auto"}, "", marks=needs_asyncio, id="pytest-asyncio, auto"),
     pytest.param(
         {"anyio": True},
-        'pytestmark = pytest.mark.anyio\n\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n',
+        "pytestmark = pytest.mark.anyio\n\n@pytest.fixture\ndef anyio_backend():\n    return"
+        ' "asyncio"\n',
         marks=needs_anyio,
         id="anyio",
     ),
     pytest.param(
         {"asyncio": "strict", "anyio": True},
-        'pytestmark = pytest.mark.anyio\n\n@pytest.fixture\ndef anyio_backend():\n    return "asyncio"\n',
+        "pytestmark = pytest.mark.anyio\n\n@pytest.fixture\ndef anyio_backend():\n    return"
+        ' "asyncio"\n',
         marks=[needs_asyncio, needs_anyio],
         id="anyio, with pytest-asyncio beside it",
     ),
@@ -62,7 +96,9 @@ FRAMEWORKS = [
 
 
 @pytest.mark.parametrize(("framework", "marks"), FRAMEWORKS)
-def test_a_producer_on_the_tests_own_loop(run: Run, framework: dict[str, object], marks: str) -> None:
+def test_a_producer_on_the_tests_own_loop(
+    run: Run, framework: dict[str, object], marks: str
+) -> None:
     run(
         marks
         + """
@@ -97,7 +133,9 @@ class TestClass:
 
 
 @pytest.mark.parametrize(("framework", "marks"), FRAMEWORKS)
-def test_faults_left_unused_and_leaks_fail_the_test(run: Run, framework: dict[str, object], marks: str) -> None:
+def test_faults_left_unused_and_leaks_fail_the_test(
+    run: Run, framework: dict[str, object], marks: str
+) -> None:
     result = run(
         marks
         + LEAK
@@ -112,14 +150,19 @@ async def test_leak(leak, async_kafka_producer):
     )
     result.assert_outcomes(passed=1, failed=1, errors=1)
     result.stdout.fnmatch_lines_random(
-        ["*faults that were set and never used: lose_acks: 2 of 2. *", "*after the producer was closed there is left: 7 messages*"]
+        [
+            "*faults that were set and never used: lose_acks: 2 of 2. *",
+            "*after the producer was closed there is left: 7 messages*",
+        ]
     )
 
 
 @needs_asyncio
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_loops_that_tests_share(run: Run, mode: str) -> None:
-    """pytest-asyncio has loops of a class, a module, a package or the session: the producer is on the one of its test."""
+    """pytest-asyncio has loops of a class, a module, a package or the session: the producer is on
+    the one of its test.
+    """
     run(
         """
 loops = {}
@@ -182,7 +225,9 @@ async def test_it(async_kafka_producer, n):
 
 @needs_asyncio
 def test_fixtures_of_the_users_own(run: Run) -> None:
-    """What docs/testing.md shows: a service that is given the producer, and one producer for all tests on the session's loop."""
+    """What docs/testing.md shows: a service that is given the producer, and one producer for all
+    tests on the session's loop.
+    """
     run(
         """
 import pytest_asyncio
@@ -266,7 +311,9 @@ async def test_it(async_kafka_producer):
         anyio=True,
     )
     result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["*AsyncKafkaProducer is for asyncio, and this is the test's run on trio*"])
+    result.stdout.fnmatch_lines(
+        ["*AsyncKafkaProducer is for asyncio, and this is the test's run on trio*"]
+    )
 
 
 def test_a_test_that_has_no_loop_is_told_what_to_do(run: Run) -> None:
@@ -276,5 +323,8 @@ def test_it(async_kafka_producer):
 """)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["async_kafka_producer is for tests that are coroutines*install pytest-asyncio*Others take kafka_producer.*"]
+        [
+            "async_kafka_producer is for tests that are coroutines*install pytest-asyncio*Others"
+            " take kafka_producer.*"
+        ]
     )

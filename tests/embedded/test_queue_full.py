@@ -1,4 +1,6 @@
-"""The queue is full: who waits, who does not, and that a refused record leaves nothing behind (API.md, section 2)."""
+"""The queue is full: who waits, who does not, and that a refused record leaves nothing behind
+(API.md, section 2).
+"""
 
 import os
 import signal
@@ -20,7 +22,11 @@ from kafka_ext import (
 
 BLOCK, NO_BLOCK = ActionWhileQueueIsFull.BLOCK, ActionWhileQueueIsFull.NO_BLOCK
 # Nothing is ever delivered: the queue stays full until somebody purges.
-STUCK = {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "queue.buffering.max.messages": 2}
+STUCK = {
+    "bootstrap.servers": "127.0.0.1:1",
+    "test.mock.num.brokers": ...,
+    "queue.buffering.max.messages": 2,
+}
 
 
 def never(metadata, error):
@@ -46,7 +52,12 @@ def fill(producer, reports):
 
 def nothing_kept(producer):
     metrics = producer.metrics()
-    assert (metrics.sent, metrics.pinned_messages, metrics.outstanding, _rdkafka.live_objects()["messages"]) == (2, 2, 2, 2)
+    assert (
+        metrics.sent,
+        metrics.pinned_messages,
+        metrics.outstanding,
+        _rdkafka.live_objects()["messages"],
+    ) == (2, 2, 2, 2)
 
 
 class TestNoBlock:
@@ -91,7 +102,9 @@ class TestManualPolling:
         nothing_kept(full_manual)
 
     def test_polling_makes_room(self, make_producer, reports):
-        producer = make_producer({"enable.manual.events.poll": True, "queue.buffering.max.messages": 2})
+        producer = make_producer(
+            {"enable.manual.events.poll": True, "queue.buffering.max.messages": 2}
+        )
         delivered = 0
         for number in range(20):
             while producer.try_send(ProducerRecord("t", b"v", id=number), reports) is not None:
@@ -136,8 +149,12 @@ class TestBlock:
 
     def test_other_threads_run_meanwhile(self, full):
         """The GIL is released: this thread counts while the other waits."""
-        thread = threading.Thread(target=lambda: full.try_send(ProducerRecord("t", b"")) or pytest.fail("there was room"))
-        waiter = threading.Thread(target=_ignore_closed, args=(lambda: full.send(ProducerRecord("t", b"")),))
+        thread = threading.Thread(
+            target=lambda: full.try_send(ProducerRecord("t", b"")) or pytest.fail("there was room")
+        )
+        waiter = threading.Thread(
+            target=_ignore_closed, args=(lambda: full.send(ProducerRecord("t", b"")),)
+        )
         waiter.start()
         time.sleep(0.05)
         thread.start()
@@ -242,7 +259,10 @@ class TestInACallback:
         producer = make_producer(STUCK)
         answers = []
         for _ in range(2):
-            producer.send(ProducerRecord("t", b"v"), lambda *_: answers.append(producer.try_send(ProducerRecord("t", b""))))
+            producer.send(
+                ProducerRecord("t", b"v"),
+                lambda *_: answers.append(producer.try_send(ProducerRecord("t", b""))),
+            )
         producer.purge()
         producer.flush(10)
         assert answers == [ErrorCode.QUEUE_FULL] * 2

@@ -26,13 +26,20 @@ def test_async_producer_not_copy_payload():
         for line in ["first", "second", ""]:
 
             def on_delivery(metadata, error, line=line):
-                shown.append(f"% Message delivered: {metadata}" if error is None else f"% Message delivery failed: {error.message}")
+                shown.append(
+                    f"% Message delivered: {metadata}"
+                    if error is None
+                    else f"% Message delivery failed: {error.message}"
+                )
 
             producer.send(ProducerRecord("lines", line.encode(), key=None), on_delivery)
             if not line:
                 break
     assert len(shown) == 3
-    assert all(text.startswith("% Message delivered: lines-") and text.endswith(",Persisted") for text in shown)
+    assert all(
+        text.startswith("% Message delivered: lines-") and text.endswith(",Persisted")
+        for text in shown
+    )
 
 
 def test_the_result_can_only_be_got_from_the_delivery_callback(producer, reports):
@@ -73,8 +80,12 @@ def test_the_callback_is_triggered_anyway_before_close(make_producer, reports):
 
 
 def test_enable_manual_events_poll(make_producer):
-    """The records to send are struck off a dict by their ids, in the callbacks, on this very thread."""
-    producer = make_producer(Properties({"test.mock.num.brokers": 1}).put("enable.manual.events.poll", "true"))
+    """The records to send are struck off a dict by their ids, in the callbacks, on this very
+    thread.
+    """
+    producer = make_producer(
+        Properties({"test.mock.num.brokers": 1}).put("enable.manual.events.poll", "true")
+    )
     to_send = {number: (b"key-%d" % number, b"value-%d" % number) for number in range(100)}
 
     def acknowledged(metadata, error):
@@ -82,14 +93,21 @@ def test_enable_manual_events_poll(make_producer):
             del to_send[metadata.record_id]
 
     for number, (key, value) in list(to_send.items()):
-        assert producer.try_send(ProducerRecord("t", value, key=key, partition=0, id=number), acknowledged) is None
+        assert (
+            producer.try_send(
+                ProducerRecord("t", value, key=key, partition=0, id=number), acknowledged
+            )
+            is None
+        )
     assert len(to_send) == 100
     while to_send:
         assert producer.poll_events(10) > 0
 
 
 def test_manual_polling_makes_send_an_unblocked_operation_even_if_the_queue_is_full(make_producer):
-    producer = make_producer(STUCK | {"enable.manual.events.poll": True, "queue.buffering.max.messages": 1})
+    producer = make_producer(
+        STUCK | {"enable.manual.events.poll": True, "queue.buffering.max.messages": 1}
+    )
     producer.send(ProducerRecord("t", b"v"))
     with pytest.raises(QueueFullError):
         producer.send(ProducerRecord("t", b"v"))
@@ -106,7 +124,9 @@ def test_headers_in_producer_record(producer, reports):
         producer.send(record, reports)
     producer.flush(10)
     assert reports.errors == [None] * 3
-    assert [metadata.headers[1] for metadata, _ in reports] == [("seqno", struct.pack("<I", seqno)) for seqno in range(3)]
+    assert [metadata.headers[1] for metadata, _ in reports] == [
+        ("seqno", struct.pack("<I", seqno)) for seqno in range(3)
+    ]
 
 
 def test_no_message_lost_acks_all_is_the_default(make_producer):

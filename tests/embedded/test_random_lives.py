@@ -1,4 +1,5 @@
-"""A producer's life at random: sending, waiting, purging, faults and endings in any order. One report each, every pin let go.
+"""A producer's life at random: sending, waiting, purging, faults and endings in any order. One
+report each, every pin let go.
 
 KAFKA_EXT_HYPOTHESIS=thorough looks ten times as long.
 """
@@ -36,9 +37,20 @@ KINDS = {
 }
 
 
-# Small enough that no partition outgrows the 5 MiB that the mock cluster keeps, copies left by lost acknowledgements included.
-SENDS = {"kind": st.sampled_from(sorted(KINDS)), "size": st.sampled_from([0, 100, 5_000]), "heard": st.booleans()}
-PASSING_AND_LASTING = ["TRANSPORT", "NOT_LEADER_FOR_PARTITION", "REQUEST_TIMED_OUT", "INVALID_MSG", "MSG_SIZE_TOO_LARGE"]
+# Small enough that no partition outgrows the 5 MiB that the mock cluster keeps, copies left by lost
+# acknowledgements included.
+SENDS = {
+    "kind": st.sampled_from(sorted(KINDS)),
+    "size": st.sampled_from([0, 100, 5_000]),
+    "heard": st.booleans(),
+}
+PASSING_AND_LASTING = [
+    "TRANSPORT",
+    "NOT_LEADER_FOR_PARTITION",
+    "REQUEST_TIMED_OUT",
+    "INVALID_MSG",
+    "MSG_SIZE_TOO_LARGE",
+]
 
 
 class Life(RuleBasedStateMachine):
@@ -86,7 +98,12 @@ class Life(RuleBasedStateMachine):
                 self.twice.append(number)
             self.reports[number] = error
 
-        record = ProducerRecord("orders", value, partition=number % 3, headers=[("number", b"%d" % number)] if number % 2 else None)
+        record = ProducerRecord(
+            "orders",
+            value,
+            partition=number % 3,
+            headers=[("number", b"%d" % number)] if number % 2 else None,
+        )
         return number, counted, record, on_delivery if heard else None
 
     def accept(self, number, counted, on_delivery):
@@ -95,7 +112,12 @@ class Life(RuleBasedStateMachine):
             self.heard.add(number)
 
     @precondition(lambda self: self.producer is not None)
-    @rule(option=st.sampled_from(SendOption), action=st.sampled_from(ActionWhileQueueIsFull), count=st.integers(1, 20), **SENDS)
+    @rule(
+        option=st.sampled_from(SendOption),
+        action=st.sampled_from(ActionWhileQueueIsFull),
+        count=st.integers(1, 20),
+        **SENDS,
+    )
     def send(self, option, action, count, kind, size, heard):
         for _ in range(count):
             number, counted, record, on_delivery = self.record(kind, size, heard)
@@ -197,7 +219,10 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def no_second_report_and_none_for_what_was_refused(self):
         assert not getattr(self, "twice", None)
-        assert not {number for number, _ in getattr(self, "refused", ())} & getattr(self, "reports", {}).keys()
+        assert (
+            not {number for number, _ in getattr(self, "refused", ())}
+            & getattr(self, "reports", {}).keys()
+        )
         assert not any(is_pinned(counted) for _, counted in getattr(self, "refused", ()))
 
     def teardown(self):
@@ -207,7 +232,9 @@ class Life(RuleBasedStateMachine):
             if getattr(self, "sent", None):
                 self.broker.round_trip_time(0)
                 delivered = {number for number, error in self.reports.items() if error is None}
-                there = {int(message.value.rstrip(b".")) for message in self.broker.messages("orders")}
+                there = {
+                    int(message.value.rstrip(b".")) for message in self.broker.messages("orders")
+                }
                 assert delivered <= there
                 assert there <= self.sent.keys()
         finally:
@@ -216,5 +243,9 @@ class Life(RuleBasedStateMachine):
 
 TestLife = pytest.mark.slow(15)(Life.TestCase)
 TestLife.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=30, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES,
+    stateful_step_count=30,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
 )

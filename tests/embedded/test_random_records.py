@@ -1,6 +1,8 @@
-"""Records, faults and close timing at random: what is read back is what was sent, each record is reported once, every pin is let go.
+"""Records, faults and close timing at random: what is read back is what was sent, each record is
+reported once, every pin is let go.
 
-KAFKA_EXT_HYPOTHESIS=thorough looks ten times as long; the default profile, "ci", is for every change.
+KAFKA_EXT_HYPOTHESIS=thorough looks ten times as long; the default profile, "ci", is for every
+change.
 """
 
 import array
@@ -18,7 +20,15 @@ from faultlib import Outcomes, closed_port, is_pinned, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kafka_ext import ErrorCode, InvalidConfigError, KafkaException, KafkaProducer, ProducerRecord, QueueFullError, SendOption
+from kafka_ext import (
+    ErrorCode,
+    InvalidConfigError,
+    KafkaException,
+    KafkaProducer,
+    ProducerRecord,
+    QueueFullError,
+    SendOption,
+)
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 pytestmark = pytest.mark.slow(5)
@@ -50,13 +60,18 @@ BUFFERS = {
     "mmap": in_mmap,
 }
 contents = st.one_of(
-    st.binary(max_size=300), st.builds(lambda byte, size: byte * size, st.binary(min_size=1, max_size=1), st.integers(0, 70_000))
+    st.binary(max_size=300),
+    st.builds(
+        lambda byte, size: byte * size, st.binary(min_size=1, max_size=1), st.integers(0, 70_000)
+    ),
 )
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=50)
 payloads = st.one_of(
     st.none(),
     texts,
-    st.builds(lambda kind, content: BUFFERS[kind](content), st.sampled_from(sorted(BUFFERS)), contents),
+    st.builds(
+        lambda kind, content: BUFFERS[kind](content), st.sampled_from(sorted(BUFFERS)), contents
+    ),
 )
 small = st.one_of(st.none(), texts, st.binary(max_size=40), st.binary(max_size=40).map(bytearray))
 names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
@@ -101,13 +116,23 @@ def test_what_is_read_back_is_what_was_sent(broker, producer, sent):
     outcomes = Outcomes()
     expected = {}
     for number, (fields, option, heard) in enumerate(sent):
-        producer.send(ProducerRecord(topic, id=number, **fields), outcomes.expect(number) if heard else None, option=option)
-        expected[number] = (plain(fields["key"]), plain(fields["value"]), [(name, plain(value)) for name, value in fields["headers"] or ()])
+        producer.send(
+            ProducerRecord(topic, id=number, **fields),
+            outcomes.expect(number) if heard else None,
+            option=option,
+        )
+        expected[number] = (
+            plain(fields["key"]),
+            plain(fields["value"]),
+            [(name, plain(value)) for name, value in fields["headers"] or ()],
+        )
     producer.flush(20)
     outcomes.check([number for number, (_, _, heard) in enumerate(sent) if heard])
     assert producer.metrics().pinned_messages == 0
     messages = broker.messages(topic)
-    assert sorted(map(repr, expected.values())) == sorted(repr((m.key, m.value, m.headers or [])) for m in messages)
+    assert sorted(map(repr, expected.values())) == sorted(
+        repr((m.key, m.value, m.headers or [])) for m in messages
+    )
     where = {(message.partition, message.offset): message for message in messages}
     for number, (metadata, error) in outcomes.reports.items():
         assert error is None
@@ -123,7 +148,13 @@ def test_what_is_read_back_is_what_was_sent(broker, producer, sent):
 
 # ---------------------------------------------------------------------- faults and ends
 
-PASSING = ["NO_ERROR", "NOT_LEADER_FOR_PARTITION", "NOT_ENOUGH_REPLICAS", "REQUEST_TIMED_OUT", "TRANSPORT"]
+PASSING = [
+    "NO_ERROR",
+    "NOT_LEADER_FOR_PARTITION",
+    "NOT_ENOUGH_REPLICAS",
+    "REQUEST_TIMED_OUT",
+    "TRANSPORT",
+]
 LASTING = ["MSG_SIZE_TOO_LARGE", "TOPIC_AUTHORIZATION_FAILED", "INVALID_REQUIRED_ACKS"]
 schedules = st.fixed_dictionaries(
     {
@@ -131,7 +162,9 @@ schedules = st.fixed_dictionaries(
         "linger": st.sampled_from([0, 1, 20]),
         "queue": st.sampled_from([5, 1000]),
         "bursts": st.lists(st.integers(1, 40), min_size=1, max_size=4),
-        "errors": st.lists(st.sampled_from(PASSING + LASTING).map(ErrorCode.__getitem__), max_size=5),
+        "errors": st.lists(
+            st.sampled_from(PASSING + LASTING).map(ErrorCode.__getitem__), max_size=5
+        ),
         "lost": st.integers(0, 2),
         "delay": st.sampled_from([0, 0.005, 0.05]),
         "purge": st.booleans(),
@@ -171,7 +204,10 @@ def test_one_report_each_whatever_happens(schedule):
                 values.append(bytearray(b"%d" % len(values)))
                 number = len(values) - 1
                 try:
-                    producer.send(ProducerRecord("orders", values[-1], partition=number % 2), outcomes.expect(number))
+                    producer.send(
+                        ProducerRecord("orders", values[-1], partition=number % 2),
+                        outcomes.expect(number),
+                    )
                     accepted.append(number)
                 except QueueFullError:
                     assert schedule["manual"]
@@ -193,8 +229,11 @@ def test_one_report_each_whatever_happens(schedule):
             producer.close({"close": None, "close now": 0, "close soon": 0.01}[schedule["end"]])
         outcomes.check(accepted)
         wait_until(lambda: not any(map(is_pinned, values)))
-        # What was reported as delivered is there. (What was reported as failed may be there as well.)
-        delivered = {b"%d" % number for number, (_, error) in outcomes.reports.items() if error is None}
+        # What was reported as delivered is there. (What was reported as failed may be there as
+        # well.)
+        delivered = {
+            b"%d" % number for number, (_, error) in outcomes.reports.items() if error is None
+        }
         broker.round_trip_time(0)
         assert delivered <= {message.value for message in broker.messages("orders")}
 
@@ -205,7 +244,12 @@ def test_one_report_each_whatever_happens(schedule):
 @pytest.fixture(scope="module")
 def nowhere():
     producer = KafkaProducer(
-        {"bootstrap.servers": closed_port(), "log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False}
+        {
+            "bootstrap.servers": closed_port(),
+            "log_level": 0,
+            "error_cb": lambda error: None,
+            "enable.idempotence": False,
+        }
     )
     yield producer
     producer.close(0)
@@ -249,7 +293,9 @@ def test_fault_33_any_argument(nowhere, fields, on_delivery, option, timeout):
     value = bytearray(b"x")
     try:
         record = ProducerRecord("t", **{"value": value} | fields)
-        nowhere.send(record, None if on_delivery is print else on_delivery, option=option, timeout=timeout)
+        nowhere.send(
+            record, None if on_delivery is print else on_delivery, option=option, timeout=timeout
+        )
         sent = 1
     except (TypeError, ValueError, BufferError, KafkaException):
         sent = 0
@@ -270,12 +316,18 @@ PROPERTIES = ["linger.ms", "acks", "batch.size", "compression.codec", "enable.id
 @settings(max_examples=100 * EXAMPLES, **COMMON)
 @given(
     properties=st.dictionaries(
-        st.one_of(st.sampled_from(PROPERTIES), st.text(max_size=12)), st.one_of(anything, st.integers(-5, 10).map(str)), max_size=4
+        st.one_of(st.sampled_from(PROPERTIES), st.text(max_size=12)),
+        st.one_of(anything, st.integers(-5, 10).map(str)),
+        max_size=4,
     )
 )
 def test_fault_17_any_configuration(properties):
     """Raised by the constructor, or a producer that works; never both, and nothing is left."""
-    settings = {"bootstrap.servers": "127.0.0.1:1", "log_level": "0", "error_cb": lambda error: None} | properties
+    settings = {
+        "bootstrap.servers": "127.0.0.1:1",
+        "log_level": "0",
+        "error_cb": lambda error: None,
+    } | properties
     if settings["error_cb"] is print:
         del settings["error_cb"]
     try:

@@ -1,4 +1,6 @@
-"""RecoverableProducer: after a fatal error there is another producer, and each record still has its one outcome."""
+"""RecoverableProducer: after a fatal error there is another producer, and each record still has its
+one outcome.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +49,17 @@ def broker():
 
 @pytest.fixture
 def recoverable(broker):
-    """Makes RecoverableProducers that hold what they are sent until they are flushed, so that a fatal error finds it."""
+    """Makes RecoverableProducers that hold what they are sent until they are flushed, so that a
+    fatal error finds it.
+    """
     made = []
 
     def make(properties=None, /, **keywords):
-        settings = {"linger.ms": 60_000, "error_cb": lambda error: None, "log_cb": lambda *log: None} | dict(properties or {})
+        settings = {
+            "linger.ms": 60_000,
+            "error_cb": lambda error: None,
+            "log_cb": lambda *log: None,
+        } | dict(properties or {})
         made.append(RecoverableProducer(broker.config() | settings, **keywords))
         return made[-1]
 
@@ -66,7 +74,9 @@ def break_it(producer, reason="for the test"):
 
 
 def sent(broker, count):
-    return [(message.partition, message.value) for message in broker.messages("orders", count=count)]
+    return [
+        (message.partition, message.value) for message in broker.messages("orders", count=count)
+    ]
 
 
 def in_order(found, count):
@@ -84,10 +94,16 @@ def test_what_was_not_answered_is_sent_again_in_order_and_before_what_is_newer(b
     producer = recoverable(on_recovery=lambda error, resent: recovered.append((error, resent)))
     outcomes = Outcomes()
     for number in range(1000):
-        producer.send(ProducerRecord("orders", b"%d" % number, key=b"%d" % (number % 5)), outcomes.expect(number))
+        producer.send(
+            ProducerRecord("orders", b"%d" % number, key=b"%d" % (number % 5)),
+            outcomes.expect(number),
+        )
     break_it(producer)
     for number in range(1000, 2000):
-        producer.send(ProducerRecord("orders", b"%d" % number, key=b"%d" % (number % 5)), outcomes.expect(number))
+        producer.send(
+            ProducerRecord("orders", b"%d" % number, key=b"%d" % (number % 5)),
+            outcomes.expect(number),
+        )
     producer.flush(10)
     outcomes.check(range(2000))
     assert not outcomes.errors
@@ -97,15 +113,25 @@ def test_what_was_not_answered_is_sent_again_in_order_and_before_what_is_newer(b
     assert producer.recoveries == 1
     assert producer.fatal_error() is None
     metrics = producer.metrics()
-    assert (metrics.sent, metrics.delivered, metrics.failed, metrics.outstanding) == (3000, 2000, 1000, 0)
+    assert (metrics.sent, metrics.delivered, metrics.failed, metrics.outstanding) == (
+        3000,
+        2000,
+        1000,
+        0,
+    )
 
 
 def test_without_keys_a_record_keeps_the_partition_it_had(broker, recoverable):
-    """The partitioner has chosen, and the new producer's would choose anew: the order within the partition would be gone."""
+    """The partitioner has chosen, and the new producer's would choose anew: the order within the
+    partition would be gone.
+    """
     producer = recoverable({"partitioner": "random"})
     partitions = {}
     for number in range(200):
-        producer.send(ProducerRecord("orders", b"%d" % number), lambda metadata, error: partitions.setdefault(metadata.record_id, metadata))
+        producer.send(
+            ProducerRecord("orders", b"%d" % number),
+            lambda metadata, error: partitions.setdefault(metadata.record_id, metadata),
+        )
     wait_until(lambda: producer.fetch_broker_metadata("orders").topics["orders"])
     break_it(producer)
     producer.flush(10)
@@ -116,7 +142,9 @@ def test_a_record_keeps_its_timestamp_headers_and_id(broker, recoverable):
     producer = recoverable()
     before = time.time() * 1000
     told = []
-    record = ProducerRecord("orders", b"value", key=b"key", headers={"a": b"1", "b": None}, id="mine", partition=1)
+    record = ProducerRecord(
+        "orders", b"value", key=b"key", headers={"a": b"1", "b": None}, id="mine", partition=1
+    )
     producer.send(record, lambda metadata, error: told.append((metadata, error)))
     after = time.time() * 1000
     record.key = record.headers = None  # its owner's again
@@ -125,11 +153,20 @@ def test_a_record_keeps_its_timestamp_headers_and_id(broker, recoverable):
     break_it(producer)
     producer.flush(10)
     (message,) = broker.messages("orders")
-    assert (message.partition, message.key, message.value, message.headers) == (1, b"key", b"value", [("a", b"1"), ("b", None)])
+    assert (message.partition, message.key, message.value, message.headers) == (
+        1,
+        b"key",
+        b"value",
+        [("a", b"1"), ("b", None)],
+    )
     assert int(before) <= message.timestamp <= after
     ((metadata, error),) = told
     assert error is None
-    assert (metadata.record_id, metadata.offset, metadata.headers) == ("mine", 0, [("a", b"1"), ("b", None)])
+    assert (metadata.record_id, metadata.offset, metadata.headers) == (
+        "mine",
+        0,
+        [("a", b"1"), ("b", None)],
+    )
 
 
 def test_an_idle_producer_is_replaced_as_well(broker, recoverable):
@@ -154,7 +191,9 @@ def test_again_and_again(broker, recoverable):
 
 
 def test_a_fatal_error_while_a_recovery_is_going_on(broker, recoverable, monkeypatch):
-    """The producer that should replace the broken one breaks too, in the midst of what it is sent."""
+    """The producer that should replace the broken one breaks too, in the midst of what
+    it is sent.
+    """
     producer = recoverable()
     outcomes = Outcomes()
     for number in range(300):
@@ -178,7 +217,9 @@ def test_a_fatal_error_while_a_recovery_is_going_on(broker, recoverable, monkeyp
 
 
 def unanswered(producer, broker, outcomes):
-    """Send a record whose request gets to a broker that does not read on: stored once it does, and not answered until then."""
+    """Send a record whose request gets to a broker that does not read on: stored once it does, and
+    not answered until then.
+    """
     producer.sync_send(ProducerRecord("orders", b"0", partition=0), timeout=10)
     broker.pause()
     producer.send(ProducerRecord("orders", b"1", partition=0), outcomes.expect(1))
@@ -187,7 +228,9 @@ def unanswered(producer, broker, outcomes):
 
 def in_flight(producer):
     statistics = producer.metrics().statistics
-    return statistics is not None and any(broker["waitresp_msg_cnt"] for broker in statistics["brokers"].values())
+    return statistics is not None and any(
+        broker["waitresp_msg_cnt"] for broker in statistics["brokers"].values()
+    )
 
 
 @pytest.fixture
@@ -198,7 +241,9 @@ def other_process():
 
 def test_a_duplicate_is_possible_where_the_acknowledgement_was_lost(other_process, recoverable):
     """The documentation says so, and this is why: it is stored, and nobody has heard."""
-    producer = recoverable(other_process.config(linger_ms=0, statistics_interval_ms=20), answer_timeout=0)
+    producer = recoverable(
+        other_process.config(linger_ms=0, statistics_interval_ms=20), answer_timeout=0
+    )
     outcomes = Outcomes()
     unanswered(producer, other_process, outcomes)
     break_it(producer)
@@ -211,7 +256,9 @@ def test_a_duplicate_is_possible_where_the_acknowledgement_was_lost(other_proces
 
 
 def test_an_answer_that_comes_in_time_makes_no_duplicate(other_process, recoverable):
-    producer = recoverable(other_process.config(linger_ms=0, statistics_interval_ms=20), answer_timeout=10)
+    producer = recoverable(
+        other_process.config(linger_ms=0, statistics_interval_ms=20), answer_timeout=10
+    )
     outcomes = Outcomes()
     unanswered(producer, other_process, outcomes)
     break_it(producer)
@@ -228,8 +275,13 @@ def test_values_stay_pinned_through_a_recovery_and_are_let_go_once(broker, recov
     value = bytearray(b"pinned")
     copied = bytearray(b"copied")
     pinned = []
-    producer.send(ProducerRecord("orders", value, partition=0), lambda metadata, error: pinned.append(is_pinned(value)))
-    producer.send(ProducerRecord("orders", copied, partition=0), option=SendOption.TO_COPY_RECORD_VALUE)
+    producer.send(
+        ProducerRecord("orders", value, partition=0),
+        lambda metadata, error: pinned.append(is_pinned(value)),
+    )
+    producer.send(
+        ProducerRecord("orders", copied, partition=0), option=SendOption.TO_COPY_RECORD_VALUE
+    )
     copied[:] = b"reused"
     assert is_pinned(value)
     assert not is_pinned(copied)
@@ -291,7 +343,9 @@ def test_a_record_whose_time_is_up_is_reported(broker, recoverable):
     break_it(producer)
     producer.flush(10)
     outcomes.check(range(20))
-    assert {number for number, (_, error) in outcomes.reports.items() if error is not None} == set(range(10, 20))
+    assert {number for number, (_, error) in outcomes.reports.items() if error is not None} == set(
+        range(10, 20)
+    )
     assert len(sent(broker, 10)) == 10
 
 
@@ -318,7 +372,9 @@ def test_a_failure_nobody_listens_to_is_logged(broker, recoverable, caplog):
 @pytest.fixture
 def recovering(other_process, recoverable):
     """A producer whose recovery waits for an answer that does not come, until `go` is called."""
-    producer = recoverable(other_process.config(linger_ms=0, statistics_interval_ms=20), answer_timeout=60)
+    producer = recoverable(
+        other_process.config(linger_ms=0, statistics_interval_ms=20), answer_timeout=60
+    )
     outcomes = Outcomes()
     unanswered(producer, other_process, outcomes)
     old = producer._newest
@@ -350,7 +406,11 @@ def test_what_may_not_wait_is_told_that_the_queue_is_full(recovering):
 
 def test_what_may_wait_waits(other_process, recovering):
     producer, outcomes, _ = recovering
-    thread = threading.Thread(target=lambda: producer.send(ProducerRecord("orders", b"2", partition=0), outcomes.expect(2)))
+    thread = threading.Thread(
+        target=lambda: producer.send(
+            ProducerRecord("orders", b"2", partition=0), outcomes.expect(2)
+        )
+    )
     thread.start()
     time.sleep(0.2)
     assert thread.is_alive()
@@ -412,7 +472,9 @@ def test_no_producer_to_be_had(broker, recoverable, monkeypatch, caplog):
     outcomes = Outcomes()
     producer.send(ProducerRecord("orders", b"0", partition=0), outcomes.expect(0))
     good = producer._settings
-    producer._settings = good.copy().put("ssl.ca.location", "/nowhere").put("security.protocol", "ssl")
+    producer._settings = (
+        good.copy().put("ssl.ca.location", "/nowhere").put("security.protocol", "ssl")
+    )
     break_it(producer)
     wait_until(lambda: "no producer could be made" in caplog.text)
     assert not outcomes.reports
@@ -426,7 +488,9 @@ def test_close_when_no_producer_is_to_be_had(broker, recoverable):
     producer = recoverable()
     outcomes = Outcomes()
     producer.send(ProducerRecord("orders", b"0", partition=0), outcomes.expect(0))
-    producer._settings = producer._settings.copy().put("ssl.ca.location", "/nowhere").put("security.protocol", "ssl")
+    producer._settings = (
+        producer._settings.copy().put("ssl.ca.location", "/nowhere").put("security.protocol", "ssl")
+    )
     break_it(producer)
     with within(1):
         producer.close(1)
@@ -441,13 +505,17 @@ def test_report_tells_each_record_and_goes_on(broker, recoverable):
     producer = recoverable(on_fatal="report")
     outcomes = Outcomes()
     for number in range(100):
-        producer.send(ProducerRecord("orders", b"%d" % number, partition=0), outcomes.expect(number))
+        producer.send(
+            ProducerRecord("orders", b"%d" % number, partition=0), outcomes.expect(number)
+        )
     break_it(producer)
     outcomes.wait(100)
     outcomes.check(range(100))
     assert len(outcomes.errors) == 100
     assert all(error.is_fatal or error == ErrorCode.PURGE_QUEUE for error in outcomes.errors)
-    assert {metadata.persisted_status for metadata, _ in outcomes.reports.values()} == {PersistedStatus.NOT}
+    assert {metadata.persisted_status for metadata, _ in outcomes.reports.values()} == {
+        PersistedStatus.NOT
+    }
     producer.send(ProducerRecord("orders", b"after", partition=0), outcomes.expect("after"))
     producer.flush(10)
     assert outcomes.reports["after"][1] is None
@@ -474,7 +542,11 @@ def test_a_callback_may_send_and_may_not_wait(broker, recoverable):
     seen = []
 
     def on_delivery(metadata, error):
-        for call in (producer.flush, producer.close, lambda: producer.sync_send(ProducerRecord("orders", b"x"))):
+        for call in (
+            producer.flush,
+            producer.close,
+            lambda: producer.sync_send(ProducerRecord("orders", b"x")),
+        ):
             with pytest.raises(KafkaException) as caught:
                 call()
             seen.append(caught.value.error)
@@ -491,7 +563,10 @@ def test_a_callback_that_sends_while_the_producer_is_broken_does_not_wait(broker
     answers = []
     for _ in range(10):
         producer.send(
-            ProducerRecord("orders", b"a"), lambda metadata, error: answers.append(producer.try_send(ProducerRecord("orders", b"b")))
+            ProducerRecord("orders", b"a"),
+            lambda metadata, error: answers.append(
+                producer.try_send(ProducerRecord("orders", b"b"))
+            ),
         )
     break_it(producer)
     with within(5):
@@ -523,7 +598,9 @@ def test_on_recovery_may_send(broker, recoverable):
     results = []
     producer = recoverable(
         {"linger.ms": 0},
-        on_recovery=lambda error, resent: results.append(producer.sync_send(ProducerRecord("orders", b"news"), timeout=10)),
+        on_recovery=lambda error, resent: results.append(
+            producer.sync_send(ProducerRecord("orders", b"news"), timeout=10)
+        ),
     )
     break_it(producer)
     wait_until(lambda: results)
@@ -552,7 +629,11 @@ def test_futures_have_the_final_outcome(broker, recoverable):
 @pytest.mark.parametrize("seed", range(6))
 def test_each_send_has_one_outcome_whatever_happens(broker, recoverable, seed):
     rng = random.Random(seed)
-    producer = recoverable({"linger.ms": rng.choice([0, 5, 100])}, answer_timeout=5, on_fatal=rng.choice(["resend", "resend", "report"]))
+    producer = recoverable(
+        {"linger.ms": rng.choice([0, 5, 100])},
+        answer_timeout=5,
+        on_fatal=rng.choice(["resend", "resend", "report"]),
+    )
     outcomes = Outcomes()
     accepted = [[] for _ in range(4)]
     done = threading.Event()
@@ -561,7 +642,10 @@ def test_each_send_has_one_outcome_whatever_happens(broker, recoverable, seed):
         for index in range(400):
             name = f"{number}:{index}"
             try:
-                producer.send(ProducerRecord("orders", name.encode(), key=b"%d" % number), outcomes.expect(name))
+                producer.send(
+                    ProducerRecord("orders", name.encode(), key=b"%d" % number),
+                    outcomes.expect(name),
+                )
             except KafkaException:
                 continue
             accepted[number].append(name)
@@ -614,31 +698,41 @@ def test_dropped_without_close_it_still_delivers(broker, recoverable):
 
 
 def test_the_interpreters_end_in_the_middle_of_a_recovery(broker):
-    done = run_program(
-        f"""
+    done = run_program(f"""
         from kafka_ext.recoverable import RecoverableProducer
         producer = RecoverableProducer({broker.config(linger_ms=60_000)!r}, log_cb=lambda *log: None, error_cb=lambda error: None)
         for number in range(100):
             producer.send(ProducerRecord("orders", b"%d" % number, partition=0), lambda metadata, error: print("told", error))
         producer._newest.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")
-        """
-    )
-    if (3, 12) <= sys.version_info < (3, 12, 2):  # they start no thread at the end: nothing is sent again, but each record is reported
-        assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["told PURGE_QUEUE"] * 100
+        """)
+    if (
+        (3, 12) <= sys.version_info < (3, 12, 2)
+    ):  # they start no thread at the end: nothing is sent again, but each record is reported
+        assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+            "told PURGE_QUEUE"
+        ] * 100
         return
     assert done.stdout.split("\n") == ["told None"] * 100 + [""]
     assert [value for _, value in sent(broker, 100)] == [b"%d" % number for number in range(100)]
 
 
-@pytest.mark.parametrize("raised", [RuntimeError("can't start new thread"), MemoryError(), OSError("no room for a stack")], ids=repr)
+@pytest.mark.parametrize(
+    "raised",
+    [RuntimeError("can't start new thread"), MemoryError(), OSError("no room for a stack")],
+    ids=repr,
+)
 @pytest.mark.parametrize("starts", [False, True], ids=["no thread", "thread"])
-def test_a_process_that_has_no_threads_left_reports_what_it_cannot_send_again(recoverable, monkeypatch, raised, starts):
+def test_a_process_that_has_no_threads_left_reports_what_it_cannot_send_again(
+    recoverable, monkeypatch, raised, starts
+):
     """Where it has no memory either, Thread.start() may raise with the thread running."""
     start = threading.Thread.start
     producer = recoverable()
     told = []
     for number in range(10):
-        producer.send(ProducerRecord("orders", b"%d" % number), lambda metadata, error: told.append(error))
+        producer.send(
+            ProducerRecord("orders", b"%d" % number), lambda metadata, error: told.append(error)
+        )
 
     def refuse(thread):
         if starts:
@@ -650,7 +744,9 @@ def test_a_process_that_has_no_threads_left_reports_what_it_cannot_send_again(re
         break_it(producer)
         producer.flush(30)
     assert len(told) == 10
-    assert all(error.is_fatal or error == SEQUENCE or error.name.startswith("PURGE") for error in told), told
+    assert all(
+        error.is_fatal or error == SEQUENCE or error.name.startswith("PURGE") for error in told
+    ), told
     with pytest.raises(KafkaException) as refused:
         producer.send(ProducerRecord("orders", b"more"))
     assert refused.value.error.is_fatal
@@ -664,7 +760,13 @@ def test_a_child_cannot_use_it(recovering):
     if not child:
         status = 1
         try:
-            for call in (lambda: producer.send(ProducerRecord("orders")), producer.flush, producer.close, producer.metrics, producer.purge):
+            for call in (
+                lambda: producer.send(ProducerRecord("orders")),
+                producer.flush,
+                producer.close,
+                producer.metrics,
+                producer.purge,
+            ):
                 try:
                     call()
                 except ProducerForkedError:
@@ -727,7 +829,10 @@ def test_wrong_types_are_named_and_pin_nothing(recoverable):
 @pytest.mark.parametrize("headers", [5, "", b"", "ab", ["ab"], [("a", 5)], {"a": 5}])
 def test_what_are_no_headers_is_refused_as_by_a_kafka_producer(broker, recoverable, headers):
     producer = recoverable()
-    with KafkaProducer(broker.config()) as other, pytest.raises(TypeError, match="headers") as expected:
+    with (
+        KafkaProducer(broker.config()) as other,
+        pytest.raises(TypeError, match="headers") as expected,
+    ):
         other.send(ProducerRecord("orders", b"v", headers=headers))
     with pytest.raises(TypeError) as refused:
         producer.send(ProducerRecord("orders", b"v", headers=headers))

@@ -1,4 +1,6 @@
-"""The schema registry's wire format, against a stand-in that speaks its HTTP API, and read by another client's deserializers."""
+"""The schema registry's wire format, against a stand-in that speaks its HTTP API, and read by
+another client's deserializers.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,24 @@ from kafka_ext.testing import EmbeddedBroker
 fastavro = pytest.importorskip("fastavro")
 pytest.importorskip("httpx")
 
-from kafka_ext.registry import AvroSerializer, JsonSchemaSerializer, ProtobufSerializer, RegistryError, SchemaRegistry  # noqa: E402
+from kafka_ext.registry import (  # noqa: E402
+    AvroSerializer,
+    JsonSchemaSerializer,
+    ProtobufSerializer,
+    RegistryError,
+    SchemaRegistry,
+)
 
-# confluent-kafka's client does not close all of its connections, and says so in whichever test comes after.
+# confluent-kafka's client does not close all of its connections, and says so in whichever test
+# comes after.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:.*unclosed <socket.*:pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*unclosed <socket.*:pytest.PytestUnraisableExceptionWarning"
+    ),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
 ]
 
 ORDER = {
@@ -35,7 +48,12 @@ ORDER = {
     "namespace": "shop",
     "fields": [{"name": "item", "type": "string"}, {"name": "count", "type": "int", "default": 1}],
 }
-JSON_ORDER = {"title": "Order", "type": "object", "properties": {"item": {"type": "string"}}, "required": ["item"]}
+JSON_ORDER = {
+    "title": "Order",
+    "type": "object",
+    "properties": {"item": {"type": "string"}},
+    "required": ["item"],
+}
 
 
 @pytest.fixture
@@ -69,7 +87,9 @@ def reading(server):
 def context(field="value"):
     from confluent_kafka.serialization import MessageField, SerializationContext
 
-    return SerializationContext("orders", MessageField.KEY if field == "key" else MessageField.VALUE)
+    return SerializationContext(
+        "orders", MessageField.KEY if field == "key" else MessageField.VALUE
+    )
 
 
 # ---------------------------------------------------------------------- Avro
@@ -88,10 +108,15 @@ def test_avro(broker, server, registry):
         assert message.value[:1] == b"\0"
         schema = server.schemas[int.from_bytes(message.value[1:5], "big") - 1]
         assert json.loads(schema[1]) == ORDER
-        read = fastavro.schemaless_reader(io.BytesIO(message.value[5:]), fastavro.parse_schema(ORDER))
+        read = fastavro.schemaless_reader(
+            io.BytesIO(message.value[5:]), fastavro.parse_schema(ORDER)
+        )
         assert read == {"item": "book", "count": number}
     assert set(server.subjects) == {"orders-key", "orders-value"}
-    assert sorted(server.asked) == ["POST /subjects/orders-key/versions", "POST /subjects/orders-value/versions"]  # once each
+    assert sorted(server.asked) == [
+        "POST /subjects/orders-key/versions",
+        "POST /subjects/orders-value/versions",
+    ]  # once each
 
 
 def test_avro_is_read_by_confluents_deserializer(registry, reading):
@@ -101,7 +126,9 @@ def test_avro_is_read_by_confluents_deserializer(registry, reading):
 
 
 def test_what_does_not_fit_the_schema_is_raised_by_send(broker, registry):
-    with KafkaProducer(broker.config(enable_idempotence=False), value_serializer=AvroSerializer(registry, ORDER)) as producer:
+    with KafkaProducer(
+        broker.config(enable_idempotence=False), value_serializer=AvroSerializer(registry, ORDER)
+    ) as producer:
         with pytest.raises((ValueError, TypeError, KeyError)):
             producer.send(ProducerRecord("orders", {"count": 5}))
         assert producer.metrics().sent == 0
@@ -111,7 +138,9 @@ def test_the_newest_schema_of_the_subject(server, registry):
     server.add("orders-value", "AVRO", '"int"')
     server.add("orders-value", "AVRO", json.dumps(ORDER))
     serializer = AvroSerializer(registry)
-    assert serializer.serialize("orders", {"item": "a"}) == serializer.serialize("orders", {"item": "a"})
+    assert serializer.serialize("orders", {"item": "a"}) == serializer.serialize(
+        "orders", {"item": "a"}
+    )
     assert serializer.serialize("orders", {"item": "a"})[:5] == b"\0\0\0\0\2"
     assert server.asked == ["GET /subjects/orders-value/versions/latest"]
     with pytest.raises(RegistryError, match="Subject 'other-value' not found") as caught:
@@ -133,12 +162,16 @@ def test_without_registering(server, registry):
         serializer.serialize("orders", {"item": "a"})
     assert caught.value.code == 40401
     server.add("orders-value", "AVRO", json.dumps(ORDER))
-    assert serializer.serialize("orders", {"item": "a"})[:5] == b"\0\0\0\0\1"  # it asks again after a failure
+    assert (
+        serializer.serialize("orders", {"item": "a"})[:5] == b"\0\0\0\0\1"
+    )  # it asks again after a failure
     assert "POST /subjects/orders-value/versions" not in server.asked
 
 
 def test_to_avro(registry):
-    serializer = AvroSerializer(registry, ORDER, to_avro=lambda order: {"item": order[0], "count": order[1]})
+    serializer = AvroSerializer(
+        registry, ORDER, to_avro=lambda order: {"item": order[0], "count": order[1]}
+    )
     assert serializer.serialize("orders", ("a", 5)) == b"\0\0\0\0\1\2a\n"
 
 
@@ -158,7 +191,9 @@ def test_json_schema_validates_when_asked(registry):
     jsonschema = pytest.importorskip("jsonschema")
     loose = JsonSchemaSerializer(registry, JSON_ORDER)
     assert loose.serialize("orders", {"item": 5}).endswith(b'{"item":5}')
-    strict = pickle.loads(pickle.dumps(JsonSchemaSerializer(registry, json.dumps(JSON_ORDER), validate=True)))
+    strict = pickle.loads(
+        pickle.dumps(JsonSchemaSerializer(registry, json.dumps(JSON_ORDER), validate=True))
+    )
     assert strict.serialize("orders", {"item": "a"}).endswith(b'{"item":"a"}')
     with pytest.raises(jsonschema.ValidationError):
         strict.serialize("orders", {"item": 5})
@@ -177,12 +212,17 @@ def messages():
 
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
-    money = descriptor_pb2.FileDescriptorProto(name="shop/money.proto", package="shop", syntax="proto3")
+    money = descriptor_pb2.FileDescriptorProto(
+        name="shop/money.proto", package="shop", syntax="proto3"
+    )
     amount = money.message_type.add(name="Amount")
     amount.field.add(name="cents", number=1, type=3, label=1)
     pool.Add(money)
     shop = descriptor_pb2.FileDescriptorProto(
-        name="shop/order.proto", package="shop", syntax="proto3", dependency=["shop/money.proto", "google/protobuf/timestamp.proto"]
+        name="shop/order.proto",
+        package="shop",
+        syntax="proto3",
+        dependency=["shop/money.proto", "google/protobuf/timestamp.proto"],
     )
     order = shop.message_type.add(name="Order")
     order.field.add(name="item", number=1, type=9, label=1)
@@ -196,7 +236,9 @@ def messages():
     def message_class(name):
         return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
-    return {name: message_class(f"shop.{name}") for name in ("Order", "Other", "Other.Second", "Amount")}
+    return {
+        name: message_class(f"shop.{name}") for name in ("Order", "Other", "Other.Second", "Amount")
+    }
 
 
 def test_protobuf(server, registry, messages):
@@ -205,7 +247,9 @@ def test_protobuf(server, registry, messages):
     value = serializer.serialize("orders", order)
     assert value == b"\0\0\0\0\2\0" + order.SerializeToString()
     assert list(server.subjects) == ["shop/money.proto", "orders-value"]
-    assert json.loads(server.schemas[1][2]) == [{"name": "shop/money.proto", "subject": "shop/money.proto", "version": 1}]
+    assert json.loads(server.schemas[1][2]) == [
+        {"name": "shop/money.proto", "subject": "shop/money.proto", "version": 1}
+    ]
     assert serializer.serialize("orders", order) == value
     with pytest.raises(TypeError, match=r"shop\.Order"):
         serializer.serialize("orders", messages["Amount"]())
@@ -213,7 +257,9 @@ def test_protobuf(server, registry, messages):
         ProtobufSerializer(registry, dict)
 
 
-@pytest.mark.parametrize(("name", "index"), [("Order", b"\0"), ("Other", b"\2\2"), ("Other.Second", b"\4\2\2")])
+@pytest.mark.parametrize(
+    ("name", "index"), [("Order", b"\0"), ("Other", b"\2\2"), ("Other.Second", b"\4\2\2")]
+)
 def test_protobuf_says_which_message_it_is(registry, messages, name, index):
     value = ProtobufSerializer(registry, messages[name]).serialize("orders", messages[name]())
     assert value[5:] == index
@@ -223,8 +269,12 @@ def test_protobuf_says_which_message_it_is(registry, messages, name, index):
 def test_protobuf_is_read_by_confluents_deserializer(registry, reading, messages, name):
     protobuf = pytest.importorskip("confluent_kafka.schema_registry.protobuf")
     field = {"Order": "item", "Other.Second": "text"}[name]
-    value = ProtobufSerializer(registry, messages[name]).serialize("orders", messages[name](**{field: "book"}))
-    read = protobuf.ProtobufDeserializer(messages[name], {"use.deprecated.format": False}, reading)(value, context())
+    value = ProtobufSerializer(registry, messages[name]).serialize(
+        "orders", messages[name](**{field: "book"})
+    )
+    read = protobuf.ProtobufDeserializer(messages[name], {"use.deprecated.format": False}, reading)(
+        value, context()
+    )
     assert getattr(read, field) == "book"
 
 
@@ -282,7 +332,12 @@ def test_authentication(server):
 def test_many_threads_ask_little(server, registry):
     serializer = AvroSerializer(registry, ORDER)
     results = []
-    threads = [threading.Thread(target=lambda: results.append(serializer.serialize("orders", {"item": "a"}))) for _ in range(16)]
+    threads = [
+        threading.Thread(
+            target=lambda: results.append(serializer.serialize("orders", {"item": "a"}))
+        )
+        for _ in range(16)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -304,9 +359,18 @@ def test_after_a_fork(server, registry):
 
 
 def test_a_sink_takes_its_registry_with_it(broker, server, registry):
-    sink = KafkaSink(broker.config(enable_idempotence=False) | {"value_serializer": AvroSerializer(registry, ORDER)}, "orders")
-    program = "import pickle, sys; print(pickle.load(sys.stdin.buffer).write([{'item': 'a'}, {'item': 'b', 'count': 2}]))"
-    done = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(sink), capture_output=True, timeout=60)
+    sink = KafkaSink(
+        broker.config(enable_idempotence=False)
+        | {"value_serializer": AvroSerializer(registry, ORDER)},
+        "orders",
+    )
+    program = (
+        "import pickle, sys; print(pickle.load(sys.stdin.buffer).write([{'item': 'a'}, {'item':"
+        " 'b', 'count': 2}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(sink), capture_output=True, timeout=60
+    )
     assert done.stdout.strip() == b"2", done.stderr
     assert [message.value[5:] for message in broker.messages("orders")] == [b"\2a\2", b"\2b\4"]
 
@@ -332,5 +396,7 @@ try:
 except ImportError as exc:
     print(exc)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert 'pip install "kafka-ext[registry]"' in done.stdout, done.stderr

@@ -1,4 +1,6 @@
-"""A schema registry that means harm, or an address with a password: bounded answers, plain errors, no credentials in them."""
+"""A schema registry that means harm, or an address with a password: bounded answers, plain errors,
+no credentials in them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PASSWORD = "hunter2-hunter2"
 
 @contextmanager
 def answering(body, *, status=200, headers=()):
-    """The URL of a server that gives one answer to everything, without its scheme; and the paths that were asked for."""
+    """The URL of a server that gives one answer to everything, without its scheme; and the paths
+    that were asked for.
+    """
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -106,7 +110,14 @@ def test_credentials_are_in_no_error(closed):
 
 @pytest.mark.found(33)
 @pytest.mark.parametrize(
-    "url", [f"ftp://user:{PASSWORD}@host", f"http://user:{PASSWORD}@", f"http://u:{PASSWORD}@h:port", "localhost:8081", ""]
+    "url",
+    [
+        f"ftp://user:{PASSWORD}@host",
+        f"http://user:{PASSWORD}@",
+        f"http://u:{PASSWORD}@h:port",
+        "localhost:8081",
+        "",
+    ],
 )
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(ValueError, match="https://registry") as caught:
@@ -157,7 +168,9 @@ def test_odd_answers_are_registry_errors(body, status, monkeypatch):
 
 
 @pytest.mark.found(38)
-@pytest.mark.parametrize("schema", ["[" * 100_000, "{", "null", '{"type": "what"}', '{"type": "record"}', '"x"'])
+@pytest.mark.parametrize(
+    "schema", ["[" * 100_000, "{", "null", '{"type": "what"}', '{"type": "record"}', '"x"']
+)
 def test_a_newest_schema_that_is_none(schema):
     pytest.importorskip("fastavro")
     from kafka_ext.registry import AvroSerializer
@@ -184,7 +197,10 @@ def test_no_subject_asks_for_another_path(subject):
 
 @pytest.mark.found(38)
 def test_credentials_over_plain_http_are_warned_of():
-    for keywords in ({"auth": ("user", PASSWORD)}, {"headers": {"Authorization": f"Bearer {PASSWORD}"}}):
+    for keywords in (
+        {"auth": ("user", PASSWORD)},
+        {"headers": {"Authorization": f"Bearer {PASSWORD}"}},
+    ):
         with pytest.warns(UserWarning, match="plain http") as warned:
             SchemaRegistry("http://registry.example:8081", **keywords)
         assert PASSWORD not in str(warned[0].message)

@@ -1,4 +1,6 @@
-"""Secrets come out nowhere: not in a repr, an exception, a log line at debug=all, a metric, a span, or a message of the command line."""
+"""Secrets come out nowhere: not in a repr, an exception, a log line at debug=all, a metric, a span,
+or a message of the command line.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ import warnings
 import pytest
 from faultlib import shown
 
-from kafka_ext import InvalidConfigError, KafkaException, KafkaProducer, KafkaSink, OAuthBearerToken, ProducerRecord, Properties
+from kafka_ext import (
+    InvalidConfigError,
+    KafkaException,
+    KafkaProducer,
+    KafkaSink,
+    OAuthBearerToken,
+    ProducerRecord,
+    Properties,
+)
 from kafka_ext._rdkafka import redact, secrets_of
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.logging import KafkaHandler
@@ -24,7 +34,9 @@ from kafka_ext.testing import EmbeddedBroker
 SECRET = "hUnter2-Gehe1m"
 LONG = SECRET * 400
 BROKER = {"bootstrap.servers": "localhost:1"}
-PEM = f"-----BEGIN PRIVATE KEY-----\n{SECRET}{SECRET}{SECRET}\n{SECRET}\n-----END PRIVATE KEY-----\n"
+PEM = (
+    f"-----BEGIN PRIVATE KEY-----\n{SECRET}{SECRET}{SECRET}\n{SECRET}\n-----END PRIVATE KEY-----\n"
+)
 
 # Every property that holds a secret, with a value that librdkafka takes.
 HOLDING = {
@@ -88,7 +100,12 @@ def test_masked_in_every_repr(name):
 def test_masked_in_the_reprs_of_whatever_has_them():
     properties = BROKER | HOLDING
     with KafkaProducer(properties) as producer:
-        assert_silent(repr(producer), repr(producer.properties), repr(producer.metrics()), repr(producer._properties))
+        assert_silent(
+            repr(producer),
+            repr(producer.properties),
+            repr(producer.metrics()),
+            repr(producer._properties),
+        )
         assert producer.get_property("sasl.password") == SECRET  # asked for by name
         producer.close(0)
     recoverable = RecoverableProducer(properties)
@@ -115,11 +132,26 @@ def test_masked_in_the_repr_of_an_asyncio_producer():
 
 @pytest.mark.found(35)
 @pytest.mark.parametrize(
-    "value", [SECRET.encode() + b"\xff", SECRET + "\ud800", SECRET + "\0", LONG.encode() + b"\xff", LONG + "\udcff"], ids=range(5)
+    "value",
+    [
+        SECRET.encode() + b"\xff",
+        SECRET + "\ud800",
+        SECRET + "\0",
+        LONG.encode() + b"\xff",
+        LONG + "\udcff",
+    ],
+    ids=range(5),
 )
-@pytest.mark.parametrize("name", ["sasl.password", "ssl.key.pem", "sasl.oauthbearer.config", "sasl.username", "client.id"])
+@pytest.mark.parametrize(
+    "name",
+    ["sasl.password", "ssl.key.pem", "sasl.oauthbearer.config", "sasl.username", "client.id"],
+)
 def test_text_that_is_none_is_refused_without_saying_it(name, value):
-    for make in (KafkaProducer, RecoverableProducer, lambda settings: KafkaSink(settings, "t").write([b"x"])):
+    for make in (
+        KafkaProducer,
+        RecoverableProducer,
+        lambda settings: KafkaSink(settings, "t").write([b"x"]),
+    ):
         with pytest.raises(InvalidConfigError) as caught:
             make(BROKER | {name: value})
         assert caught.value.property == name
@@ -138,7 +170,11 @@ def test_text_that_is_none_is_refused_without_saying_it(name, value):
         {"security.protocol": "ssl", "ssl.ca.pem": SECRET},
         {"security.protocol": "ssl", "ssl.ca.location": "/nonexistent"},
         {"security.protocol": "sasl_ssl", "sasl.mechanism": f"://me:{SECRET}@host"},
-        {"sasl.mechanism": "OAUTHBEARER", "sasl.oauthbearer.method": "oidc", "sasl.oauthbearer.token.endpoint.url": f"me:{SECRET}"},
+        {
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.token.endpoint.url": f"me:{SECRET}",
+        },
         {"bootstrap.servers": f"http://me:{SECRET}@host:9092"},
         {"bootstrap.servers": f"PLAINTEXT://me:{SECRET}@host:9092"},
         {"bootstrap.servers": f"me:{SECRET}@host:9092"},
@@ -154,13 +190,25 @@ def test_text_that_is_none_is_refused_without_saying_it(name, value):
 )
 def test_errors_of_a_configuration_do_not_repeat_them(wrong):
     with pytest.raises((InvalidConfigError, TypeError)) as caught:
-        KafkaProducer(BROKER | {name: HOLDING[name] for name in ("sasl.password", "ssl.key.password")} | wrong).close(0)
+        KafkaProducer(
+            BROKER | {name: HOLDING[name] for name in ("sasl.password", "ssl.key.password")} | wrong
+        ).close(0)
     assert_silent(*texts_of(caught.value))
 
 
 ROUNDS = {
-    "plain": {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN", "sasl.username": "me", "sasl.password": SECRET},
-    "scram": {"security.protocol": "sasl_plaintext", "sasl.mechanism": "SCRAM-SHA-256", "sasl.username": "me", "sasl.password": SECRET},
+    "plain": {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "me",
+        "sasl.password": SECRET,
+    },
+    "scram": {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "SCRAM-SHA-256",
+        "sasl.username": "me",
+        "sasl.password": SECRET,
+    },
     "unsecured": {
         "security.protocol": "sasl_plaintext",
         "sasl.mechanism": "OAUTHBEARER",
@@ -188,7 +236,12 @@ ROUNDS = {
         "sasl.oauthbearer.extensions": f"a={SECRET},b={SECRET}\x7f",
         "sasl.oauthbearer.token.endpoint.url": f"http://me:{SECRET}@127.0.0.1:1/token?client_secret={SECRET}",
     },
-    "long": {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN", "sasl.username": "me", "sasl.password": LONG},
+    "long": {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "me",
+        "sasl.password": LONG,
+    },
 }
 
 
@@ -199,7 +252,11 @@ def test_no_log_line_has_them(round_, caplog, unraisable):
     said = []
     caplog.set_level(logging.DEBUG)
     with EmbeddedBroker(topics={"t": 1}) as broker:
-        settings = {"bootstrap.servers": broker.bootstrap_servers, "debug": "all", "log_level": "7"} | ROUNDS[round_]
+        settings = {
+            "bootstrap.servers": broker.bootstrap_servers,
+            "debug": "all",
+            "log_level": "7",
+        } | ROUNDS[round_]
         callbacks = {
             "error_cb": lambda error: said.append(str(error)),
             "log_cb": lambda level, facility, message: said.append(message),
@@ -231,9 +288,15 @@ def test_no_log_line_has_them(round_, caplog, unraisable):
 )
 def test_a_token_that_is_refused_is_not_repeated(token, unraisable, caplog):
     said = []
-    settings = BROKER | {"security.protocol": "sasl_plaintext", "sasl.mechanism": "OAUTHBEARER", "debug": "all"}
+    settings = BROKER | {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "OAUTHBEARER",
+        "debug": "all",
+    }
     with KafkaProducer(
-        settings, oauthbearer_token_refresh_cb=lambda config: token, error_cb=lambda error: said.append(str(error))
+        settings,
+        oauthbearer_token_refresh_cb=lambda config: token,
+        error_cb=lambda error: said.append(str(error)),
     ) as producer:
         deadline = time.monotonic() + 10
         while not unraisable and time.monotonic() < deadline:
@@ -249,7 +312,10 @@ def test_no_span_and_no_metric_has_them():
     pytest.importorskip("opentelemetry.sdk")
     from kafka_ext.opentelemetry._attributes import of_servers
 
-    assert_silent(repr(of_servers(f"plaintext://me:{SECRET}@host:9092")), repr(of_servers(f"me:{SECRET}@a:1,me:{SECRET}@b:2")))
+    assert_silent(
+        repr(of_servers(f"plaintext://me:{SECRET}@host:9092")),
+        repr(of_servers(f"me:{SECRET}@a:1,me:{SECRET}@b:2")),
+    )
 
 
 @pytest.mark.found(36)
@@ -259,16 +325,30 @@ def test_users_and_passwords_are_masked_without_a_scheme_too():
         assert_silent(repr(properties))
         assert "***@host" in repr(properties)
         assert SECRET in secrets_of(properties)
-    for plain in ("host:9092,other:9092", "kafka/host@REALM", "me@example.com", "http://host:9092/a@b"):
+    for plain in (
+        "host:9092,other:9092",
+        "kafka/host@REALM",
+        "me@example.com",
+        "http://host:9092/a@b",
+    ):
         assert plain in repr(Properties({"bootstrap.servers": plain}))
 
 
 @pytest.mark.found(36)
 def test_redaction_leaves_the_rest():
-    secrets = secrets_of({"sasl.password": SECRET, "ssl.key.password": "abc", "client.id": "visible"})
-    assert redact(f"a {SECRET} b visible abc", secrets) == "a *** b visible abc"  # three letters are no secret
-    assert redact(f"a {LONG[:200]}", secrets_of({"sasl.password": LONG})) == "a ***"  # cut by librdkafka's buffer
-    assert redact("Invalid sasl.oauthbearer.config: must not be empty", ()) == "Invalid sasl.oauthbearer.config: must not be empty"
+    secrets = secrets_of(
+        {"sasl.password": SECRET, "ssl.key.password": "abc", "client.id": "visible"}
+    )
+    assert (
+        redact(f"a {SECRET} b visible abc", secrets) == "a *** b visible abc"
+    )  # three letters are no secret
+    assert (
+        redact(f"a {LONG[:200]}", secrets_of({"sasl.password": LONG})) == "a ***"
+    )  # cut by librdkafka's buffer
+    assert (
+        redact("Invalid sasl.oauthbearer.config: must not be empty", ())
+        == "Invalid sasl.oauthbearer.config: must not be empty"
+    )
 
 
 # ---------------------------------------------------------------------- the command line
@@ -276,7 +356,13 @@ def test_redaction_leaves_the_rest():
 
 def command(*words, **keywords):
     done = subprocess.run(
-        [sys.executable, "-m", "kafka_ext", *map(str, words)], input="", capture_output=True, text=True, timeout=60, check=False, **keywords
+        [sys.executable, "-m", "kafka_ext", *map(str, words)],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **keywords,
     )
     assert_silent(done.stdout, done.stderr)
     return done
@@ -301,7 +387,9 @@ def command(*words, **keywords):
 )
 def test_the_command_line_repeats_no_line_of_a_configuration(tmp_path, line):
     path = tmp_path / "producer.properties"
-    path.write_bytes(f"# comment\nbootstrap.servers=localhost:1\n{line}\n".encode(errors="surrogateescape"))
+    path.write_bytes(
+        f"# comment\nbootstrap.servers=localhost:1\n{line}\n".encode(errors="surrogateescape")
+    )
     path.chmod(0o600)
     done = command("produce", "t", "--config", path)
     assert done.returncode == 2
@@ -311,7 +399,11 @@ def test_the_command_line_repeats_no_line_of_a_configuration(tmp_path, line):
 
 @pytest.mark.found(34)
 def test_the_command_line_repeats_no_argument_that_may_be_a_secret():
-    for words in (["-X", f"sasl.password:{SECRET}"], [f"-Ysasl.password={SECRET}"], [f"--propertie=sasl.password={SECRET}"]):
+    for words in (
+        ["-X", f"sasl.password:{SECRET}"],
+        [f"-Ysasl.password={SECRET}"],
+        [f"--propertie=sasl.password={SECRET}"],
+    ):
         assert command("produce", "t", "-b", "localhost:1", *words).returncode == 2
 
 
@@ -319,7 +411,11 @@ def test_the_command_line_repeats_no_argument_that_may_be_a_secret():
 def test_a_configuration_that_everybody_can_read_is_warned_of(tmp_path):
     path = tmp_path / "producer.properties"
     with EmbeddedBroker(topics={"t": 1}) as broker:
-        for secret, mode, warned in ((True, 0o644, True), (True, 0o640, False), (False, 0o644, False)):
+        for secret, mode, warned in (
+            (True, 0o644, True),
+            (True, 0o640, False),
+            (False, 0o644, False),
+        ):
             path.write_text("linger.ms=0\n" + (f"sasl.password={SECRET}\n" if secret else ""))
             path.chmod(mode)
             done = command("produce", "t", "-b", broker.bootstrap_servers, "--config", path)
@@ -348,10 +444,18 @@ def environment(monkeypatch):
         ("SSL_CERT_DIR", os.pathsep.join(["/nonexistent", "/neither"])),
     ],
 )
-def test_authorities_that_are_not_there_are_not_replaced_by_the_systems(environment, protocol, variable, value):
+def test_authorities_that_are_not_there_are_not_replaced_by_the_systems(
+    environment, protocol, variable, value
+):
     environment.setenv(variable, value)
     with pytest.raises(InvalidConfigError, match=f"{variable}.*ssl.ca.location") as caught:
-        KafkaProducer(BROKER, security_protocol=protocol, sasl_mechanism="PLAIN", sasl_username="a", sasl_password="b")
+        KafkaProducer(
+            BROKER,
+            security_protocol=protocol,
+            sasl_mechanism="PLAIN",
+            sasl_username="a",
+            sasl_password="b",
+        )
     assert caught.value.property == "ssl.ca.location"
     KafkaProducer(BROKER).close(0)  # without TLS they do not matter
 

@@ -1,4 +1,5 @@
-"""Sequence numbers of what is gone, and aborts of transactions with nothing in them (wheels/patches), on the mock cluster.
+"""Sequence numbers of what is gone, and aborts of transactions with nothing in them
+(wheels/patches), on the mock cluster.
 
 It looks at the sequence numbers of transactions alone, and at no transaction's state: what a real
 broker does is in cluster/test_sequence.py and cluster/test_abort_rounds.py.
@@ -9,7 +10,14 @@ import time
 import pytest
 from faultlib import Outcomes, wait_until, within
 
-from kafka_ext import ConsumerGroupMetadata, ErrorCode, KafkaException, ProducerRecord, TopicPartition, _rdkafka
+from kafka_ext import (
+    ConsumerGroupMetadata,
+    ErrorCode,
+    KafkaException,
+    ProducerRecord,
+    TopicPartition,
+    _rdkafka,
+)
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 if "txn-abort-nothing" not in _rdkafka.build_info()["patches"]:
@@ -61,7 +69,9 @@ def test_the_transaction_after_a_purge_can_be_committed(broker, producer):
 
 
 @pytest.mark.found(2)
-@pytest.mark.parametrize("error", ["NOT_LEADER_FOR_PARTITION", "NOT_ENOUGH_REPLICAS", "REQUEST_TIMED_OUT"])
+@pytest.mark.parametrize(
+    "error", ["NOT_LEADER_FOR_PARTITION", "NOT_ENOUGH_REPLICAS", "REQUEST_TIMED_OUT"]
+)
 def test_an_abort_does_not_wait_for_what_it_will_not_send_again(broker, producer, error):
     """A request in flight fails for the time being while the abort waits for it."""
     producer.begin_transaction()
@@ -85,13 +95,17 @@ def unused(broker, api_key):
 
 
 def nothing_to_end(broker):
-    """An EndTxn is answered as Kafka answers one that has nothing to end. On its own that is fatal."""
+    """An EndTxn is answered as Kafka answers one that has nothing to end. On its own
+    that is fatal.
+    """
     broker.fail_requests(ApiKey.END_TXN, [ErrorCode["INVALID_TXN_STATE"]])
 
 
 @pytest.mark.found(2)
 @pytest.mark.parametrize("delay", [0.0, 0.2], ids=["at once", "answer on its way"])
-@pytest.mark.parametrize("error", ["CONCURRENT_TRANSACTIONS", "COORDINATOR_LOAD_IN_PROGRESS", "UNKNOWN_TOPIC_OR_PART"])
+@pytest.mark.parametrize(
+    "error", ["CONCURRENT_TRANSACTIONS", "COORDINATOR_LOAD_IN_PROGRESS", "UNKNOWN_TOPIC_OR_PART"]
+)
 def test_an_abort_of_what_was_refused_ends_nothing(broker, producer, error, delay):
     broker.fail_requests(ApiKey.ADD_PARTITIONS_TO_TXN, [ErrorCode[error]] * 100)  # tried again, too
     nothing_to_end(broker)
@@ -109,7 +123,9 @@ def test_an_abort_of_what_was_refused_ends_nothing(broker, producer, error, dela
 
 
 @pytest.mark.found(2)
-@pytest.mark.parametrize("error", ["NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "REQUEST_TIMED_OUT"])
+@pytest.mark.parametrize(
+    "error", ["NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "REQUEST_TIMED_OUT"]
+)
 def test_an_abort_that_cannot_know_whether_there_is_something_is_not_fatal(broker, producer, error):
     broker.fail_requests(ApiKey.ADD_PARTITIONS_TO_TXN, [ErrorCode[error]])
     nothing_to_end(broker)
@@ -129,7 +145,9 @@ def test_an_abort_after_offsets_that_were_refused_is_not_fatal(broker, producer,
     nothing_to_end(broker)
     producer.begin_transaction()
     with pytest.raises(KafkaException) as raised:
-        producer.send_offsets_to_transaction({TopicPartition("orders", 0): 1}, ConsumerGroupMetadata("group"), timeout=1)
+        producer.send_offsets_to_transaction(
+            {TopicPartition("orders", 0): 1}, ConsumerGroupMetadata("group"), timeout=1
+        )
     assert not raised.value.error.is_fatal
     producer.abort_transaction(SOON)
     broker.clear_faults()

@@ -8,7 +8,15 @@ import json
 import pytest
 from faultlib import is_pinned, within
 
-from kafka_ext import KafkaException, KafkaProducer, KafkaSink, ProducerClosedError, ProducerRecord, SendOption, Serializer
+from kafka_ext import (
+    KafkaException,
+    KafkaProducer,
+    KafkaSink,
+    ProducerClosedError,
+    ProducerRecord,
+    SendOption,
+    Serializer,
+)
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
@@ -39,7 +47,9 @@ def test_each_way_to_send_serializes(broker, config, by):
     given = {"value_serializer": as_json, "key_serializer": WithTopic()}
     producer = KafkaProducer(config, **given) if by == "keywords" else KafkaProducer(config | given)
     with producer:
-        record = ProducerRecord("orders", {"n": 1}, key=7, headers={"h": b"1"}, partition=2, timestamp=1234567, id="x")
+        record = ProducerRecord(
+            "orders", {"n": 1}, key=7, headers={"h": b"1"}, partition=2, timestamp=1234567, id="x"
+        )
         producer.send(record)
         assert producer.try_send(record) is None
         producer.send(record, option=SendOption.TO_COPY_RECORD_VALUE)
@@ -54,7 +64,9 @@ def test_each_way_to_send_serializes(broker, config, by):
 
 
 def test_none_stays_a_tombstone_and_no_key(broker, config):
-    with KafkaProducer(config, value_serializer=pytest.fail, key_serializer=pytest.fail) as producer:
+    with KafkaProducer(
+        config, value_serializer=pytest.fail, key_serializer=pytest.fail
+    ) as producer:
         producer.sync_send(ProducerRecord("orders"), timeout=10)
     (message,) = broker.messages("orders")
     assert (message.key, message.value) == (None, None)
@@ -80,7 +92,10 @@ def test_what_a_serializer_raises_send_raises_and_nothing_is_pinned(config, repo
 
 
 def test_what_a_serializer_returns_must_be_sendable(config):
-    with KafkaProducer(config, value_serializer=lambda value: 5) as producer, pytest.raises(TypeError, match="value"):
+    with (
+        KafkaProducer(config, value_serializer=lambda value: 5) as producer,
+        pytest.raises(TypeError, match="value"),
+    ):
         producer.send(ProducerRecord("orders", "x"))
 
 
@@ -118,7 +133,11 @@ def test_interceptors_see_objects_and_partitioners_see_bytes(broker, config):
         return 3
 
     with KafkaProducer(
-        config, interceptors=[Interceptor()], partitioner=partitioner, value_serializer=as_json, key_serializer=as_json
+        config,
+        interceptors=[Interceptor()],
+        partitioner=partitioner,
+        value_serializer=as_json,
+        key_serializer=as_json,
     ) as producer:
         producer.sync_send(ProducerRecord("orders", [1, 2], key={"k": 1}), timeout=10)
         assert seen == [[1, 2], '{"k": 1}', None]
@@ -130,12 +149,17 @@ def test_interceptors_see_objects_and_partitioners_see_bytes(broker, config):
 
 
 def test_batches_say_why_not(config):
-    with KafkaProducer(config, value_serializer=as_json) as producer, pytest.raises(KafkaException, match="see records one by one"):
+    with (
+        KafkaProducer(config, value_serializer=as_json) as producer,
+        pytest.raises(KafkaException, match="see records one by one"),
+    ):
         producer.send_batch("orders", ["a"])
 
 
 def test_close_does_not_wait_for_a_serializer(config):
-    """It may ask a registry that does not answer; here it is the serializer that closes, as a signal handler in its midst would."""
+    """It may ask a registry that does not answer; here it is the serializer that closes, as a
+    signal handler in its midst would.
+    """
 
     def closing(value):
         producer.close()
@@ -151,7 +175,11 @@ def test_close_does_not_wait_for_a_serializer(config):
 def test_a_sink_serializes_rows(broker, config):
     with KafkaSink(config | {"value_serializer": as_json}, "orders") as sink:
         assert sink.write([{"n": n} for n in range(3)]) == 3
-    assert sorted(message.value for message in broker.messages("orders")) == [b'{"n": 0}', b'{"n": 1}', b'{"n": 2}']
+    assert sorted(message.value for message in broker.messages("orders")) == [
+        b'{"n": 0}',
+        b'{"n": 1}',
+        b'{"n": 2}',
+    ]
 
 
 def test_a_recoverable_producer_serializes_once(broker, config):
@@ -162,7 +190,12 @@ def test_a_recoverable_producer_serializes_once(broker, config):
         count.append(value)
         return json.dumps(value)
 
-    quiet = {"error_cb": lambda error: None, "log_cb": lambda *log: None, "enable.idempotence": True, "linger.ms": 10_000}
+    quiet = {
+        "error_cb": lambda error: None,
+        "log_cb": lambda *log: None,
+        "enable.idempotence": True,
+        "linger.ms": 10_000,
+    }
     with RecoverableProducer(config | quiet, value_serializer=counting) as producer:
         producer.send(ProducerRecord("orders", value))
         value["n"] = 2
@@ -173,7 +206,9 @@ def test_a_recoverable_producer_serializes_once(broker, config):
 
 def test_an_asyncio_producer_serializes(broker, config):
     async def main():
-        async with AsyncKafkaProducer(config, value_serializer=as_json, key_serializer=WithTopic()) as producer:
+        async with AsyncKafkaProducer(
+            config, value_serializer=as_json, key_serializer=WithTopic()
+        ) as producer:
             record = ProducerRecord("orders", {"n": 1}, key=7, partition=0)
             await (await producer.send(record))
             await producer.send_nowait(record)
@@ -184,4 +219,6 @@ def test_an_asyncio_producer_serializes(broker, config):
                 await producer.send_and_wait(ProducerRecord("orders", object()))
 
     asyncio.run(main())
-    assert {(message.key, message.value) for message in broker.messages("orders", count=3)} == {(b"orders:7", b'{"n": 1}')}
+    assert {(message.key, message.value) for message in broker.messages("orders", count=3)} == {
+        (b"orders:7", b'{"n": 1}')
+    }

@@ -1,4 +1,6 @@
-"""KafkaSink: what travels to tasks in other processes, and whose calls return when everything is delivered."""
+"""KafkaSink: what travels to tasks in other processes, and whose calls return when everything is
+delivered.
+"""
 
 from __future__ import annotations
 
@@ -69,11 +71,21 @@ def make_properties():
 
 
 def test_rows_that_are_values_or_records(broker, sink):
-    rows = [b"bytes", "text", bytearray(b"array"), ProducerRecord("other", b"record", key=b"k", headers={"h": b"1"}, timestamp=1234567)]
+    rows = [
+        b"bytes",
+        "text",
+        bytearray(b"array"),
+        ProducerRecord("other", b"record", key=b"k", headers={"h": b"1"}, timestamp=1234567),
+    ]
     assert sink.write(iter(rows)) == 4
     assert values(broker) == [b"array", b"bytes", b"text"]
     (message,) = broker.messages("other")
-    assert (message.key, message.value, message.headers, message.timestamp) == (b"k", b"record", [("h", b"1")], 1234567)
+    assert (message.key, message.value, message.headers, message.timestamp) == (
+        b"k",
+        b"record",
+        [("h", b"1")],
+        1234567,
+    )
 
 
 def test_a_null_row_is_a_tombstone(broker, properties):
@@ -97,7 +109,9 @@ class Order:
 def test_rows_with_fields_by_name(broker, properties, make):
     sink = KafkaSink(properties, "orders", value="v", key="k", partition="p", headers=["k"])
     assert sink.write([make("a", "x", 1), make("b", None, 0)]) == 2
-    found = {(m.partition, m.value, m.key, tuple(m.headers or ())) for m in broker.messages("orders")}
+    found = {
+        (m.partition, m.value, m.key, tuple(m.headers or ())) for m in broker.messages("orders")
+    }
     assert found == {(1, b"a", b"x", (("k", b"x"),)), (0, b"b", None, (("k", None),))}
 
 
@@ -119,10 +133,15 @@ def test_batches_and_tables(broker, properties):
     sink = KafkaSink(properties, "orders", value="v", key="k", timestamp="t", headers=["h"])
     assert sink.write_batch([b"1", b"2"], keys="same", partitions=1) == 2
     assert sink.write_batch(np.full((3, 1), ord("n"), "u1")) == 3
-    table = pa.table({"v": ["a", None], "k": ["x", "y"], "t": [1000, None], "h": ["1", "2"], "unused": [1, 2]})
+    table = pa.table(
+        {"v": ["a", None], "k": ["x", "y"], "t": [1000, None], "h": ["1", "2"], "unused": [1, 2]}
+    )
     assert sink.write_table(table) == 2
     assert sink.write_table(table.to_batches()[0]) == 2
-    assert sink.write_table(pa.RecordBatchReader.from_batches(table.schema, table.to_batches() * 3)) == 6
+    assert (
+        sink.write_table(pa.RecordBatchReader.from_batches(table.schema, table.to_batches() * 3))
+        == 6
+    )
     assert len(broker.messages("orders")) == 15
     assert sum(message.value is None for message in broker.messages("orders")) == 5
 
@@ -143,7 +162,10 @@ def test_interceptors_and_partitioners_see_each_record(broker, properties):
         def on_acknowledgement(self, metadata, error):
             seen.append(error)
 
-    sink = KafkaSink(properties | {"interceptors": [Interceptor()], "partitioner": lambda topic, key, count: 1}, "orders")
+    sink = KafkaSink(
+        properties | {"interceptors": [Interceptor()], "partitioner": lambda topic, key, count: 1},
+        "orders",
+    )
     assert sink.write([b"a", b"b"]) == 2
     assert sorted(map(str, seen)) == ["None", "None", "b'a'", "b'b'"]
     assert {message.partition for message in broker.messages("orders")} == {1}
@@ -180,7 +202,9 @@ def test_the_index_counts_over_all_that_was_given(broker, sink, monkeypatch):
 
 
 def test_a_delivery_error_survives_pickling():
-    error = pickle.loads(pickle.dumps(DeliveryError([(3, KafkaError(ErrorCode.MSG_TIMED_OUT, "late"))], 7)))
+    error = pickle.loads(
+        pickle.dumps(DeliveryError([(3, KafkaError(ErrorCode.MSG_TIMED_OUT, "late"))], 7))
+    )
     assert error.failures == [(3, ErrorCode.MSG_TIMED_OUT)]
     assert error.total == 7
     assert error.error.is_retriable
@@ -196,7 +220,9 @@ def test_a_broker_that_refuses(broker, sink):
 
 def test_a_cluster_that_is_not_there(properties):
     with EmbeddedBroker() as gone:
-        sink = KafkaSink(gone.config(message_timeout_ms=300, log_level=0, error_cb=Callback()), "orders")
+        sink = KafkaSink(
+            gone.config(message_timeout_ms=300, log_level=0, error_cb=Callback()), "orders"
+        )
     with pytest.raises(DeliveryError) as caught:
         sink.write([b"a", b"b"])
     assert caught.value.failures == [(0, ErrorCode.MSG_TIMED_OUT), (1, ErrorCode.MSG_TIMED_OUT)]
@@ -213,7 +239,9 @@ def test_rows_that_raise_are_waited_for_first(broker, sink):
 
     with pytest.raises(LookupError):
         sink.write(rows())
-    assert len(broker.messages("orders")) == 4096  # whole chunks; the task has failed, but nothing of it comes later
+    assert (
+        len(broker.messages("orders")) == 4096
+    )  # whole chunks; the task has failed, but nothing of it comes later
 
 
 def test_a_table_that_fails_midway_is_waited_for_first(broker, properties):
@@ -224,7 +252,9 @@ def test_a_table_that_fails_midway_is_waited_for_first(broker, properties):
         raise LookupError("no more")
 
     with pytest.raises((LookupError, ValueError, OSError)):
-        KafkaSink(properties, "orders", value="v").write_table(pa.RecordBatchReader.from_batches(schema, batches()))
+        KafkaSink(properties, "orders", value="v").write_table(
+            pa.RecordBatchReader.from_batches(schema, batches())
+        )
     assert values(broker) == [b"a", b"b"]
 
 
@@ -245,13 +275,17 @@ def test_rows_of_wrong_types(sink, properties):
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_after_a_fatal_error_the_next_call_has_a_new_producer(broker, properties, one_by_one):
     more = {"partitioner": lambda topic, key, count: 0, "interceptors": []} if one_by_one else {}
-    sink = KafkaSink(properties | {"enable.idempotence": True, "error_cb": lambda error: None} | more, "orders")
+    sink = KafkaSink(
+        properties | {"enable.idempotence": True, "error_cb": lambda error: None} | more, "orders"
+    )
     sink.write([b"before"])
     (made,) = _shared_producers._producers.values()
 
     def rows():
         yield b"lost"
-        made.producer.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")
+        made.producer.handle.test_fatal_error(
+            ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test"
+        )
         yield b"lost too"
 
     with pytest.raises(DeliveryError) as caught:
@@ -281,8 +315,16 @@ def test_a_producer_cannot_be_pickled_and_says_what_can(make_producer):
         (({"bootstrap.servers": "a:1"}, 5), TypeError, "topic must be a str"),
         (({"bootstrap.servers": "a:1"}, "a/b"), ValueError, "topic"),
         (({}, "t"), InvalidConfigError, "bootstrap.servers"),
-        (({"bootstrap.servers": "a:1", "transactional.id": "x"}, "t"), InvalidConfigError, "transactional.id"),
-        (({"bootstrap.servers": "a:1", "enable.manual.events.poll": True}, "t"), InvalidConfigError, "manual"),
+        (
+            ({"bootstrap.servers": "a:1", "transactional.id": "x"}, "t"),
+            InvalidConfigError,
+            "transactional.id",
+        ),
+        (
+            ({"bootstrap.servers": "a:1", "enable.manual.events.poll": True}, "t"),
+            InvalidConfigError,
+            "manual",
+        ),
     ],
 )
 def test_arguments(arguments, error, match):
@@ -290,7 +332,9 @@ def test_arguments(arguments, error, match):
         KafkaSink(*arguments)
 
 
-@pytest.mark.parametrize("columns", [{"value": 5}, {"headers": "h"}, {"key": "k"}, {"value": "v", "headers": [1]}])
+@pytest.mark.parametrize(
+    "columns", [{"value": 5}, {"headers": "h"}, {"key": "k"}, {"value": "v", "headers": [1]}]
+)
 def test_columns_that_are_none(properties, columns):
     with pytest.raises(TypeError):
         KafkaSink(properties, "orders", **columns)
@@ -340,8 +384,12 @@ def test_a_list_of_the_same_interceptors_is_the_same(properties):
             pass
 
     one = Interceptor()
-    assert KafkaSink(properties | {"interceptors": [one]}, "orders") == KafkaSink(properties | {"interceptors": [one]}, "orders")
-    assert KafkaSink(properties | {"interceptors": [one]}, "orders") != KafkaSink(properties | {"interceptors": [Interceptor()]}, "orders")
+    assert KafkaSink(properties | {"interceptors": [one]}, "orders") == KafkaSink(
+        properties | {"interceptors": [one]}, "orders"
+    )
+    assert KafkaSink(properties | {"interceptors": [one]}, "orders") != KafkaSink(
+        properties | {"interceptors": [Interceptor()]}, "orders"
+    )
 
 
 def test_properties_from_a_callable_are_asked_for_where_they_are_used(broker, monkeypatch):
@@ -482,7 +530,9 @@ for task in range(1_000_000):
 
 
 def test_a_worker_killed_in_mid_task_loses_nothing_it_had_reported_as_done(broker, properties):
-    worker = subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     worker.stdin.write(pickle.dumps(KafkaSink(properties, "orders")))
     worker.stdin.close()
     done = [worker.stdout.readline() for _ in range(50)]

@@ -1,4 +1,6 @@
-"""librdkafka's statistics as typed objects: nothing of a real event is missing, nothing is made up (kafka_ext/statistics.py)."""
+"""librdkafka's statistics as typed objects: nothing of a real event is missing, nothing is made up
+(kafka_ext/statistics.py).
+"""
 
 from __future__ import annotations
 
@@ -38,26 +40,36 @@ def event():
     """The last event of a producer that has done all that one can: each kind of field is in it."""
     events = []
     with EmbeddedBroker(topics={"one": 2, "two": 1}) as broker:
-        properties = broker.config(transactional_id="t", statistics_interval_ms=50, linger_ms=0, client_id="counted")
-        with KafkaProducer(properties, stats_cb=events.append, error_cb=lambda error: None) as producer:
+        properties = broker.config(
+            transactional_id="t", statistics_interval_ms=50, linger_ms=0, client_id="counted"
+        )
+        with KafkaProducer(
+            properties, stats_cb=events.append, error_cb=lambda error: None
+        ) as producer:
             producer.init_transactions(20)
             producer.begin_transaction()
             for topic in ("one", "two"):
                 for n in range(20):
-                    producer.send(ProducerRecord(topic, b"12345", key=b"%d" % n), lambda metadata, error: None)
+                    producer.send(
+                        ProducerRecord(topic, b"12345", key=b"%d" % n), lambda metadata, error: None
+                    )
             producer.flush(10)
             seen = len(events)
             wait_until(lambda: len(events) > seen + 1)
             producer.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")
             wait_until(lambda: "fatal" in events[-1])
             event = events[-1]
-            # Windows are those of the last interval, so the one with something in it comes from before.
+            # Windows are those of the last interval, so the one with something in it comes from
+            # before.
             event["before"] = next(each for each in events if window(each)["cnt"])
     return event
 
 
 def window(event):
-    return max((broker["int_latency"] for broker in event["brokers"].values() if "int_latency" in broker), key=lambda w: w["cnt"])
+    return max(
+        (broker["int_latency"] for broker in event["brokers"].values() if "int_latency" in broker),
+        key=lambda w: w["cnt"],
+    )
 
 
 def parts(statistics):
@@ -74,17 +86,23 @@ def parts(statistics):
 
 def attributes(cls):
     fields = {field.name for field in dataclasses.fields(cls)} - {"raw"}
-    return fields | {name for name, value in vars(cls).items() if isinstance(value, (property, cached_property))}
+    return fields | {
+        name for name, value in vars(cls).items() if isinstance(value, (property, cached_property))
+    }
 
 
 class TestARealEvent:
     def test_has_an_attribute_for_each_of_its_fields(self, event):
-        """A newer librdkafka's new field fails here: give it an attribute, or put it among those of consumers."""
+        """A newer librdkafka's new field fails here: give it an attribute, or put it among those of
+        consumers.
+        """
         seen = set()
         for part in parts(Statistics.parse(event)):
             cls = type(part)
             seen.add(cls)
-            assert set(part.raw) - attributes(cls) - OF_CONSUMERS.get(cls, set()) - {"before"} == set(), cls
+            assert (
+                set(part.raw) - attributes(cls) - OF_CONSUMERS.get(cls, set()) - {"before"} == set()
+            ), cls
         assert seen == {
             Statistics,
             BrokerStatistics,
@@ -102,7 +120,9 @@ class TestARealEvent:
             assert fields <= set(part.raw)
             for name in fields:
                 assert getattr(part, name) == part.raw[name]
-                assert type(getattr(part, name)) is type(next(f.default for f in dataclasses.fields(part) if f.name == name)), name
+                assert type(getattr(part, name)) is type(
+                    next(f.default for f in dataclasses.fields(part) if f.name == name)
+                ), name
 
     def test_has_nothing_that_consumers_have_alone(self, event):
         for part in parts(Statistics.parse(event)):
@@ -110,11 +130,17 @@ class TestARealEvent:
 
     def test_says_what_was_done(self, event):
         statistics = Statistics.parse(event)
-        assert (statistics.client_id, statistics.type, statistics.txmsgs) == ("counted", "producer", 40)
+        assert (statistics.client_id, statistics.type, statistics.txmsgs) == (
+            "counted",
+            "producer",
+            40,
+        )
         assert statistics.name.startswith("counted#producer-")
         assert set(statistics.topics) == {"one", "two"}
         one = statistics.topics["one"]
-        assert sum(partition.msgs for number, partition in one.partitions.items() if number >= 0) == 20
+        assert (
+            sum(partition.msgs for number, partition in one.partitions.items() if number >= 0) == 20
+        )
         assert {0, 1} <= set(one.partitions)
         assert one.partitions[0].leader == 1
         (broker,) = (broker for broker in statistics.brokers.values() if broker.nodeid == 1)
@@ -129,10 +155,15 @@ class TestARealEvent:
 
     def test_has_windows_of_an_interval(self, event):
         statistics = Statistics.parse(event["before"])
-        latency = max((broker.int_latency for broker in statistics.brokers.values()), key=lambda window: window.cnt)
+        latency = max(
+            (broker.int_latency for broker in statistics.brokers.values()),
+            key=lambda window: window.cnt,
+        )
         assert latency.cnt > 0
         assert 0 <= latency.min <= latency.p50 <= latency.p99 <= latency.p99_99
-        sizes = max((topic.batchcnt for topic in statistics.topics.values()), key=lambda window: window.cnt)
+        sizes = max(
+            (topic.batchcnt for topic in statistics.topics.values()), key=lambda window: window.cnt
+        )
         assert sizes.max >= 1
 
 
@@ -154,11 +185,17 @@ def test_the_latency_inside_is_right_when_records_never_time_out():
 @pytest.mark.librdkafka(">=2.15.1")
 @pytest.mark.parametrize("host", ["[::1]", "[2001:db8::]"])
 def test_a_brokers_name_has_its_ipv6_address_in_brackets(host):
-    """Before 2.15.1 an address that ends in :: could not be connected to: its name was 2001:db8:::9092."""
+    """Before 2.15.1 an address that ends in :: could not be connected to: its name was
+    2001:db8:::9092.
+    """
     events = []
-    with KafkaProducer(bootstrap_servers=f"{host}:1", statistics_interval_ms=50, stats_cb=events.append) as producer:
+    with KafkaProducer(
+        bootstrap_servers=f"{host}:1", statistics_interval_ms=50, stats_cb=events.append
+    ) as producer:
         wait_until(lambda: events and events[-1]["brokers"])
-        (broker,) = (broker for broker in events[-1]["brokers"].values() if broker["source"] == "configured")
+        (broker,) = (
+            broker for broker in events[-1]["brokers"].values() if broker["source"] == "configured"
+        )
         producer.close(0)
     assert broker["nodename"] == f"{host}:1"
     assert broker["name"] == f"{host}:1/bootstrap"
@@ -181,7 +218,9 @@ class TestParse:
             Statistics.parse(thing)
 
     def test_what_it_does_not_know_is_in_raw(self):
-        statistics = Statistics.parse({"name": "n", "new": 5, "brokers": {"b": {"name": "b", "newer": {"x": 1}}}})
+        statistics = Statistics.parse(
+            {"name": "n", "new": 5, "brokers": {"b": {"name": "b", "newer": {"x": 1}}}}
+        )
         assert (statistics.raw["new"], statistics["new"]) == (5, 5)
         assert statistics.brokers["b"]["newer"] == {"x": 1}
         with pytest.raises(KeyError):
@@ -189,10 +228,22 @@ class TestParse:
 
     def test_what_is_not_there_is_nothing(self):
         """An older librdkafka's events, and those of an unlucky moment."""
-        statistics = Statistics.parse({"brokers": {"b": {}}, "topics": {"t": {"partitions": {"0": {}}}}})
-        assert (statistics.name, statistics.msg_cnt, statistics.eos, statistics.fatal) == ("", 0, None, None)
+        statistics = Statistics.parse(
+            {"brokers": {"b": {}}, "topics": {"t": {"partitions": {"0": {}}}}}
+        )
+        assert (statistics.name, statistics.msg_cnt, statistics.eos, statistics.fatal) == (
+            "",
+            0,
+            None,
+            None,
+        )
         broker = statistics.brokers["b"]
-        assert (broker.nodeid, broker.rtt.p99, dict(broker.req), dict(broker.toppars)) == (-1, 0, {}, {})
+        assert (broker.nodeid, broker.rtt.p99, dict(broker.req), dict(broker.toppars)) == (
+            -1,
+            0,
+            {},
+            {},
+        )
         assert statistics.topics["t"].partitions[0].leader == -1
         assert (statistics.retries, statistics.in_flight_messages) == (0, 0)
         assert Statistics.parse({}).brokers == {}

@@ -1,4 +1,6 @@
-"""A transaction is committed only when every record of it was enqueued and delivered (API.md, section 9)."""
+"""A transaction is committed only when every record of it was enqueued and delivered (API.md,
+section 9).
+"""
 
 import asyncio
 
@@ -6,7 +8,13 @@ import pyarrow as pa
 import pytest
 from faultlib import wait_until
 
-from kafka_ext import ActionWhileQueueIsFull, ErrorCode, KafkaException, KafkaProducer, QueueFullError
+from kafka_ext import (
+    ActionWhileQueueIsFull,
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    QueueFullError,
+)
 from kafka_ext import ProducerRecord as R
 from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.testing import ApiKey, EmbeddedBroker
@@ -28,7 +36,11 @@ def transactional(broker):
     made = []
 
     def make(**settings):
-        settings = {"transactional_id": f"id-{len(made)}", "message_max_bytes": 1000, "linger_ms": 0} | settings
+        settings = {
+            "transactional_id": f"id-{len(made)}",
+            "message_max_bytes": 1000,
+            "linger_ms": 0,
+        } | settings
         made.append(KafkaProducer(broker.config(**settings)))
         made[-1].init_transactions(30)
         return made[-1]
@@ -55,10 +67,16 @@ SENDS = {
 }
 BATCHES = {
     "send_batch": lambda producer: producer.send_batch("orders", [b"a", LARGE, b"c"]),
-    "send_table": lambda producer: producer.send_table(pa.table({"v": [b"a", LARGE, b"c"]}), topic="orders", value="v"),
-    "send_batch with headers": lambda producer: producer.send_batch("orders", [b"a", LARGE, b"c"], headers=[("h", b"v")]),
+    "send_table": lambda producer: producer.send_table(
+        pa.table({"v": [b"a", LARGE, b"c"]}), topic="orders", value="v"
+    ),
+    "send_batch with headers": lambda producer: producer.send_batch(
+        "orders", [b"a", LARGE, b"c"], headers=[("h", b"v")]
+    ),
     "a batch that is wrong as a whole": lambda producer: producer.send_batch("orders", [b"a", 5]),
-    "a table that is wrong as a whole": lambda producer: producer.send_table(pa.table({"v": [1.5]}), topic="orders", value="v"),
+    "a table that is wrong as a whole": lambda producer: producer.send_table(
+        pa.table({"v": [1.5]}), topic="orders", value="v"
+    ),
 }
 REFUSED = {
     "too large": lambda: R("orders", LARGE),
@@ -71,7 +89,9 @@ REFUSED = {
 @pytest.mark.parametrize("send", SENDS)
 @pytest.mark.parametrize("refused", REFUSED)
 @pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
-def test_a_record_that_was_refused_makes_the_commit_raise(broker, transactional, send, refused, manual):
+def test_a_record_that_was_refused_makes_the_commit_raise(
+    broker, transactional, send, refused, manual
+):
     producer = transactional(**{"enable.manual.events.poll": manual})
     producer.begin_transaction()
     producer.sync_send(R("orders", b"a"))  # so that the partitions are known
@@ -107,8 +127,12 @@ def test_a_batch_of_which_something_was_refused_makes_the_commit_raise(transacti
 
 
 @pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
-def test_a_record_for_which_there_was_no_room_counts_until_it_is_sent_again(broker, transactional, manual):
-    producer = transactional(**{"enable.manual.events.poll": manual, "queue.buffering.max.messages": 1})
+def test_a_record_for_which_there_was_no_room_counts_until_it_is_sent_again(
+    broker, transactional, manual
+):
+    producer = transactional(
+        **{"enable.manual.events.poll": manual, "queue.buffering.max.messages": 1}
+    )
     arguments = {"action": ActionWhileQueueIsFull.NO_BLOCK}
     for again in (False, True):
         producer.begin_transaction()
@@ -154,7 +178,15 @@ def test_a_send_that_ran_out_of_time_makes_the_commit_raise(broker, transactiona
     [
         {"value_serializer": lambda value: 1 / 0},
         {"partitioner": lambda topic, key, count: 1 / 0},
-        {"interceptors": [type("Replaces", (), {"on_send": lambda self, record: R("orders", 5), "on_acknowledgement": print})()]},
+        {
+            "interceptors": [
+                type(
+                    "Replaces",
+                    (),
+                    {"on_send": lambda self, record: R("orders", 5), "on_acknowledgement": print},
+                )()
+            ]
+        },
     ],
     ids=["serializer", "partitioner", "interceptor"],
 )
@@ -213,7 +245,9 @@ def test_asyncio_commits_only_what_is_complete(broker):
         lambda producer, value: producer.send_and_wait(R("orders", value)),
         nowait,
         lambda producer, value: producer.send_batch("orders", [b"a", value, b"c"]),
-        lambda producer, value: producer.send_table(pa.table({"v": [b"a", value]}), topic="orders", value="v"),
+        lambda producer, value: producer.send_table(
+            pa.table({"v": [b"a", value]}), topic="orders", value="v"
+        ),
     )
 
     async def main(**more):

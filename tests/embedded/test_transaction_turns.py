@@ -1,4 +1,6 @@
-"""Whose turn it is among a transaction's calls; and none of them acts on a transaction that it was not called for (API.md, 9)."""
+"""Whose turn it is among a transaction's calls; and none of them acts on a transaction that it was
+not called for (API.md, 9).
+"""
 
 import asyncio
 import threading
@@ -36,7 +38,9 @@ def broker():
 @pytest.fixture(params=[False, True], ids=["thread", "manual"])
 def producer(request, broker):
     """A producer of transactions, not initialised."""
-    with KafkaProducer(broker.config(transactional_id="one", **{"enable.manual.events.poll": request.param})) as producer:
+    with KafkaProducer(
+        broker.config(transactional_id="one", **{"enable.manual.events.poll": request.param})
+    ) as producer:
         yield producer
 
 
@@ -54,7 +58,9 @@ def refusal(call, *arguments):
 @pytest.mark.parametrize("end", ["commit_transaction", "abort_transaction"])
 @pytest.mark.parametrize("timeout", [0.2, None])
 def test_nothing_ends_before_there_is_a_transaction(broker, producer, end, timeout):
-    """It used to be tried again by a thread of its own, for as long as it took: until it could end the first transaction to come."""
+    """It used to be tried again by a thread of its own, for as long as it took: until it could end
+    the first transaction to come.
+    """
     broker.round_trip_time(1.0)
     with pytest.raises(KafkaTimeoutError):
         producer.init_transactions(0.1)
@@ -87,7 +93,10 @@ def test_what_was_given_up_ends_no_later_transaction(broker, producer, end):
     assert f"{end} is under way; call that again" in error.message
     assert refusal(producer.send, R("orders", b"late")) == ErrorCode.STATE
     assert refusal(producer.init_transactions, 30) == ErrorCode.STATE
-    assert refusal(producer.send_offsets_to_transaction, {("orders", 0): 1}, "group", 30) == ErrorCode.CONFLICT
+    assert (
+        refusal(producer.send_offsets_to_transaction, {("orders", 0): 1}, "group", 30)
+        == ErrorCode.CONFLICT
+    )
     getattr(producer, end)(30)
     broker.round_trip_time(0)
     producer.begin_transaction()
@@ -180,7 +189,9 @@ def test_what_ends_a_transaction_waits_for_offsets_that_were_given_up(broker):
             await producer.init_transactions(30)
             await producer.begin_transaction()
             broker.round_trip_time(0.5)
-            task = asyncio.ensure_future(producer.send_offsets_to_transaction({("orders", 0): 1}, "group"))
+            task = asyncio.ensure_future(
+                producer.send_offsets_to_transaction({("orders", 0): 1}, "group")
+            )
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait({task})
@@ -218,7 +229,9 @@ def test_offsets_given_up_by_a_signal_are_waited_for(broker, producer):
 @pytest.mark.found(5)
 def test_asyncio_refuses_what_is_sent_while_a_commit_is_under_way(broker):
     async def main():
-        async with AsyncKafkaProducer(broker.config(transactional_id="one", linger_ms=0)) as producer:
+        async with AsyncKafkaProducer(
+            broker.config(transactional_id="one", linger_ms=0)
+        ) as producer:
             await producer.init_transactions(30)
             for end in (producer.commit_transaction, producer.abort_transaction):
                 await producer.begin_transaction()
@@ -298,19 +311,35 @@ def closed_meanwhile(call, producer, after=0.3):
 
 @pytest.mark.found(21)
 def test_fetching_metadata_ends_with_a_close_by_another_thread(make_producer):
-    nobody_there = {"bootstrap.servers": closed_port(), "test.mock.num.brokers": ..., "log_level": 0, "error_cb": lambda error: None}
+    nobody_there = {
+        "bootstrap.servers": closed_port(),
+        "test.mock.num.brokers": ...,
+        "log_level": 0,
+        "error_cb": lambda error: None,
+    }
     producer = make_producer(nobody_there)
-    assert isinstance(closed_meanwhile(lambda: producer.fetch_broker_metadata(timeout=None), producer), ProducerClosedError)
+    assert isinstance(
+        closed_meanwhile(lambda: producer.fetch_broker_metadata(timeout=None), producer),
+        ProducerClosedError,
+    )
 
 
 @pytest.mark.found(21)
-@pytest.mark.parametrize("call", ["commit_transaction", "abort_transaction", "send_offsets_to_transaction"])
+@pytest.mark.parametrize(
+    "call", ["commit_transaction", "abort_transaction", "send_offsets_to_transaction"]
+)
 def test_a_transactions_calls_end_with_a_close_by_another_thread(broker, call):
-    with KafkaProducer(broker.config(transactional_id="one", **{"transaction.timeout.ms": 3000, "message.timeout.ms": 3000})) as producer:
+    with KafkaProducer(
+        broker.config(
+            transactional_id="one", **{"transaction.timeout.ms": 3000, "message.timeout.ms": 3000}
+        )
+    ) as producer:
         producer.init_transactions(30)
         producer.begin_transaction()
         producer.sync_send(R("orders", b"v"))
-        failing = ApiKey.ADD_OFFSETS_TO_TXN if call == "send_offsets_to_transaction" else ApiKey.END_TXN
+        failing = (
+            ApiKey.ADD_OFFSETS_TO_TXN if call == "send_offsets_to_transaction" else ApiKey.END_TXN
+        )
         broker.fail_requests(failing, [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 10_000)
         arguments = ({("orders", 0): 1}, "group") if call == "send_offsets_to_transaction" else ()
         exc = closed_meanwhile(lambda: getattr(producer, call)(*arguments, timeout=None), producer)
@@ -340,13 +369,21 @@ def test_asyncio_calls_end_with_a_close_by_another_task(broker):
             await producer.init_transactions(30)
             await producer.begin_transaction()
             await producer.send_and_wait(R("orders", b"v"))
-            failing = ApiKey.ADD_OFFSETS_TO_TXN if name == "send_offsets_to_transaction" else ApiKey.END_TXN
+            failing = (
+                ApiKey.ADD_OFFSETS_TO_TXN
+                if name == "send_offsets_to_transaction"
+                else ApiKey.END_TXN
+            )
             broker.fail_requests(failing, [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 10_000)
-            arguments = ({("orders", 0): 1}, "group") if name == "send_offsets_to_transaction" else ()
+            arguments = (
+                ({("orders", 0): 1}, "group") if name == "send_offsets_to_transaction" else ()
+            )
             await closed_during(getattr(producer, name)(*arguments), producer)
             broker.clear_faults()
             await asyncio.to_thread(wait_until, lambda: own_threads() == 0)
-        producer = AsyncKafkaProducer(bootstrap_servers=closed_port(), log_level=0, error_cb=lambda error: None)
+        producer = AsyncKafkaProducer(
+            bootstrap_servers=closed_port(), log_level=0, error_cb=lambda error: None
+        )
         await closed_during(producer.fetch_broker_metadata(timeout=None), producer)
 
     asyncio.run(main())
@@ -355,13 +392,23 @@ def test_asyncio_calls_end_with_a_close_by_another_task(broker):
 @pytest.mark.found(21)
 def test_metadata_of_a_broker_that_comes_late_is_waited_for():
     """The first tries, of a second and of two, are over by then."""
-    with EmbeddedBroker(topics={"orders": 3}, isolation="process") as broker, KafkaProducer(broker.config()) as producer:
+    with (
+        EmbeddedBroker(topics={"orders": 3}, isolation="process") as broker,
+        KafkaProducer(broker.config()) as producer,
+    ):
         producer.fetch_broker_metadata("orders")
         broker.pause()
         timer = threading.Timer(3.5, broker.resume)
         timer.start()
         try:
-            assert len(producer.fetch_broker_metadata("orders", timeout=None).topics["orders"].partitions) == 3
+            assert (
+                len(
+                    producer.fetch_broker_metadata("orders", timeout=None)
+                    .topics["orders"]
+                    .partitions
+                )
+                == 3
+            )
         finally:
             timer.join()
 
@@ -372,9 +419,17 @@ def test_metadata_of_a_broker_that_comes_late_is_waited_for():
 @pytest.mark.found(26)
 def test_offsets_that_are_none_are_passed_over(producer):
     producer.init_transactions(30)
-    unread = {("orders", 0): -1001, TopicPartition("orders", 1): -1, ("orders", 2): -2, ("orders", 3): -1000, ("orders", 4): -2005}
+    unread = {
+        ("orders", 0): -1001,
+        TopicPartition("orders", 1): -1,
+        ("orders", 2): -2,
+        ("orders", 3): -1000,
+        ("orders", 4): -2005,
+    }
     with within(0):
-        producer.send_offsets_to_transaction(unread, "group")  # nothing is left, and nothing is asked of a broker
+        producer.send_offsets_to_transaction(
+            unread, "group"
+        )  # nothing is left, and nothing is asked of a broker
     with producer.transaction(30):
         with within(0):
             producer.send_offsets_to_transaction(unread, "group")
@@ -391,9 +446,21 @@ def test_offsets_that_are_none_are_passed_over(producer):
         ({("orders", 0): 5.7}, TypeError, "offset must be an int, not float"),
         ({("orders", 0.0): 5}, TypeError, "partition must be an int, not float"),
         ({("orders", "0"): 5}, TypeError, "partition must be an int, not str"),
-        ({("orders", 0): SimpleNamespace(offset=5.0)}, TypeError, "offset must be an int, not float"),
-        ([SimpleNamespace(topic="orders", partition=0, offset=5.7)], TypeError, "offset must be an int, not float"),
-        ([SimpleNamespace(topic="orders", partition=0, offset=5, leader_epoch=1.5)], TypeError, "leader_epoch must be an int"),
+        (
+            {("orders", 0): SimpleNamespace(offset=5.0)},
+            TypeError,
+            "offset must be an int, not float",
+        ),
+        (
+            [SimpleNamespace(topic="orders", partition=0, offset=5.7)],
+            TypeError,
+            "offset must be an int, not float",
+        ),
+        (
+            [SimpleNamespace(topic="orders", partition=0, offset=5, leader_epoch=1.5)],
+            TypeError,
+            "leader_epoch must be an int",
+        ),
         ({("orders", 0): 1 << 63}, ValueError, "offset of 0 or more"),
         ({("orders", 1 << 31): 5}, ValueError, "a partition"),
     ],
@@ -432,7 +499,11 @@ def test_group_metadata_that_no_group_knows_is_refused(arguments, kind, text):
 @pytest.mark.parametrize(
     ("offsets", "kind", "text"),
     [
-        ({("orders\0", 0): 1}, ValueError, "topic 'orders"),  # the group's offsets of "orders" were set
+        (
+            {("orders\0", 0): 1},
+            ValueError,
+            "topic 'orders",
+        ),  # the group's offsets of "orders" were set
         ({("", 0): 1}, ValueError, "topic ''"),
         ({("\udc00", 0): 1}, ValueError, "topic"),
         ({(b"orders", 0): 1}, TypeError, "a topic must be a str, not bytes"),
@@ -473,21 +544,38 @@ def test_group_metadata_of_confluent_kafkas_is_taken_as_it_is(broker, producer):
 
 @pytest.mark.found(25)
 def test_misuse_names_the_next_call(broker, producer):
-    for early in (producer.begin_transaction, producer.commit_transaction, producer.abort_transaction):
+    for early in (
+        producer.begin_transaction,
+        producer.commit_transaction,
+        producer.abort_transaction,
+    ):
         assert "call init_transactions() first" in refusal(early).message
     assert "call init_transactions() first" in refusal(producer.send, R("orders", b"v")).message
     assert "call init_transactions() first" in producer.try_send(R("orders", b"v")).message
-    assert "call init_transactions() first" in refusal(producer.send_offsets_to_transaction, {("orders", 0): 1}, "g").message
+    assert (
+        "call init_transactions() first"
+        in refusal(producer.send_offsets_to_transaction, {("orders", 0): 1}, "g").message
+    )
     producer.init_transactions(30)
     for early in (producer.commit_transaction, producer.abort_transaction):
         assert "no transaction is open; call begin_transaction() first" in refusal(early).message
     assert "call begin_transaction() first" in refusal(producer.send, R("orders", b"v")).message
-    assert "call begin_transaction() first" in refusal(producer.sync_send, R("orders", b"v")).message
-    assert "call begin_transaction() first" in refusal(producer.send_batch, "orders", [b"v"]).message
+    assert (
+        "call begin_transaction() first" in refusal(producer.sync_send, R("orders", b"v")).message
+    )
+    assert (
+        "call begin_transaction() first" in refusal(producer.send_batch, "orders", [b"v"]).message
+    )
     assert "call begin_transaction()" in refusal(producer.init_transactions).message
     producer.begin_transaction()
-    assert "call commit_transaction() or abort_transaction() first" in refusal(producer.begin_transaction).message
-    assert "call commit_transaction() or abort_transaction() first" in refusal(producer.init_transactions).message
+    assert (
+        "call commit_transaction() or abort_transaction() first"
+        in refusal(producer.begin_transaction).message
+    )
+    assert (
+        "call commit_transaction() or abort_transaction() first"
+        in refusal(producer.init_transactions).message
+    )
     broker.fail_requests(ApiKey.ADD_PARTITIONS_TO_TXN, [ErrorCode.TOPIC_AUTHORIZATION_FAILED])
     producer.send(R("orders", b"v"))
     error = refusal(producer.commit_transaction, 30)
@@ -544,7 +632,9 @@ def test_a_timeout_tells_the_refusal_before_it(broker, producer):
 
 @pytest.mark.found(25)
 def test_a_timeout_tells_the_refusal_before_it_on_asyncio(broker, monkeypatch):
-    monkeypatch.setattr("kafka_ext.aio.INIT_SLICE_MS", 100)  # a refusal is heard by a call that waits: with 2 ms not by each
+    monkeypatch.setattr(
+        "kafka_ext.aio.INIT_SLICE_MS", 100
+    )  # a refusal is heard by a call that waits: with 2 ms not by each
 
     async def main():
         async with AsyncKafkaProducer(broker.config(transactional_id="one")) as producer:

@@ -21,7 +21,13 @@ from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 @pytest.fixture(params=[False, True], ids=["thread", "manual"])
 def transactional(request, make_producer):
-    producer = make_producer({"transactional.id": "one", "enable.idempotence": ..., "enable.manual.events.poll": request.param})
+    producer = make_producer(
+        {
+            "transactional.id": "one",
+            "enable.idempotence": ...,
+            "enable.manual.events.poll": request.param,
+        }
+    )
     producer.init_transactions(30)
     return producer
 
@@ -31,7 +37,13 @@ def transactional_on(make_producer):
     """Makes a producer of transactions on a broker, with its defaults but for what is given."""
 
     def make(broker, **settings):
-        return make_producer(broker.config(transactional_id="one", **settings) | {"test.mock.num.brokers": ..., "enable.idempotence": ...})
+        return make_producer(
+            broker.config(transactional_id="one", **settings)
+            | {
+                "test.mock.num.brokers": ...,
+                "enable.idempotence": ...,
+            }
+        )
 
     return make
 
@@ -40,9 +52,13 @@ def test_a_transactional_id_alone_means_idempotence(transactional):
     assert transactional.get_property("enable.idempotence") == "true"
 
 
-@pytest.mark.parametrize("error", ["CONCURRENT_TRANSACTIONS", "NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS"])
+@pytest.mark.parametrize(
+    "error", ["CONCURRENT_TRANSACTIONS", "NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS"]
+)
 def test_init_waits_for_a_coordinator_that_is_not_ready(transactional_on, error):
-    """As when it still aborts what a fenced predecessor has left: librdkafka gives up at once, and calls it retriable."""
+    """As when it still aborts what a fenced predecessor has left: librdkafka gives up at once, and
+    calls it retriable.
+    """
     with EmbeddedBroker() as broker:
         broker.fail_requests(ApiKey.INIT_PRODUCER_ID, [ErrorCode[error]] * 2)
         producer = transactional_on(broker)
@@ -86,8 +102,12 @@ def test_begin_and_abort(make_producer, reports, transactional):
 
 @pytest.mark.parametrize("manual", [False, True])
 @pytest.mark.parametrize("delay", [0.0, 0.3])
-def test_a_transaction_begun_after_an_abort_of_records_in_flight_can_be_committed(transactional_on, manual, delay):
-    """Purging what is in flight would leave a hole in the sequence numbers, of which the broker complains in the next one."""
+def test_a_transaction_begun_after_an_abort_of_records_in_flight_can_be_committed(
+    transactional_on, manual, delay
+):
+    """Purging what is in flight would leave a hole in the sequence numbers, of which the broker
+    complains in the next one.
+    """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         producer = transactional_on(broker, **{"enable.manual.events.poll": manual})
         producer.init_transactions(30)
@@ -130,11 +150,14 @@ def test_an_abort_keeps_to_its_time_and_can_be_taken_up_again(transactional_on, 
 def test_an_abort_waits_for_a_main_thread_of_librdkafkas_that_is_late(transactional_on, manual):
     """Statistics of ten thousand partitions keep it busy for tens of milliseconds, over and over.
 
-    An abort in pieces shorter than that got the answers to one step for those to another: it raised STATE, or the next transaction
-    was said to have begun before it had, and its first send raised STATE.
+    An abort in pieces shorter than that got the answers to one step for those to another: it raised
+    STATE, or the next transaction was said to have begun before it had, and its first send raised
+    STATE.
     """
     with EmbeddedBroker(topics={"orders": 1, "wide": 10_000}) as broker:
-        producer = transactional_on(broker, **{"enable.manual.events.poll": manual, "statistics.interval.ms": 1})
+        producer = transactional_on(
+            broker, **{"enable.manual.events.poll": manual, "statistics.interval.ms": 1}
+        )
         producer.fetch_broker_metadata("wide")
         producer.init_transactions(30)
         for _ in range(10):
@@ -149,10 +172,15 @@ def test_an_abort_waits_for_a_main_thread_of_librdkafkas_that_is_late(transactio
 
 @pytest.mark.parametrize(("ends", "other"), [("commit", "abort"), ("abort", "commit")])
 def test_what_is_ended_one_way_is_not_ended_the_other(transactional_on, ends, other):
-    """A commit that nobody waited for any more used to be tried again behind an abort's back, and to commit the next transaction early."""
+    """A commit that nobody waited for any more used to be tried again behind an abort's back, and
+    to commit the next transaction early.
+    """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         producer = transactional_on(broker)
-        end, end_otherwise = getattr(producer, f"{ends}_transaction"), getattr(producer, f"{other}_transaction")
+        end, end_otherwise = (
+            getattr(producer, f"{ends}_transaction"),
+            getattr(producer, f"{other}_transaction"),
+        )
         producer.init_transactions(30)
         producer.begin_transaction()
         producer.sync_send(ProducerRecord("orders", b"first"))
@@ -175,14 +203,18 @@ def test_what_is_ended_one_way_is_not_ended_the_other(transactional_on, ends, ot
 @pytest.mark.found(3)
 @pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
 def test_an_abort_is_waited_for_in_small_pieces(transactional_on, manual):
-    """One that simply blocked would return the first time: the coordinator takes longer to answer than any of the pieces."""
+    """One that simply blocked would return the first time: the coordinator takes longer to answer
+    than any of the pieces.
+    """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
         producer = transactional_on(broker, **{"enable.manual.events.poll": manual})
         producer.init_transactions(30)
         for _ in range(3):
             outcomes = Outcomes()
             producer.begin_transaction()
-            producer.sync_send(ProducerRecord("orders", b"written"))  # so that there is something to abort
+            producer.sync_send(
+                ProducerRecord("orders", b"written")
+            )  # so that there is something to abort
             broker.round_trip_time(0.3)
             producer.send(ProducerRecord("orders", b"aborted"), outcomes.expect(1))
             waited = 0
@@ -207,7 +239,10 @@ def test_the_context_manager_commits(transactional, reports):
 
 
 def test_the_context_manager_aborts_when_the_block_raises(transactional, reports):
-    with pytest.raises(ZeroDivisionError), transactional.transaction():  # noqa: PT012 - the block is the test
+    with (  # noqa: PT012
+        pytest.raises(ZeroDivisionError),
+        transactional.transaction(),
+    ):
         transactional.send(ProducerRecord("t", b"v"), reports)
         raise ZeroDivisionError
     transactional.flush(10)
@@ -229,7 +264,10 @@ def test_a_callback_that_raises_ends_no_transaction_half(transactional, unraisab
     else:
         transactional.commit_transaction(30)
         assert [str(exc) for exc, _ in unraisable] == ["from the callback"]
-    with pytest.raises(ZeroDivisionError), transactional.transaction():  # noqa: PT012 - the block is the test
+    with (  # noqa: PT012
+        pytest.raises(ZeroDivisionError),
+        transactional.transaction(),
+    ):
         transactional.send(ProducerRecord("t", b"v"), raising)
         raise ZeroDivisionError
     with transactional.transaction():
@@ -241,11 +279,16 @@ def test_a_callback_that_raises_ends_no_transaction_half(transactional, unraisab
     [
         ({("in", 0): 5, TopicPartition("in", 1): 7}, "group"),
         ({("in", 0): 5}, ConsumerGroupMetadata("group")),
-        ([type("Offset", (), {"topic": "in", "partition": 0, "offset": 5})()], ConsumerGroupMetadata("group")),
+        (
+            [type("Offset", (), {"topic": "in", "partition": 0, "offset": 5})()],
+            ConsumerGroupMetadata("group"),
+        ),
     ],
 )
 def test_send_offsets(transactional, offsets, group):
-    transactional.fetch_broker_metadata("in")  # which creates it: offsets of a topic that is not there are tried until time is up
+    transactional.fetch_broker_metadata(
+        "in"
+    )  # which creates it: offsets of a topic that is not there are tried until time is up
     with transactional.transaction():
         transactional.send(ProducerRecord("t", b"v"))
         transactional.send_offsets_to_transaction(offsets, group, timeout=30)
@@ -288,7 +331,9 @@ def test_a_second_begin_is_refused_and_the_first_goes_on(transactional, reports)
     assert reports.errors == [None]
 
 
-@pytest.mark.parametrize("call", ["init_transactions", "begin_transaction", "commit_transaction", "abort_transaction"])
+@pytest.mark.parametrize(
+    "call", ["init_transactions", "begin_transaction", "commit_transaction", "abort_transaction"]
+)
 def test_without_a_transactional_id_they_are_refused(producer, call):
     with pytest.raises(KafkaException) as caught:
         getattr(producer, call)()
@@ -304,7 +349,9 @@ def test_no_broker_in_time(make_producer):
 
 
 def test_other_threads_run_while_a_transaction_begins():
-    """rd_kafka_begin_transaction() asks librdkafka's main thread and waits for it: not with the GIL."""
+    """rd_kafka_begin_transaction() asks librdkafka's main thread and waits for it: not with the
+    GIL.
+    """
     ticks = [0]
     running = True
 
@@ -313,13 +360,20 @@ def test_other_threads_run_while_a_transaction_begins():
             ticks[0] += 1
             time.sleep(0)  # gives the GIL away, and wants it back at once
 
-    with EmbeddedBroker(topics={"orders": 1}) as broker, KafkaProducer(broker.config(transactional_id="t")) as producer:
+    with (
+        EmbeddedBroker(topics={"orders": 1}) as broker,
+        KafkaProducer(broker.config(transactional_id="t")) as producer,
+    ):
         producer.init_transactions(20)
         other = threading.Thread(target=tick)
         interval = sys.getswitchinterval()
         seen = 0
         other.start()
-        sys.setswitchinterval(100)  # from here on the other thread runs when this one lets go of the GIL, and at no other time
+        sys.setswitchinterval(
+            100
+            # from here on the other thread runs when this one lets go of the GIL, and at no other
+            # time
+        )
         try:
             for _ in range(50):
                 before = ticks[0]
@@ -335,9 +389,10 @@ def test_other_threads_run_while_a_transaction_begins():
 
 @pytest.mark.parametrize("manual", [False, True], ids=["thread", "manual"])
 def test_a_commit_is_waited_for_in_small_pieces(manual):
-    """Each in a millisecond, while the coordinator takes its time: librdkafka itself would end the process (commit_slices.c)."""
-    run_program(
-        f"""
+    """Each in a millisecond, while the coordinator takes its time: librdkafka itself would end the
+    process (commit_slices.c).
+    """
+    run_program(f"""
         from kafka_ext.testing import EmbeddedBroker
 
         with EmbeddedBroker(topics={{"t": 1}}) as broker:
@@ -359,13 +414,20 @@ def test_a_commit_is_waited_for_in_small_pieces(manual):
                     assert waited
             broker.round_trip_time(0)
             assert [m.value for m in broker.messages("t", count=10)] == [b"%d" % n for n in range(10)]
-        """
-    )
+        """)
 
 
 def test_ctrl_c_in_a_commit_and_once_more(kafka_broker, make_producer):
-    """The commit goes on; calling it again waits for its end, and the next transaction is one of its own."""
-    producer = make_producer(kafka_broker.config(transactional_id="one") | {"test.mock.num.brokers": ..., "enable.idempotence": True})
+    """The commit goes on; calling it again waits for its end, and the next transaction is one of
+    its own.
+    """
+    producer = make_producer(
+        kafka_broker.config(transactional_id="one")
+        | {
+            "test.mock.num.brokers": ...,
+            "enable.idempotence": True,
+        }
+    )
     producer.init_transactions(30)
     # Until these are cleared no commit ends, however late the signal comes.
     kafka_broker.fail_requests(ApiKey.END_TXN, [ErrorCode.CONCURRENT_TRANSACTIONS] * 10_000)

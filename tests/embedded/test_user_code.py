@@ -1,4 +1,6 @@
-"""The user's code inside a call: it may do anything, close the producer included, and holds up nobody (DESIGN.md, rule 9)."""
+"""The user's code inside a call: it may do anything, close the producer included, and holds up
+nobody (DESIGN.md, rule 9).
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,24 @@ from kafka_ext.aio import AsyncKafkaProducer
 from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
 
-UNREACHABLE = {"log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False, "topic.metadata.refresh.interval.ms": -1}
+UNREACHABLE = {
+    "log_level": 0,
+    "error_cb": lambda error: None,
+    "enable.idempotence": False,
+    "topic.metadata.refresh.interval.ms": -1,
+}
 
 
 def unreachable(properties=None, **keywords):
-    return KafkaProducer({"bootstrap.servers": closed_port()} | UNREACHABLE | dict(properties or {}), **keywords)
+    return KafkaProducer(
+        {"bootstrap.servers": closed_port()} | UNREACHABLE | dict(properties or {}), **keywords
+    )
 
 
 class Closing:
-    """Something whose end closes a producer. In a cycle, so that a collection finds it, or alone."""
+    """Something whose end closes a producer. In a cycle, so that a collection finds it,
+    or alone.
+    """
 
     def __init__(self, producer, cycle=False):
         self.producer = producer
@@ -36,7 +47,8 @@ class Closing:
         self.producer.close(0)
 
 
-# ---------------------------------------------------------------------- row 13: close() by what runs inside a send
+# ---------------------------------------------------------------------- row 13: close() by what
+# runs inside a send
 
 
 def close_from_partitioner(make_producer, manual):
@@ -166,7 +178,9 @@ def test_close_inside_a_send(make_producer, closer, manual):
 @pytest.mark.found(13)
 @pytest.mark.timeout(20)
 def test_close_in_the_finalizer_of_what_a_send_releases(make_producer):
-    """A sender empties what reports nobody listened to have left behind: finalizers run in its call."""
+    """A sender empties what reports nobody listened to have left behind: finalizers run in its
+    call.
+    """
     producer = make_producer()
     closed = []
 
@@ -213,7 +227,9 @@ def test_close_in_a_signal_handler_inside_a_partitioner():
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("call", ["send", "send_batch"])
 def test_close_beside_a_partitioner_that_waits_for_a_broker(call):
-    """The partitioner's question has its own ten seconds; close(0) of another thread has none of them."""
+    """The partitioner's question has its own ten seconds; close(0) of another thread has none of
+    them.
+    """
     producer = unreachable(partitioner=lambda topic, key, count: 0)
     outcome = []
 
@@ -267,7 +283,8 @@ def test_close_beside_user_code_that_takes_its_time(make_producer):
     assert outcome == ["told"]
 
 
-# ---------------------------------------------------------------------- row 14: finalizers that send
+# ---------------------------------------------------------------------- row 14: finalizers that
+# send
 
 
 @pytest.mark.found(17)
@@ -275,7 +292,9 @@ def test_close_beside_user_code_that_takes_its_time(make_producer):
 @pytest.mark.parametrize("manual", [False, True], ids=["threaded", "manual"])
 @pytest.mark.parametrize("wait", ["result", "exception"])
 def test_a_future_waited_for_in_a_callback(make_producer, manual, wait):
-    """It would wait for itself, and raises at once as `batch.wait()` does; done, it answers there too."""
+    """It would wait for itself, and raises at once as `batch.wait()` does; done, it answers there
+    too.
+    """
     producer = make_producer({"enable.manual.events.poll": manual})
     outcome = []
 
@@ -297,10 +316,14 @@ def test_a_future_waited_for_in_a_callback(make_producer, manual, wait):
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("kind", ["threaded", "manual", "recoverable"])
 @pytest.mark.parametrize(
-    "wait", [concurrent.futures.wait, lambda futures: next(concurrent.futures.as_completed(futures))], ids=["wait", "as_completed"]
+    "wait",
+    [concurrent.futures.wait, lambda futures: next(concurrent.futures.as_completed(futures))],
+    ids=["wait", "as_completed"],
 )
 def test_futures_waited_for_together_in_a_callback(kafka_broker, kind, wait):
-    settings = kafka_broker.config(**{"enable.manual.events.poll": True} if kind == "manual" else {})
+    settings = kafka_broker.config(
+        **{"enable.manual.events.poll": True} if kind == "manual" else {}
+    )
     outcome = []
 
     def on_delivery(metadata, error):
@@ -309,7 +332,9 @@ def test_futures_waited_for_together_in_a_callback(kafka_broker, kind, wait):
             wait(futures)
         except KafkaException as exc:
             outcome.append(exc.error.code)
-        futures[0].add_done_callback(lambda future: outcome.append(future.result().offset is not None))
+        futures[0].add_done_callback(
+            lambda future: outcome.append(future.result().offset is not None)
+        )
         other.extend(futures)
 
     other = []
@@ -331,7 +356,11 @@ def test_futures_waited_for_together_in_a_callback(kafka_broker, kind, wait):
 def test_a_finalizer_that_sends_with_a_full_queue(call):
     """The events thread releases the value: what it waits for, only it could do."""
     with EmbeddedBroker(topics={"t": 1}) as broker:
-        producer = KafkaProducer(broker.config(**{"queue.buffering.max.messages": 1, "enable.idempotence": False, "linger.ms": 200}))
+        producer = KafkaProducer(
+            broker.config(
+                **{"queue.buffering.max.messages": 1, "enable.idempotence": False, "linger.ms": 200}
+            )
+        )
         outcome, ended = [], threading.Event()
 
         class Value(bytes):
@@ -355,7 +384,8 @@ def test_a_finalizer_that_sends_with_a_full_queue(call):
         assert len(broker.messages("t")) >= 1
 
 
-# ---------------------------------------------------------------------- row 22: batches are told in their order
+# ---------------------------------------------------------------------- row 22: batches are told in
+# their order
 
 
 @pytest.mark.found(22)
@@ -366,7 +396,12 @@ def test_batches_that_end_together_are_told_in_their_order(kafka_broker, manual)
     settings = {"enable.manual.events.poll": manual, "linger.ms": 100}
     with KafkaProducer(kafka_broker.config(**settings)) as producer:
         for number in range(200):
-            producer.send_batch("t", [b"v"] * 3, ids=[number] * 3, on_delivery=lambda batch: told.append(batch.ids[0]))
+            producer.send_batch(
+                "t",
+                [b"v"] * 3,
+                ids=[number] * 3,
+                on_delivery=lambda batch: told.append(batch.ids[0]),
+            )
         producer.flush(10)
     assert told == list(range(200))
 
@@ -378,7 +413,9 @@ def test_batches_that_fail_together_are_told_in_their_order(manual):
     told = []
     producer = unreachable({"enable.manual.events.poll": manual})
     for number in range(50):
-        producer.send_batch("t", [b"v"] * 2, ids=[number] * 2, on_delivery=lambda batch: told.append(batch.ids[0]))
+        producer.send_batch(
+            "t", [b"v"] * 2, ids=[number] * 2, on_delivery=lambda batch: told.append(batch.ids[0])
+        )
     producer.close(0)
     assert told == list(range(50))
 
@@ -388,12 +425,21 @@ def test_batches_that_fail_together_are_told_in_their_order(manual):
 def test_batches_of_asyncio_that_end_together_are_told_in_their_order(kafka_broker, fails):
     told = []
     kafka_broker.create_topic("t", 1)
-    settings = {"bootstrap.servers": closed_port()} | UNREACHABLE if fails else kafka_broker.config(**{"linger.ms": 100})
+    settings = (
+        {"bootstrap.servers": closed_port()} | UNREACHABLE
+        if fails
+        else kafka_broker.config(**{"linger.ms": 100})
+    )
 
     async def main():
         async with AsyncKafkaProducer(settings) as producer:
             for number in range(200):
-                await producer.send_batch("t", [b"v"] * 3, ids=[number] * 3, on_delivery=lambda batch: told.append(batch.ids[0]))
+                await producer.send_batch(
+                    "t",
+                    [b"v"] * 3,
+                    ids=[number] * 3,
+                    on_delivery=lambda batch: told.append(batch.ids[0]),
+                )
             await producer.aclose(0 if fails else None)
 
     asyncio.run(main())

@@ -1,4 +1,6 @@
-"""Every public call from inside every hook, on each kind of producer, with a full queue and no broker: each ends within its timeout."""
+"""Every public call from inside every hook, on each kind of producer, with a full queue and no
+broker: each ends within its timeout.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ class Hook:
 
 
 class AsyncHook(Hook):
-    """The same where a loop runs: the first step of each call in the hook itself, then all of them in a task."""
+    """The same where a loop runs: the first step of each call in the hook itself, then all of them
+    in a task.
+    """
 
     def run(self):
         for name, call in ASYNC_CALLS.items():
@@ -253,14 +257,20 @@ class Spec(ctypes.Structure):
 
 
 CONTENT = ctypes.create_string_buffer(b"v", 1)
-BUFFER_HOOKS = {}  # id of an exporter -> what is called when its buffer is taken, and when it is given back
+# id of an exporter -> what is called when its buffer is taken, and when it is given back
+BUFFER_HOOKS = {}
 
 
 @ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
 def take_buffer(exporter, view, flags):
     BUFFER_HOOKS[exporter][0]()
     fill = ctypes.pythonapi.PyBuffer_FillInfo
-    return fill(*map(ctypes.c_void_p, (view, exporter, ctypes.addressof(CONTENT))), ctypes.c_ssize_t(1), 1, flags)
+    return fill(
+        *map(ctypes.c_void_p, (view, exporter, ctypes.addressof(CONTENT))),
+        ctypes.c_ssize_t(1),
+        1,
+        flags,
+    )
 
 
 @ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
@@ -269,7 +279,9 @@ def give_buffer_back(exporter, view):
 
 
 def exporter_type():
-    """A type whose buffer hooks call Python, in versions before 3.12, which brought `__buffer__`, as well."""
+    """A type whose buffer hooks call Python, in versions before 3.12, which brought `__buffer__`,
+    as well.
+    """
     make = ctypes.pythonapi.PyType_FromSpec
     make.restype, make.argtypes = ctypes.py_object, [ctypes.POINTER(Spec)]
     slots = (Slot * 3)(
@@ -277,7 +289,9 @@ def exporter_type():
         Slot(2, ctypes.cast(give_buffer_back, ctypes.c_void_p).value),  # Py_bf_releasebuffer
         Slot(0, None),
     )
-    return make(Spec(b"matrix.Exporter", object.__basicsize__, 0, 1 << 18, slots))  # Py_TPFLAGS_DEFAULT
+    return make(
+        Spec(b"matrix.Exporter", object.__basicsize__, 0, 1 << 18, slots)
+    )  # Py_TPFLAGS_DEFAULT
 
 
 Exporter = exporter_type()
@@ -303,7 +317,9 @@ class Target:
         return self.producer.send(ProducerRecord("t", value, **fields), **self.options)
 
     def send_batch(self, values=(b"v",), **columns):
-        return self.producer.send_batch("t", list(values) if isinstance(values, tuple) else values, **columns, **self.options)
+        return self.producer.send_batch(
+            "t", list(values) if isinstance(values, tuple) else values, **columns, **self.options
+        )
 
     def send_stream(self, table):
         return self.producer.send_table(table, topic="t", value="v", **self.options)
@@ -314,13 +330,17 @@ class Target:
     def send_and_purge(self, value):
         """A value that the producer alone holds, let go by whoever serves the events."""
         self.producer.purge()
-        sending = self.producer.send(ProducerRecord("t", value), **(self.options and {"timeout": 5}))
+        sending = self.producer.send(
+            ProducerRecord("t", value), **(self.options and {"timeout": 5})
+        )
         del value
         return self.purge_after(sending)
 
     def send_batch_and_purge(self, **arguments):
         self.producer.purge()
-        return self.purge_after(self.producer.send_batch("t", [b"v"], **arguments, **(self.options and {"timeout": 5})))
+        return self.purge_after(
+            self.producer.send_batch("t", [b"v"], **arguments, **(self.options and {"timeout": 5}))
+        )
 
     def purge_after(self, sending):
         if not self.options:
@@ -350,9 +370,18 @@ def nothing(target, hook):
 # name: (the producer's settings, what makes the hook be called)
 HOOKS = {
     "partitioner": (lambda hook: {"partitioner": returning(hook, 0)}, lambda to, hook: to.send()),
-    "serializer": (lambda hook: {"value_serializer": returning(hook, None)}, lambda to, hook: to.send()),
-    "on_send": (lambda hook: {"interceptors": [Interceptor(on_send=hook)]}, lambda to, hook: to.send()),
-    "on_acknowledgement": (lambda hook: {"interceptors": [Interceptor(on_acknowledgement=hook)]}, lambda to, hook: to.purge()),
+    "serializer": (
+        lambda hook: {"value_serializer": returning(hook, None)},
+        lambda to, hook: to.send(),
+    ),
+    "on_send": (
+        lambda hook: {"interceptors": [Interceptor(on_send=hook)]},
+        lambda to, hook: to.send(),
+    ),
+    "on_acknowledgement": (
+        lambda hook: {"interceptors": [Interceptor(on_acknowledgement=hook)]},
+        lambda to, hook: to.purge(),
+    ),
     "headers": (plain, lambda to, hook: to.send(headers=headers(hook))),
     "batch headers": (plain, lambda to, hook: to.send_batch(headers=headers(hook))),
     "stream": (plain, lambda to, hook: to.send_stream(stream(hook))),
@@ -375,13 +404,16 @@ HOOKS = {
         lambda hook: {
             "security.protocol": "SASL_PLAINTEXT",
             "sasl.mechanisms": "OAUTHBEARER",
-            "oauthbearer_token_refresh_cb": returning(hook, OAuthBearerToken("token", int(time.time() + 3600) * 1000)),
+            "oauthbearer_token_refresh_cb": returning(
+                hook, OAuthBearerToken("token", int(time.time() + 3600) * 1000)
+            ),
         },
         nothing,
     ),
 }
 
-# Recoverable producers that resend keep no batches, and may serialize and intercept a record more than once.
+# Recoverable producers that resend keep no batches, and may serialize and intercept a record more
+# than once.
 REPORTING = {
     "batch headers",
     "stream",
@@ -393,7 +425,9 @@ REPORTING = {
     "on_send",
     "on_acknowledgement",
 }
-IN_A_SIGNAL_HANDLER = pytest.mark.parametrize("in_signal_handler", [False, True], ids=["itself", "signal"])
+IN_A_SIGNAL_HANDLER = pytest.mark.parametrize(
+    "in_signal_handler", [False, True], ids=["itself", "signal"]
+)
 
 
 @pytest.fixture
@@ -418,7 +452,9 @@ def settings_for(name, hook, address):
 
 
 class Cluster:
-    """What the hook's producer connects to: nobody, or for the hooks that need one a broker that is gone before the calls begin."""
+    """What the hook's producer connects to: nobody, or for the hooks that need one a broker that is
+    gone before the calls begin.
+    """
 
     def __init__(self, name, needed=False):
         self.address = closed_port()
@@ -437,7 +473,11 @@ class Cluster:
             self.broker.close()
 
 
-KINDS = [(kind, in_handler) for kind in ("threaded", "manual", "recoverable") for in_handler in (False, True)] + [("transactional", False)]
+KINDS = [
+    (kind, in_handler)
+    for kind in ("threaded", "manual", "recoverable")
+    for in_handler in (False, True)
+] + [("transactional", False)]
 
 
 @pytest.mark.parametrize(("kind", "in_signal_handler"), KINDS)
@@ -445,7 +485,9 @@ KINDS = [(kind, in_handler) for kind in ("threaded", "manual", "recoverable") fo
 def test_every_call_in_every_hook(name, kind, in_signal_handler, signals, recwarn):
     hook = Hook(in_signal_handler)
     signals.append(hook)
-    in_transaction = kind == "transactional" and name != "token refresh"  # EmbeddedBroker has no SASL
+    in_transaction = (
+        kind == "transactional" and name != "token refresh"
+    )  # EmbeddedBroker has no SASL
     cluster = Cluster(name, in_transaction)
     given = settings_for(name, hook, cluster.address)
     if kind == "manual":

@@ -1,4 +1,6 @@
-"""What the engines' tests share: a broker, a way to run an example, and warnings that are the engines' own affair."""
+"""What the engines' tests share: a broker, a way to run an example, and warnings that are the
+engines' own affair.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def sink(broker):
 @pytest.fixture
 def run_example():
     def run(name):
-        done = subprocess.run([sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, timeout=240)
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, timeout=240
+        )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 

@@ -22,7 +22,9 @@ def test_example(run_example):
 @pytest.fixture
 def client():
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0"
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
@@ -68,5 +70,7 @@ def test_a_worker_killed_in_mid_task_loses_nothing_it_had_reported_as_done(clien
     found = set(stored())
     for number, _ in done:
         assert {f"{number}-{row}" for row in range(50)} <= found
-    assert {number for number, _ in client.gather(futures)} == set(range(40))  # Dask has run them again
+    assert {number for number, _ in client.gather(futures)} == set(
+        range(40)
+    )  # Dask has run them again
     assert {f"{number}-{row}" for number in range(40) for row in range(50)} == set(stored())

@@ -1,4 +1,6 @@
-"""KafkaSink on Spark: in one machine's worker processes, and on a cluster of two executors that are processes of their own."""
+"""KafkaSink on Spark: in one machine's worker processes, and on a cluster of two executors that are
+processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def spark(request):
         .getOrCreate()
     )
     session.sparkContext.setLogLevel("OFF")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Spark's own stays behind after it has stopped
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # Spark's own stays behind after it has stopped
     yield session
     session.stop()
 
@@ -45,7 +49,9 @@ def test_rows_and_arrow_batches(spark, sink, stored):
 
     def write(batches):
         for batch in batches:
-            yield pa.RecordBatch.from_pydict({"written": [sink.write_table(batch)], "pid": [os.getpid()]})
+            yield pa.RecordBatch.from_pydict(
+                {"written": [sink.write_table(batch)], "pid": [os.getpid()]}
+            )
 
     results = frame.mapInArrow(write, "written long, pid long").collect()
     assert sum(row.written for row in results) == 400
@@ -59,7 +65,9 @@ def test_a_partition_that_fails_says_why(spark, sink):
         frame.foreachPartition(sink.write)
 
 
-def test_a_worker_killed_in_mid_task_loses_nothing_it_had_reported_as_done(spark, sink, stored, tmp_path):
+def test_a_worker_killed_in_mid_task_loses_nothing_it_had_reported_as_done(
+    spark, sink, stored, tmp_path
+):
     frame = spark.range(0, 4000, numPartitions=8).selectExpr("cast(id AS string) AS value")
     killed, reported = str(tmp_path / "killed"), str(tmp_path)
 

@@ -14,7 +14,8 @@ from kafka_ext import KafkaProducer
 from .model import Given, Refused
 from .strategies import Loud, Number, as_enum
 
-# By name: the least and the greatest, as librdkafka's CONFIGURATION.md has them. Those that depend on no other.
+# By name: the least and the greatest, as librdkafka's CONFIGURATION.md has them. Those that depend
+# on no other.
 INTEGERS = {
     "batch.size": (1, 2147483647),
     "batch.num.messages": (1, 1000000),
@@ -38,7 +39,15 @@ WORDS = {
     "compression.type": ("none", "gzip", "snappy", "lz4", "zstd"),
     "broker.address.family": ("any", "v4", "v6"),
     "queuing.strategy": ("fifo",),
-    "partitioner": ("random", "consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"),
+    "partitioner": (
+        "random",
+        "consistent",
+        "consistent_random",
+        "murmur2",
+        "murmur2_random",
+        "fnv1a",
+        "fnv1a_random",
+    ),
 }
 NO_NUMBERS: list[Any] = [
     "10s",
@@ -67,14 +76,36 @@ NO_TYPES: list[Any] = [None, object(), {}, {1}, lambda: 5, [["a"]]]
 @st.composite
 def integers(draw: Any, name: str) -> Given:
     least, greatest = INTEGERS[name]
-    kind = draw(st.sampled_from(["int", "str", "spaces", "bytes", "float", "np", "Loud", "IntEnum", "bad", "type", "range"]))
+    kind = draw(
+        st.sampled_from(
+            [
+                "int",
+                "str",
+                "spaces",
+                "bytes",
+                "float",
+                "np",
+                "Loud",
+                "IntEnum",
+                "bad",
+                "type",
+                "range",
+            ]
+        )
+    )
     if kind == "bad":
         return Given(kind, draw(st.sampled_from(NO_NUMBERS)), Refused((name,)))
     if kind == "type":
         return Given(kind, draw(st.sampled_from(NO_TYPES)), Refused((name,)))
     if kind == "range":
         return Given(
-            kind, draw(st.sampled_from([least - 1, greatest + 1, 2**31, 2**32 + greatest, 2**64 + greatest, -(2**63)])), Refused((name,))
+            kind,
+            draw(
+                st.sampled_from(
+                    [least - 1, greatest + 1, 2**31, 2**32 + greatest, 2**64 + greatest, -(2**63)]
+                )
+            ),
+            Refused((name,)),
         )
     number = draw(st.integers(least, greatest) | st.sampled_from([least, greatest]))
     if kind == "IntEnum":
@@ -100,7 +131,12 @@ def booleans(draw: Any, name: str) -> Given:
     if kind == "type":
         return Given(kind, draw(st.sampled_from(NO_TYPES)), Refused((name,)))
     means = draw(st.booleans())
-    forms: dict[str, Any] = {"bool": bool, "str": lambda means: "TRUE" if means else "False", "np": np.bool_, "number": int}
+    forms: dict[str, Any] = {
+        "bool": bool,
+        "str": lambda means: "TRUE" if means else "False",
+        "np": np.bool_,
+        "number": int,
+    }
     return Given(kind, forms[kind](means), "true" if means else "false")
 
 
@@ -109,7 +145,11 @@ def words(draw: Any, name: str) -> Given:
     kind = draw(st.sampled_from(["str", "Enum", "bytes", "bad", "type"]))
     word = draw(st.sampled_from(WORDS[name]))
     if kind == "bad":
-        return Given(kind, draw(st.sampled_from(["", "nonsense", word + "x", word + "," + word, "é", "a\ud800"])), Refused((name,)))
+        return Given(
+            kind,
+            draw(st.sampled_from(["", "nonsense", word + "x", word + "," + word, "é", "a\ud800"])),
+            Refused((name,)),
+        )
     if kind == "type":
         return Given(kind, draw(st.sampled_from([object(), {}, 0.5])), Refused((name,)))
     forms: dict[str, Any] = {"str": str, "Enum": as_enum, "bytes": str.encode}
@@ -120,19 +160,38 @@ def words(draw: Any, name: str) -> Given:
 
 @st.composite
 def texts(draw: Any) -> Given:
-    text = draw(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12))
+    text = draw(
+        st.text(
+            st.characters(exclude_categories=("Cs",), exclude_characters="\0"),
+            min_size=1,
+            max_size=12,
+        )
+    )
     forms: dict[str, Any] = {"str": str, "Loud": Loud, "bytes": str.encode, "Enum": as_enum}
     form = draw(st.sampled_from([*sorted(forms), "surrogate", "NUL", "no UTF-8", "space", "Path"]))
     if form == "Path":
         return Given(form, pathlib.PurePosixPath("a/b"), "a/b")
-    text = text.lstrip() or "text"  # librdkafka leaves white space at the beginning out, so it is refused
-    bad = {"surrogate": text + "\ud800", "NUL": text + "\0", "no UTF-8": text.encode() + b"\xff", "space": " " + text}
-    return Given(form, bad[form], Refused(("client.id",))) if form in bad else Given(form, forms[form](text), text)
+    text = (
+        text.lstrip() or "text"
+    )  # librdkafka leaves white space at the beginning out, so it is refused
+    bad = {
+        "surrogate": text + "\ud800",
+        "NUL": text + "\0",
+        "no UTF-8": text.encode() + b"\xff",
+        "space": " " + text,
+    }
+    return (
+        Given(form, bad[form], Refused(("client.id",)))
+        if form in bad
+        else Given(form, forms[form](text), text)
+    )
 
 
 @st.composite
 def idempotence(draw: Any) -> dict[str, Any]:
-    """What an idempotent producer needs, and what contradicts it; `means` is what is in force, or Refused."""
+    """What an idempotent producer needs, and what contradicts it; `means` is what is in force, or
+    Refused.
+    """
     chosen = {
         "enable.idempotence": draw(st.sampled_from([None, True, False, "true", "false"])),
         "acks": draw(st.sampled_from([None, "all", -1, 1, 0, "1", "2", "all,1", "ALL"])),
@@ -151,21 +210,40 @@ def expected_of(chosen: dict[str, Any]) -> dict[str, str] | Refused:
         return Refused(("acks",))
     if chosen.get("transactional.id") == "":
         return Refused(("transactional.id",))
-    fits = acks in ("all", "-1") and chosen.get("max.in.flight", 1) <= 5 and chosen.get("retries", 1) >= 1
+    fits = (
+        acks in ("all", "-1")
+        and chosen.get("max.in.flight", 1) <= 5
+        and chosen.get("retries", 1) >= 1
+    )
     transactional = "transactional.id" in chosen
     if (transactional or named == "true") and not fits:
         return Refused(("acks", "max.in.flight", "retries", "idempotence"))
     if transactional and named == "false":
         return Refused(("transactional.id", "idempotence"))
     idempotent = named == "true" or transactional or (named is None and fits)
-    return {"enable.idempotence": "true" if idempotent else "false", "acks": "-1" if acks == "all" else acks}
+    return {
+        "enable.idempotence": "true" if idempotent else "false",
+        "acks": "-1" if acks == "all" else acks,
+    }
 
 
 @st.composite
 def configurations(draw: Any) -> dict[str, Given]:
     chosen = {}
-    for name in draw(st.lists(st.sampled_from([*INTEGERS, *BOOLEANS, *WORDS, "client.id"]), unique=True, max_size=4)):
-        kind = integers(name) if name in INTEGERS else booleans(name) if name in BOOLEANS else words(name) if name in WORDS else texts()
+    for name in draw(
+        st.lists(
+            st.sampled_from([*INTEGERS, *BOOLEANS, *WORDS, "client.id"]), unique=True, max_size=4
+        )
+    ):
+        kind = (
+            integers(name)
+            if name in INTEGERS
+            else booleans(name)
+            if name in BOOLEANS
+            else words(name)
+            if name in WORDS
+            else texts()
+        )
         chosen[name] = draw(kind)
     return chosen
 
@@ -180,11 +258,18 @@ def check(chosen: dict[str, Given], needs: dict[str, Any], as_keywords: bool) ->
         refusals.append(expected)
     else:
         in_force |= expected
-    base: dict[str, Any] = {"bootstrap.servers": "127.0.0.1:9", "log_level": 0, "log_cb": lambda *log: None, "error_cb": lambda error: None}
+    base: dict[str, Any] = {
+        "bootstrap.servers": "127.0.0.1:9",
+        "log_level": 0,
+        "log_cb": lambda *log: None,
+        "error_cb": lambda error: None,
+    }
     refusal = producer = None
     try:
         if as_keywords:
-            producer = KafkaProducer(base, **{name.replace(".", "_"): value for name, value in settings.items()})
+            producer = KafkaProducer(
+                base, **{name.replace(".", "_"): value for name, value in settings.items()}
+            )
         else:
             producer = KafkaProducer(base | settings)
     except (TypeError, ValueError) as exc:  # InvalidConfigError is a ValueError
@@ -198,7 +283,9 @@ def check(chosen: dict[str, Given], needs: dict[str, Any], as_keywords: bool) ->
     try:
         assert not refusals, f"taken: {refusals}"
         for name, means in in_force.items():
-            assert producer.get_property(name) == means, f"{name}: {producer.get_property(name)!r} is in force, not {means!r}"
+            assert producer.get_property(name) == means, (
+                f"{name}: {producer.get_property(name)!r} is in force, not {means!r}"
+            )
     finally:
         producer.close(0)
 

@@ -1,4 +1,6 @@
-"""Random sequences of calls on every kind of producer, each call with what must come of it, and all that arrived read back."""
+"""Random sequences of calls on every kind of producer, each call with what must come of it, and all
+that arrived read back.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,37 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import HealthCheck, Phase, note, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from kafka_ext import ErrorCode, KafkaException, ProducerClosedError, ProducerRecord, QueueFullError, SendOption, _rdkafka
+from kafka_ext import (
+    ErrorCode,
+    KafkaException,
+    ProducerClosedError,
+    ProducerRecord,
+    QueueFullError,
+    SendOption,
+    _rdkafka,
+)
 from kafka_ext.testing import ApiKey, EmbeddedBroker, KafkaCluster
 
 from . import strategies as some
-from .model import PURGED, Expected, Given, Outcome, Period, Refused, check_arrived, check_reports, difference
+from .model import (
+    PURGED,
+    Expected,
+    Given,
+    Outcome,
+    Period,
+    Refused,
+    check_arrived,
+    check_reports,
+    difference,
+)
 from .producers import FACES, KINDS, SENDS, Driver
 
 COPY = SendOption.TO_COPY_RECORD_VALUE
@@ -33,7 +59,9 @@ _numbers = itertools.count()
 
 
 class _Cluster:
-    """A broker for some examples: each makes topics, which stay. With `real`, one of Apache Kafka."""
+    """A broker for some examples: each makes topics, which stay. With `real`, one of
+    Apache Kafka.
+    """
 
     def __init__(self) -> None:
         self.broker: EmbeddedBroker | KafkaCluster | None = None
@@ -60,7 +88,13 @@ unraisable: list[str] = []
 
 
 def _alive() -> Counter[str]:
-    return Counter({name: count for name, count in _rdkafka.live_objects().items() if name in ("handles", "topics", "messages")})
+    return Counter(
+        {
+            name: count
+            for name, count in _rdkafka.live_objects().items()
+            if name in ("handles", "topics", "messages")
+        }
+    )
 
 
 def _is_pinned(content: bytearray) -> bool:
@@ -82,10 +116,15 @@ class Record:
         return f"Record({self.parts})"
 
     def refusals(self) -> dict[str, Refused]:
-        return {name: part.means for name, part in self.parts.items() if isinstance(part.means, Refused)}
+        return {
+            name: part.means for name, part in self.parts.items() if isinstance(part.means, Refused)
+        }
 
     def expected(self) -> Expected:
-        means = {name: self.parts[name].means for name in ("topic", "value", "key", "partition", "headers", "timestamp")}
+        means = {
+            name: self.parts[name].means
+            for name in ("topic", "value", "key", "partition", "headers", "timestamp")
+        }
         return Expected(**means, bare=self.parts["headers"].given is None)
 
     def make(self) -> None:
@@ -101,15 +140,21 @@ class Boundary(RuleBasedStateMachine):
         self.started = int(time.time() * 1000)
         self.broker = cluster.get()
         if not cluster.real:
-            self._clear_faults()  # hypothesis gives up some examples half-way: theirs are still there
+            # hypothesis gives up some examples half-way: theirs are still there
+            self._clear_faults()
         self.topics = [f"fuzz-{next(_numbers)}" for _ in range(2)]
         # A real broker takes any time only when it is told to.
-        times = {"config": {"message.timestamp.after.max.ms": str(2**63 - 1), "retention.ms": "-1"}} if cluster.real else {}
+        times = (
+            {"config": {"message.timestamp.after.max.ms": str(2**63 - 1), "retention.ms": "-1"}}
+            if cluster.real
+            else {}
+        )
         for topic in self.topics:
             self.broker.create_topic(topic, some.PARTITIONS, **times)
             if cluster.real:
-                # Metadata names the leader of a new partition before it leads. A request that it refuses until then
-                # (NOT_LEADER_FOR_PARTITION) and the next one change places without idempotence. Reading waits for all leaders.
+                # Metadata names the leader of a new partition before it leads. A request that it
+                # refuses until then (NOT_LEADER_FOR_PARTITION) and the next one change places
+                # without idempotence. Reading waits for all leaders.
                 assert not self.broker.messages(topic)
         self.alive = _alive()
         some.made.clear()
@@ -119,7 +164,9 @@ class Boundary(RuleBasedStateMachine):
         self.batches: list[tuple[Any, list[Outcome]]] = []
         self.period = Period()
         self.driver: Any = None
-        self.log: deque[Any] = deque(maxlen=50)  # of librdkafka and of what was done, since some findings need their moment
+        self.log: deque[Any] = deque(
+            maxlen=50
+        )  # of librdkafka and of what was done, since some findings need their moment
 
     @initialize(
         kind=st.sampled_from(KINDS),
@@ -138,8 +185,16 @@ class Boundary(RuleBasedStateMachine):
 
     def _open(self) -> None:
         config = self.broker.config(**self.config)
-        config |= {"topic.metadata.refresh.interval.ms": "-1", "retry.backoff.ms": "1", "retry.backoff.max.ms": "10"}
-        config |= {"reconnect.backoff.ms": "1", "reconnect.backoff.max.ms": "10", "log_cb": self._log}
+        config |= {
+            "topic.metadata.refresh.interval.ms": "-1",
+            "retry.backoff.ms": "1",
+            "retry.backoff.max.ms": "10",
+        }
+        config |= {
+            "reconnect.backoff.ms": "1",
+            "reconnect.backoff.max.ms": "10",
+            "log_cb": self._log,
+        }
         if self.kind[1] == "transactional":
             config["transactional.id"] = f"fuzz-{next(_numbers)}"
         self._log("open", *self.kind, self.config)
@@ -170,15 +225,25 @@ class Boundary(RuleBasedStateMachine):
             }
         )
 
-    @rule(data=st.data(), bad=st.sampled_from([None] * 3 + [*PARTS]), way=st.sampled_from(SENDS), copy=st.booleans())
+    @rule(
+        data=st.data(),
+        bad=st.sampled_from([None] * 3 + [*PARTS]),
+        way=st.sampled_from(SENDS),
+        copy=st.booleans(),
+    )
     def send(self, data: st.DataObject, bad: str | None, way: str, copy: bool) -> None:
         """Send a new record, in one of the ways there are."""
         record = self._draw_record(data, bad)
         self._send(record, way, copy)
-        if not record.refusals():  # whether it found room, which is a matter of time: hypothesis must see the same again
+        if (
+            not record.refusals()
+        ):  # whether it found room, which is a matter of time: hypothesis must see the same again
             self.records.append(record)
 
-    @rule(data=st.data(), ways=st.lists(st.sampled_from(["send", "try_send", "send_future"]), min_size=2, max_size=4))
+    @rule(
+        data=st.data(),
+        ways=st.lists(st.sampled_from(["send", "try_send", "send_future"]), min_size=2, max_size=4),
+    )
     def send_some(self, data: st.DataObject, ways: list[str]) -> None:
         """Send several that are right, one behind the other."""
         for way in ways:
@@ -208,15 +273,26 @@ class Boundary(RuleBasedStateMachine):
         if refusal is None:
             record.parts[name] = part
         else:
-            self._must_be_named(refusal, {name: part.means} if isinstance(part.means, Refused) else {})
+            self._must_be_named(
+                refusal, {name: part.means} if isinstance(part.means, Refused) else {}
+            )
 
     @rule(content=some.binary, way=st.sampled_from(SENDS))
     def send_and_write(self, content: bytes, way: str) -> None:
         """A value that was copied is what it was, whatever is written into its memory."""
         buffer = bytearray(content)
-        parts = {name: Given("None", None, [] if name == "headers" else None) for name in ("key", "partition", "headers", "timestamp")}
+        parts = {
+            name: Given("None", None, [] if name == "headers" else None)
+            for name in ("key", "partition", "headers", "timestamp")
+        }
         value = Given("bytearray", buffer, content)
-        self._send(Record({"topic": Given("str", self.topics[0], self.topics[0]), "value": value, **parts}), way, True)
+        self._send(
+            Record(
+                {"topic": Given("str", self.topics[0], self.topics[0]), "value": value, **parts}
+            ),
+            way,
+            True,
+        )
         buffer[:] = b"!" * len(buffer)
 
     def _send(self, record: Record, way: str, copy: bool) -> None:
@@ -227,10 +303,18 @@ class Boundary(RuleBasedStateMachine):
             if refusal is not None:
                 self._must_be_named(refusal, refusals)
                 return
-        expected = Expected("", None) if refusals else self.driver.meant(record.expected(), some.PARTITIONS)
+        expected = (
+            Expected("", None)
+            if refusals
+            else self.driver.meant(record.expected(), some.PARTITIONS)
+        )
         outcome = Outcome(expected, self.period)
         record.record.id = len(self.outcomes)
-        refusal = self._refusal(lambda: self.driver.send(record.record, way, COPY if copy else NO_COPY, PATIENCE, outcome))
+        refusal = self._refusal(
+            lambda: self.driver.send(
+                record.record, way, COPY if copy else NO_COPY, PATIENCE, outcome
+            )
+        )
         if refusal is None:
             assert not refusals, f"sent: {record.parts}"
             assert not self._is_outside(), f"sent outside of a transaction: {record.parts}"
@@ -241,8 +325,13 @@ class Boundary(RuleBasedStateMachine):
             self.missed = [other for other in self.missed if other is not record.record]
             return
         self.missed.append(record.record)
-        if isinstance(refusal, KafkaException) and refusal.error == ErrorCode.WAIT_CACHE and self.driver.extra == "partitioner":
-            return  # try_send does not wait for the number of partitions, which comes before all else
+        if (
+            isinstance(refusal, KafkaException)
+            and refusal.error == ErrorCode.WAIT_CACHE
+            and self.driver.extra == "partitioner"
+        ):
+            # try_send does not wait for the number of partitions, which comes before all else
+            return
         if isinstance(refusal, KafkaException) and not refusals:
             if self._is_outside() and refusal.error == ErrorCode.STATE:
                 return
@@ -254,7 +343,12 @@ class Boundary(RuleBasedStateMachine):
                 return
             if refusal.error.transaction_requires_abort and self._may_have_failed():
                 return
-        if refusals and self._is_outside() and isinstance(refusal, KafkaException) and refusal.error == ErrorCode.STATE:
+        if (
+            refusals
+            and self._is_outside()
+            and isinstance(refusal, KafkaException)
+            and refusal.error == ErrorCode.STATE
+        ):
             return
         self._must_be_named(refusal, refusals)
 
@@ -263,12 +357,20 @@ class Boundary(RuleBasedStateMachine):
 
     def _may_have_failed(self) -> bool:
         """librdkafka refuses what is sent in a transaction of which a record was not delivered."""
-        return self.begun and any(outcome.error is not None or outcome.must_fail or outcome.period.errors for outcome in self.transaction)
+        return self.begun and any(
+            outcome.error is not None or outcome.must_fail or outcome.period.errors
+            for outcome in self.transaction
+        )
 
     # ------------------------------------------------------------------ columns
 
     @precondition(lambda self: self.driver.takes_batches)
-    @rule(data=st.data(), n=st.integers(1, 5), bad=st.sampled_from([None] * 5 + ["topic", *some.COLUMNS]), copy=st.booleans())
+    @rule(
+        data=st.data(),
+        n=st.integers(1, 5),
+        bad=st.sampled_from([None] * 5 + ["topic", *some.COLUMNS]),
+        copy=st.booleans(),
+    )
     def send_batch(self, data: st.DataObject, n: int, bad: str | None, copy: bool) -> None:
         """Send columns in all their forms."""
         draw = data.draw
@@ -282,7 +384,13 @@ class Boundary(RuleBasedStateMachine):
         }
         given = {name: part.given for name, part in parts.items()}
         topic, values = given.pop("topic"), given.pop("values")
-        self._batch(parts, n, lambda: self.driver.send_batch(topic, values, option=COPY if copy else NO_COPY, **given))
+        self._batch(
+            parts,
+            n,
+            lambda: self.driver.send_batch(
+                topic, values, option=COPY if copy else NO_COPY, **given
+            ),
+        )
 
     @precondition(lambda self: self.driver.takes_batches)
     @rule(data=st.data(), n=st.integers(1, 5), copy=st.booleans())
@@ -303,7 +411,11 @@ class Boundary(RuleBasedStateMachine):
         partitions = draw(some.partition_columns(n, False, arrow_only=True))
         timestamps = draw(some.timestamp_columns(n, False, arrow_only=True))
         arrays = {"v": values.given, "k": keys.given, "h": header.given}
-        names: dict[str, Any] = {"value": some.as_enum("v"), "key": "k", "headers": [some.Loud("h")]}
+        names: dict[str, Any] = {
+            "value": some.as_enum("v"),
+            "key": "k",
+            "headers": [some.Loud("h")],
+        }
         for role, part in (("partition", partitions), ("timestamp", timestamps)):
             if part.given is not None:
                 arrays[role] = part.given
@@ -318,24 +430,46 @@ class Boundary(RuleBasedStateMachine):
             "headers": Given("column", None, [[("h", row)] for row in header.means]),
         }
 
-        self._batch(parts, n, lambda: self.driver.send_table(table, topic=topic.given, option=COPY if copy else NO_COPY, **names))
+        self._batch(
+            parts,
+            n,
+            lambda: self.driver.send_table(
+                table, topic=topic.given, option=COPY if copy else NO_COPY, **names
+            ),
+        )
 
     def _batch(self, parts: dict[str, Given], n: int, call: Callable[[], Any]) -> None:
-        refusals = {name: part.means for name, part in parts.items() if isinstance(part.means, Refused)}
+        refusals = {
+            name: part.means for name, part in parts.items() if isinstance(part.means, Refused)
+        }
         sent: list[Any] = []
         refusal = self._refusal(lambda: sent.append(call()))
         if refusal is not None:
             self.is_incomplete = True
-            if not (self._is_outside() and isinstance(refusal, KafkaException) and refusal.error == ErrorCode.STATE):
+            if not (
+                self._is_outside()
+                and isinstance(refusal, KafkaException)
+                and refusal.error == ErrorCode.STATE
+            ):
                 self._must_be_named(refusal, refusals)
             return
         assert not refusals, f"sent: {parts}"
         assert len(sent[0]) == n, (len(sent[0]), parts)
-        columns = [parts[name].means for name in ("values", "keys", "partitions", "headers", "timestamps")]
-        errors = ["QUEUE_FULL"] * self._may_be_full() + ["STATE"] * (self._is_outside() or self._may_have_failed())
+        columns = [
+            parts[name].means for name in ("values", "keys", "partitions", "headers", "timestamps")
+        ]
+        errors = ["QUEUE_FULL"] * self._may_be_full() + ["STATE"] * (
+            self._is_outside() or self._may_have_failed()
+        )
         rows = []
         for row in zip(*columns, strict=True):
-            rows.append(Outcome(self.driver.meant(Expected(parts["topic"].means, *row), some.PARTITIONS), self.period, errors))
+            rows.append(
+                Outcome(
+                    self.driver.meant(Expected(parts["topic"].means, *row), some.PARTITIONS),
+                    self.period,
+                    errors,
+                )
+            )
             rows[-1].must_fail |= self._is_outside()
         self.outcomes += rows
         self.transaction += rows
@@ -384,15 +518,20 @@ class Boundary(RuleBasedStateMachine):
             self._begin()
 
     def _commit(self) -> bool:
-        """It succeeds when all was sent and delivered, and only then; else it says that it has to be aborted."""
+        """It succeeds when all was sent and delivered, and only then; else it says that it has to
+        be aborted.
+        """
         refusal = self._refusal(lambda: self.driver.transaction("commit_transaction", PATIENCE))
         lacks = self.is_incomplete or bool(self.missed)
         if refusal is None or not lacks:  # else it may have raised at once
             self._wait_for_reports()
         wrong = lacks or any(outcome.error is not None for outcome in self.transaction)
         if refusal is None:
-            # What a call raised that waits for its report may have been a refusal, and the record sent again.
-            assert not wrong or any(outcome.in_doubt for outcome in self.transaction), f"committed without {self.missed or 'some'}"
+            # What a call raised that waits for its report may have been a refusal, and the record
+            # sent again.
+            assert not wrong or any(outcome.in_doubt for outcome in self.transaction), (
+                f"committed without {self.missed or 'some'}"
+            )
             self.begun = False
             return True
         assert wrong, f"not committed: {refusal!r}"
@@ -415,11 +554,15 @@ class Boundary(RuleBasedStateMachine):
     # ------------------------------------------------------------------ faults
 
     @precondition(lambda self: not cluster.real)
-    @rule(fault=st.sampled_from(["slow", "INVALID_MSG", "lost answer", *RETRIED]), seconds=st.sampled_from([0.01, 0.03]))
+    @rule(
+        fault=st.sampled_from(["slow", "INVALID_MSG", "lost answer", *RETRIED]),
+        seconds=st.sampled_from([0.01, 0.03]),
+    )
     def fail(self, fault: str, seconds: float) -> None:
         """Until the next flush: answers are late, one is lost, or the next request is refused.
 
-        An idempotent producer then relies on a broker that looks at sequence numbers, as the mock cluster does not: tests/chaos.
+        An idempotent producer then relies on a broker that looks at sequence numbers, as the mock
+        cluster does not: tests/chaos.
         """
         self._log("fail", fault)
         if fault == "slow":
@@ -464,7 +607,8 @@ class Boundary(RuleBasedStateMachine):
         if not cluster.real:
             self._clear_faults()
         purged = PURGED & self.period.errors
-        # What was purged leaves a hole in the sequence numbers, and with it what is sent later in the same transaction fails.
+        # What was purged leaves a hole in the sequence numbers, and with it what is sent later in
+        # the same transaction fails.
         after = Period(purged if self.begun else set())
         if purged:  # a request in flight that was purged may break its connection later
             after.duplicates, after.ordered = self.period.duplicates, self.period.ordered
@@ -509,9 +653,13 @@ class Boundary(RuleBasedStateMachine):
             self._wait_for_reports()
             self._forget_transaction()
             late = Outcome(Expected("", None), self.period)
-            closed = self._refusal(lambda: driver.send(ProducerRecord(self.topics[0]), "send", COPY, PATIENCE, late))
+            closed = self._refusal(
+                lambda: driver.send(ProducerRecord(self.topics[0]), "send", COPY, PATIENCE, late)
+            )
             assert isinstance(closed, ProducerClosedError), closed
-            assert driver.interceptor.unacknowledged == 0, f"{driver.interceptor.unacknowledged} records not acknowledged"
+            assert driver.interceptor.unacknowledged == 0, (
+                f"{driver.interceptor.unacknowledged} records not acknowledged"
+            )
         finally:
             driver.end()
         self._end_period()
@@ -548,7 +696,12 @@ class Boundary(RuleBasedStateMachine):
                 for outcome in self.outcomes
                 if not (outcome.aborted and cluster.real)
             )
-            arrived.update({(topic, message.partition, message.offset): message for message in self.broker.messages(topic, count)})
+            arrived.update(
+                {
+                    (topic, message.partition, message.offset): message
+                    for message in self.broker.messages(topic, count)
+                }
+            )
 
         def differ(expected: Expected, message: Any) -> str | None:
             return difference(expected, message, some.PARTITIONS, self.started)
@@ -557,7 +710,9 @@ class Boundary(RuleBasedStateMachine):
 
     def _check_released(self) -> None:
         """Nothing is pinned any more, and nothing lives that belonged to a producer."""
-        assert not [content for content in some.made if _is_pinned(content)], "a value is still pinned"
+        assert not [content for content in some.made if _is_pinned(content)], (
+            "a value is still pinned"
+        )
         until = time.monotonic() + PATIENCE
         while (left := _alive() - self.alive) and time.monotonic() < until:
             gc.collect()
@@ -565,9 +720,11 @@ class Boundary(RuleBasedStateMachine):
 
 
 def run(number: int, examples: int, shrink: bool = False, steps: int = 30) -> int:
-    """Run `examples` random sequences that follow from the seed `number`, and return how many there were.
+    """Run `examples` random sequences that follow from the seed `number`, and return how many there
+    were.
 
-    Raises what it found; with `shrink`, by the shortest sequence that hypothesis comes upon in its time.
+    Raises what it found; with `shrink`, by the shortest sequence that hypothesis comes upon in its
+    time.
     """
     factory = seed(number)(type("Boundary", (Boundary,), {"TestCase": None}))
     options = settings(
@@ -581,7 +738,10 @@ def run(number: int, examples: int, shrink: bool = False, steps: int = 30) -> in
         suppress_health_check=list(HealthCheck),
     )
     before = cluster.examples
-    hook, sys.unraisablehook = sys.unraisablehook, lambda args: unraisable.append(f"{args.exc_value!r} in {args.object!r}")
+    hook, sys.unraisablehook = (
+        sys.unraisablehook,
+        lambda args: unraisable.append(f"{args.exc_value!r} in {args.object!r}"),
+    )
     try:
         run_state_machine_as_test(factory, settings=options)
     finally:

@@ -1,4 +1,6 @@
-"""What is right: what an argument means, what a call must do with it, and where a record must be found."""
+"""What is right: what an argument means, what a call must do with it, and where a record must be
+found.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from kafka_ext import KafkaException, PersistedStatus
 
 @dataclass(frozen=True)
 class Refused:
-    """The argument must be refused with a TypeError or ValueError that names it by one of these words."""
+    """The argument must be refused with a TypeError or ValueError that names it by one of these
+    words.
+    """
 
     names: tuple[str, ...] = ()
 
@@ -68,7 +72,10 @@ class Outcome:
 
     def __init__(self, expected: Expected, period: Period, errors: Iterable[str] = ()) -> None:
         self.expected, self.period = expected, period
-        self.errors = {*errors, *["UNKNOWN_PARTITION"] * (expected.partition is OUT)}  # beside the period's
+        self.errors = {
+            *errors,
+            *["UNKNOWN_PARTITION"] * (expected.partition is OUT),
+        }  # beside the period's
         self.must_fail = expected.partition is OUT
         self.reports = 0
         self.error: Any = None
@@ -79,7 +86,10 @@ class Outcome:
         self.record_id: Any = None
 
     def __repr__(self) -> str:
-        return f"<{self.place} {self.error} {self.status} after {self.reports} reports{' (aborted)' * self.aborted}>"
+        return (
+            f"<{self.place} {self.error} {self.status} after {self.reports}"
+            f" reports{' (aborted)' * self.aborted}>"
+        )
 
     def reported(self, metadata: Any, error: Any) -> None:
         """A delivery callback. Asserts nothing, for its exceptions go where nobody looks."""
@@ -119,7 +129,11 @@ class Outcome:
     @property
     def may_be_there(self) -> bool:
         """It failed, and can have been stored."""
-        return self.error is not None and self.error.name in PURGED and self.status is not PersistedStatus.NOT
+        return (
+            self.error is not None
+            and self.error.name in PURGED
+            and self.status is not PersistedStatus.NOT
+        )
 
 
 def check_reports(outcomes: list[Outcome]) -> None:
@@ -128,18 +142,27 @@ def check_reports(outcomes: list[Outcome]) -> None:
         assert outcome.reports == 1, f"{outcome.reports} reports: {outcome.expected}"
         if outcome.error is None:
             assert not outcome.must_fail, f"delivered: {outcome.expected}"
-            # Only what an idempotent producer sends again can be delivered without an offset (DUPLICATE_SEQUENCE_NUMBER, an implicit
-            # acknowledgement, the mock cluster's -1 for a duplicate in a transaction), and no fault here makes one send again.
+            # Only what an idempotent producer sends again can be delivered without an offset
+            # (DUPLICATE_SEQUENCE_NUMBER, an implicit acknowledgement, the mock cluster's -1 for a
+            # duplicate in a transaction), and no fault here makes one send again.
             assert outcome.place is not None
             assert outcome.place[2] is not None
             assert outcome.place[2] >= 0, outcome.place
             assert outcome.status in (None, PersistedStatus.DONE), outcome.status
         else:
-            assert outcome.error.name in outcome.errors | outcome.period.errors, f"{outcome.error!r}: {outcome.expected}"
+            assert outcome.error.name in outcome.errors | outcome.period.errors, (
+                f"{outcome.error!r}: {outcome.expected}"
+            )
 
 
-def check_arrived(outcomes: list[Outcome], arrived: dict[Any, Any], differ: Callable[[Expected, Any], str | None], committed: bool) -> None:
-    """All that was delivered is where its report says, as it was meant, in order; and nothing else is there.
+def check_arrived(
+    outcomes: list[Outcome],
+    arrived: dict[Any, Any],
+    differ: Callable[[Expected, Any], str | None],
+    committed: bool,
+) -> None:
+    """All that was delivered is where its report says, as it was meant, in order; and nothing else
+    is there.
 
     With `committed`, `arrived` has no records of transactions that were aborted.
     """
@@ -153,7 +176,9 @@ def check_arrived(outcomes: list[Outcome], arrived: dict[Any, Any], differ: Call
         assert place not in wanted, f"two records at {place}"
         assert place not in hidden, f"two records at {place}"
         if outcome.period.ordered:
-            assert place[2] > last.get(place[:2], -1), f"{place} is before one that was sent earlier"
+            assert place[2] > last.get(place[:2], -1), (
+                f"{place} is before one that was sent earlier"
+            )
         last[place[:2]] = place[2]
         if outcome.aborted and committed:
             hidden.add(place)
@@ -166,13 +191,23 @@ def check_arrived(outcomes: list[Outcome], arrived: dict[Any, Any], differ: Call
         wrong = differ(outcome.expected, arrived[place])
         assert wrong is None, f"{place}: {wrong}"
     for place in arrived.keys() - wanted.keys():
-        alike = [o for o in outcomes if o.expected.topic == place[0] and differ(o.expected, arrived[place]) is None]
-        possible = [o for o in alike if (o.may_be_there or o.period.duplicates) and not (o.aborted and committed)]
+        alike = [
+            o
+            for o in outcomes
+            if o.expected.topic == place[0] and differ(o.expected, arrived[place]) is None
+        ]
+        possible = [
+            o
+            for o in alike
+            if (o.may_be_there or o.period.duplicates) and not (o.aborted and committed)
+        ]
         assert possible, f"{place} should not be there: {arrived[place]}, reported as {alike}"
 
 
 def murmur2(data: bytes) -> int:
-    """The Java client's hash of a key (org.apache.kafka.common.utils.Utils.murmur2), as the positive number it partitions by."""
+    """The Java client's hash of a key (org.apache.kafka.common.utils.Utils.murmur2), as the
+    positive number it partitions by.
+    """
     m, mask = 0x5BD1E995, 0xFFFFFFFF
     h = (0x9747B28C ^ len(data)) & mask
     whole = len(data) & ~3

@@ -18,13 +18,17 @@ from .model import Expected, Outcome
 RECOVERABLE = {"recoverable": "resend", "reporting": "report"}  # and what it does at a fatal error
 FACES = ("threaded", "manual", "asyncio", *RECOVERABLE)
 EXTRAS = ("none", "interceptors", "serializers", "partitioner")
-KINDS = [(face, extra) for face in FACES for extra in EXTRAS] + [(face, "transactional") for face in FACES[:3]] * 3
+KINDS = [(face, extra) for face in FACES for extra in EXTRAS] + [
+    (face, "transactional") for face in FACES[:3]
+] * 3
 SEEN = ("seen", b"1")
 SENDS = ("send", "try_send", "sync_send", "send_future")
 
 
 class Interceptor:
-    """Reads all there is to read, and adds a header where there are none. Each record it sees must be acknowledged once."""
+    """Reads all there is to read, and adds a header where there are none. Each record it sees must
+    be acknowledged once.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +61,9 @@ def _partition(key: bytes | None, count: int) -> int:
 
 
 class Driver:
-    """A producer of one kind. What its calls raise, it raises; a coroutine is run to its end, in a loop of its own."""
+    """A producer of one kind. What its calls raise, it raises; a coroutine is run to its end, in a
+    loop of its own.
+    """
 
     def __init__(self, face: str, extra: str, config: dict[str, Any]) -> None:
         self.face, self.extra = face, extra
@@ -67,7 +73,9 @@ class Driver:
         elif extra == "serializers":
             config.update(key_serializer=_serialize, value_serializer=_serialize)
         elif extra == "partitioner":
-            config["partitioner"] = lambda topic, key, count: _partition(content_of(key, "key"), count)
+            config["partitioner"] = lambda topic, key, count: _partition(
+                content_of(key, "key"), count
+            )
         if face == "manual":
             config["enable.manual.events.poll"] = True
         self.loop = asyncio.new_event_loop() if face == "asyncio" else None
@@ -94,7 +102,10 @@ class Driver:
         if self.extra == "interceptors" and expected.bare:
             return dataclasses.replace(expected, headers=[SEEN])
         if self.extra == "serializers":
-            value, key = (None if content is None else b"s:" + content for content in (expected.value, expected.key))
+            value, key = (
+                None if content is None else b"s:" + content
+                for content in (expected.value, expected.key)
+            )
             return dataclasses.replace(expected, value=value, key=key)
         if self.extra == "partitioner" and expected.partition is None:
             return dataclasses.replace(expected, partition=_partition(expected.key, partitions))
@@ -102,8 +113,12 @@ class Driver:
 
     # ------------------------------------------------------------------ calls
 
-    def send(self, record: Any, way: str, option: SendOption, patience: float, outcome: Outcome) -> None:
-        """Send by one of the ways. An error that the call itself returns is raised; `sync_send`'s is the record's outcome."""
+    def send(
+        self, record: Any, way: str, option: SendOption, patience: float, outcome: Outcome
+    ) -> None:
+        """Send by one of the ways. An error that the call itself returns is raised; `sync_send`'s
+        is the record's outcome.
+        """
         if self.loop is not None:
             self.loop.run_until_complete(self._send_async(record, way, option, outcome))
         elif way == "try_send":
@@ -117,7 +132,9 @@ class Driver:
         else:
             self.producer.send(record, outcome.reported, option=option)
 
-    async def _send_async(self, record: Any, way: str, option: SendOption, outcome: Outcome) -> None:
+    async def _send_async(
+        self, record: Any, way: str, option: SendOption, outcome: Outcome
+    ) -> None:
         if way == "sync_send":
             try:
                 outcome.delivered(await self.producer.send_and_wait(record, option=option))

@@ -1,4 +1,6 @@
-"""Producers with one thing wrong each, as a mistake in the library could make it: the fuzzer must find every one (its own test)."""
+"""Producers with one thing wrong each, as a mistake in the library could make it: the fuzzer must
+find every one (its own test).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from kafka_ext._rdkafka import content_of
 
 
 class _Sabotaged(KafkaProducer):
-    """Changes a copy of each record on its way in. sync_send and send_future come by `send` as well."""
+    """Changes a copy of each record on its way in. sync_send and send_future come by `send` as
+    well.
+    """
 
     def _changed(self, record: ProducerRecord) -> ProducerRecord:
         changed = copy.copy(record)
@@ -98,7 +102,9 @@ class LosesARow(KafkaProducer):
 
 class ForgetsASetting(KafkaProducer):
     def __init__(self, properties: Any = None, /, **keywords: Any) -> None:
-        super().__init__({name: value for name, value in properties.items() if name != "batch.size"}, **keywords)
+        super().__init__(
+            {name: value for name, value in properties.items() if name != "batch.size"}, **keywords
+        )
 
 
 SABOTAGES = {

@@ -173,7 +173,11 @@ NO_BYTES: dict[str, Any] = {
 @st.composite
 def contents(draw: Any, refused: bool = True, names: tuple[str, ...] = ()) -> Given:
     """A value, a key or a header's value."""
-    kind = draw(st.sampled_from(["None", "str", "buffer", "buffer", "numbers"] + ["no bytes"] * (5 * refused)))
+    kind = draw(
+        st.sampled_from(
+            ["None", "str", "buffer", "buffer", "numbers"] + ["no bytes"] * (5 * refused)
+        )
+    )
     if kind == "None":
         return Given("None", None, None)
     if kind == "str":
@@ -183,7 +187,10 @@ def contents(draw: Any, refused: bool = True, names: tuple[str, ...] = ()) -> Gi
         content, form = draw(binary), draw(st.sampled_from(sorted(EXPORTERS)))
         return Given(form, EXPORTERS[form](content), content)
     if kind == "numbers":
-        content, form = draw(st.binary(min_size=1, max_size=3)) * 8, draw(st.sampled_from(sorted(NUMBERS)))
+        content, form = (
+            draw(st.binary(min_size=1, max_size=3)) * 8,
+            draw(st.sampled_from(sorted(NUMBERS))),
+        )
         return Given(form, NUMBERS[form](content), content)
     form = draw(st.sampled_from(sorted(NO_BYTES)))
     return Given(form, NO_BYTES[form](), Refused(names))
@@ -225,7 +232,10 @@ NO_HEADERS: dict[str, Any] = {
 @st.composite
 def headers(draw: Any, refused: bool = True) -> Given:
     kind = draw(
-        st.sampled_from(["None", "list", "tuple", "generator", "zip", "items", "dict", "mapping", "lists"] + ["bad"] * (5 * refused))
+        st.sampled_from(
+            ["None", "list", "tuple", "generator", "zip", "items", "dict", "mapping", "lists"]
+            + ["bad"] * (5 * refused)
+        )
     )
     if kind == "None":
         return Given("None", None, [])
@@ -242,13 +252,17 @@ def headers(draw: Any, refused: bool = True) -> Given:
         "list": list,
         "tuple": tuple,
         "generator": lambda items: (pair for pair in items),
-        "zip": lambda items: zip([name for name, _ in items], [content for _, content in items], strict=True),
+        "zip": lambda items: zip(
+            [name for name, _ in items], [content for _, content in items], strict=True
+        ),
         "items": Items,
         "lists": lambda items: [list(pair) for pair in items],
         "dict": dict,
         "mapping": lambda items: types.MappingProxyType(dict(items)),
     }
-    return Given(kind, forms[kind]([pair[:2] for pair in pairs]), Refused(("header",)) if bad else means)
+    return Given(
+        kind, forms[kind]([pair[:2] for pair in pairs]), Refused(("header",)) if bad else means
+    )
 
 
 AWARE = st.datetimes(
@@ -278,7 +292,9 @@ NO_TIMES: dict[str, Any] = {
     "naive": lambda: datetime.datetime(2026, 1, 1),
     "min": lambda: datetime.datetime.min,
     "max": lambda: datetime.datetime.max,
-    "aware min": lambda: datetime.datetime.min.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=1))),
+    "aware min": lambda: datetime.datetime.min.replace(
+        tzinfo=datetime.timezone(datetime.timedelta(hours=1))
+    ),
     "NaT": lambda: pd.NaT,
     "naive Timestamp": lambda: pd.Timestamp("2026-01-01"),
     "datetime64": lambda: np.datetime64("2026-01-01"),
@@ -290,7 +306,11 @@ NO_TIMES: dict[str, Any] = {
 
 @st.composite
 def timestamps(draw: Any, refused: bool = True, name: str = "timestamp") -> Given:
-    kind = draw(st.sampled_from(["None", "None", "int", "np", "datetime", "Timestamp"] + ["bad"] * (5 * refused)))
+    kind = draw(
+        st.sampled_from(
+            ["None", "None", "int", "np", "datetime", "Timestamp"] + ["bad"] * (5 * refused)
+        )
+    )
     if kind == "None":
         return Given("None", None, None)
     if kind in ("int", "np"):
@@ -318,7 +338,11 @@ NO_PARTITIONS: dict[str, Any] = {
 
 @st.composite
 def partitions(draw: Any, refused: bool = True, name: str = "partition") -> Given:
-    kind = draw(st.sampled_from(["None", "None", "int", "np", "IntEnum", "0-d"] + ["bad", "out"] * (2 * refused)))
+    kind = draw(
+        st.sampled_from(
+            ["None", "None", "int", "np", "IntEnum", "0-d"] + ["bad", "out"] * (2 * refused)
+        )
+    )
     if kind == "None":
         return Given("None", None, None)
     if kind == "out":
@@ -406,18 +430,44 @@ NO_COLUMNS: dict[str, Any] = {
 @st.composite
 def columns(draw: Any, n: int, name: str, refused: bool = True, key: bool = False) -> Given:
     """`n` values, or keys. `means` is a list, or with `key` one for all: a list of the same."""
-    kinds = ["list", "tuple", "arrow", "arrow", "fixed", "dictionary", "nulls", "polars", "rows", "S", "records"]
-    kind = draw(st.sampled_from(kinds + ["bad"] * (6 * refused) + (["None", "one", "one-byte S"] + ["one-byte numbers"] * refused) * key))
+    kinds = [
+        "list",
+        "tuple",
+        "arrow",
+        "arrow",
+        "fixed",
+        "dictionary",
+        "nulls",
+        "polars",
+        "rows",
+        "S",
+        "records",
+    ]
+    kind = draw(
+        st.sampled_from(
+            kinds
+            + ["bad"] * (6 * refused)
+            + (["None", "one", "one-byte S"] + ["one-byte numbers"] * refused) * key
+        )
+    )
     if kind == "None":
         return Given("None", None, [None] * n)
     if kind == "one":
-        content = draw(contents(False).filter(lambda content: isinstance(content.given, (str, bytes, bytearray))))
+        content = draw(
+            contents(False).filter(
+                lambda content: isinstance(content.given, (str, bytes, bytearray))
+            )
+        )
         return Given(f"one {content.what}", content.given, [content.means] * n)
     if kind in ("list", "tuple"):
         items = [draw(contents(refused, (name,))) for _ in range(n)]
         bad = any(isinstance(item.means, Refused) for item in items)
         given = [item.given for item in items]
-        return Given(kind, given if kind == "list" else tuple(given), Refused((name,)) if bad else [item.means for item in items])
+        return Given(
+            kind,
+            given if kind == "list" else tuple(given),
+            Refused((name,)) if bad else [item.means for item in items],
+        )
     if kind == "arrow":
         form = draw(st.sampled_from(sorted(ARROW)))
         rows = _text_or_bytes(draw, n, "string" in form)
@@ -433,13 +483,23 @@ def columns(draw: Any, n: int, name: str, refused: bool = True, key: bool = Fals
     if kind == "polars":
         text = draw(st.booleans())
         rows = _text_or_bytes(draw, n, text)
-        return Given(kind, pl.Series(rows, dtype=pl.String if text else pl.Binary), [_as_bytes(row) for row in rows])
+        return Given(
+            kind,
+            pl.Series(rows, dtype=pl.String if text else pl.Binary),
+            [_as_bytes(row) for row in rows],
+        )
     if kind == "rows":
         rows = draw(st.lists(st.binary(min_size=2, max_size=2), min_size=n, max_size=n))
         return Given(kind, np.frombuffer(b"".join(rows), "u1").reshape(n, 2), rows)
     if kind in ("S", "one-byte S"):
         size = 1 if kind == "one-byte S" else draw(st.integers(1, 4))
-        rows = draw(st.lists(st.binary(min_size=size, max_size=size).filter(lambda row: row[-1]), min_size=n, max_size=n))
+        rows = draw(
+            st.lists(
+                st.binary(min_size=size, max_size=size).filter(lambda row: row[-1]),
+                min_size=n,
+                max_size=n,
+            )
+        )
         return Given(kind, np.array(rows, f"S{size}"), rows)
     if kind == "records":
         rows = draw(st.lists(st.binary(min_size=6, max_size=6), min_size=n, max_size=n))
@@ -462,16 +522,28 @@ def header_columns(draw: Any, n: int, refused: bool = True) -> Given:
     if form == "each":
         each = [draw(headers(refused)) for _ in range(n)]
         bad = any(isinstance(one.means, Refused) for one in each)
-        return Given("each", [one.given for one in each], Refused(("header",)) if bad else [one.means for one in each])
+        return Given(
+            "each",
+            [one.given for one in each],
+            Refused(("header",)) if bad else [one.means for one in each],
+        )
     # A sequence of lists is one for each message: only what cannot be taken for that.
-    one = draw(headers(False).filter(lambda one: one.what in ("tuple", "generator", "dict", "mapping", "list")))
+    one = draw(
+        headers(False).filter(
+            lambda one: one.what in ("tuple", "generator", "dict", "mapping", "list")
+        )
+    )
     return Given(f"same {one.what}", one.given, [one.means] * n)
 
 
 @st.composite
 def partition_columns(draw: Any, n: int, refused: bool = True, arrow_only: bool = False) -> Given:
     name = "partition"
-    kinds = ["None", "nulls", "arrow"] if arrow_only else ["None", "one", "list", "np", "array", "arrow", "nulls"]
+    kinds = (
+        ["None", "nulls", "arrow"]
+        if arrow_only
+        else ["None", "one", "list", "np", "array", "arrow", "nulls"]
+    )
     kind = draw(st.sampled_from(kinds + ["bad"] * (4 * refused)))
     if kind == "None":
         return Given(kind, None, [None] * n)
@@ -484,9 +556,25 @@ def partition_columns(draw: Any, n: int, refused: bool = True, arrow_only: bool 
     if kind == "list":
         items = [draw(partitions(refused, name)) for _ in range(n)]
         bad = any(isinstance(item.means, Refused) for item in items)
-        return Given(kind, [item.given for item in items], Refused((name,)) if bad else [item.means for item in items])
+        return Given(
+            kind,
+            [item.given for item in items],
+            Refused((name,)) if bad else [item.means for item in items],
+        )
     if kind == "bad":
-        given = draw(st.sampled_from([np.zeros(n), np.full(n, -1), "0" * n, b"\0" * n, pa.array([0.5] * n), np.zeros(n, "M8[s]"), set()]))
+        given = draw(
+            st.sampled_from(
+                [
+                    np.zeros(n),
+                    np.full(n, -1),
+                    "0" * n,
+                    b"\0" * n,
+                    pa.array([0.5] * n),
+                    np.zeros(n, "M8[s]"),
+                    set(),
+                ]
+            )
+        )
         return Given("bad", given, Refused((name,)))
     whole = st.integers(0, PARTITIONS - 1)
     rows = draw(st.lists(st.none() | whole if kind == "arrow" else whole, min_size=n, max_size=n))
@@ -494,14 +582,20 @@ def partition_columns(draw: Any, n: int, refused: bool = True, arrow_only: bool 
         form = draw(st.sampled_from([pa.int8(), pa.uint16(), pa.int32(), pa.uint64(), pa.int64()]))
         return Given(f"Arrow {form}", arrow_column(draw, rows, form, not arrow_only), rows)
     if kind == "np":
-        return Given(kind, np.array(rows, draw(st.sampled_from(["i1", "u2", "i4", "i8", "u8"]))), rows)
+        return Given(
+            kind, np.array(rows, draw(st.sampled_from(["i1", "u2", "i4", "i8", "u8"]))), rows
+        )
     return Given(kind, array.array("i", rows), rows)
 
 
 @st.composite
 def timestamp_columns(draw: Any, n: int, refused: bool = True, arrow_only: bool = False) -> Given:
     name = "timestamp"
-    kinds = ["None", "nulls", "arrow"] if arrow_only else ["None", "one", "list", "np", "arrow", "nulls"]
+    kinds = (
+        ["None", "nulls", "arrow"]
+        if arrow_only
+        else ["None", "one", "list", "np", "arrow", "nulls"]
+    )
     kind = draw(st.sampled_from(kinds + ["bad"] * (4 * refused)))
     if kind == "None":
         return Given(kind, None, [None] * n)
@@ -509,19 +603,42 @@ def timestamp_columns(draw: Any, n: int, refused: bool = True, arrow_only: bool 
         return Given(kind, pa.nulls(n), [None] * n)
     if kind == "one":
         one = draw(timestamps(refused, name).filter(lambda one: one.given is not None))
-        return Given(f"one {one.what}", one.given, one.means if isinstance(one.means, Refused) else [one.means] * n)
+        return Given(
+            f"one {one.what}",
+            one.given,
+            one.means if isinstance(one.means, Refused) else [one.means] * n,
+        )
     if kind == "list":
         items = [draw(timestamps(refused, name)) for _ in range(n)]
         bad = any(isinstance(item.means, Refused) for item in items)
-        return Given(kind, [item.given for item in items], Refused((name,)) if bad else [item.means for item in items])
+        return Given(
+            kind,
+            [item.given for item in items],
+            Refused((name,)) if bad else [item.means for item in items],
+        )
     if kind == "bad":
-        given = draw(st.sampled_from([np.zeros(n), np.zeros(n, "i8"), np.full(n, -1), np.zeros(n, "M8[s]"), pa.array(["a"] * n), b"1" * n]))
+        given = draw(
+            st.sampled_from(
+                [
+                    np.zeros(n),
+                    np.zeros(n, "i8"),
+                    np.full(n, -1),
+                    np.zeros(n, "M8[s]"),
+                    pa.array(["a"] * n),
+                    b"1" * n,
+                ]
+            )
+        )
         return Given("bad", given, Refused((name,)))
     seconds = st.integers(1, 4_000_000_000)
-    rows = draw(st.lists(st.none() | seconds if kind == "arrow" else seconds, min_size=n, max_size=n))
+    rows = draw(
+        st.lists(st.none() | seconds if kind == "arrow" else seconds, min_size=n, max_size=n)
+    )
     if kind == "np":
         return Given(kind, np.array(rows, "i8"), rows)
-    unit, factor = draw(st.sampled_from([("s", 1), ("ms", 1000), ("us", 1000_000), ("ns", 1000_000_000)]))
+    unit, factor = draw(
+        st.sampled_from([("s", 1), ("ms", 1000), ("us", 1000_000), ("ns", 1000_000_000)])
+    )
     form = pa.timestamp(unit, draw(st.sampled_from([None, "UTC", "Asia/Tokyo"])))
     numbers = [None if row is None else row * factor for row in rows]
     column = arrow_column(draw, numbers, pa.int64(), False).cast(form)

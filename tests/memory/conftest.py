@@ -1,4 +1,6 @@
-"""What watches memory is slow, all of it: most of these tests are programs of their own that do one thing many times."""
+"""What watches memory is slow, all of it: most of these tests are programs of their own that do one
+thing many times.
+"""
 
 from pathlib import Path
 

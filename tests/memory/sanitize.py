@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""The suite under the tools that see what no assertion sees: `make sanitize`, or a part of it with `make sanitize PART=asan`.
+"""The suite under the tools that see what no assertion sees: `make sanitize`, or a part of it with
+`make sanitize PART=asan`.
 
-    asan       AddressSanitizer and UndefinedBehaviorSanitizer: the suite, and each allocation failing in its turn
-    tsan       ThreadSanitizer: the tests in which threads meet
+    asan       AddressSanitizer and UndefinedBehaviorSanitizer: the suite, and each allocation
+    failing in its turn tsan       ThreadSanitizer: the tests in which threads meet
     valgrind   memcheck: the leak tests, shortened, and the references of every public call
     oom        of asan, only the allocations that fail
     ci         what every change must pass: of asan the part that is quick, about five minutes
 
-Arguments behind the part go to pytest in place of the tests named here: `make sanitize PART=tsan ARGS="tests/embedded -k close"`.
+Arguments behind the part go to pytest in place of the tests named here: `make sanitize PART=tsan
+ARGS="tests/embedded -k close"`.
 
-Each is a debug build (KAFKA_EXT_DEBUG=1: invariants on, pooled memory guarded) in a copy of the sources of its own, build/sanitize/<tool>,
-with a librdkafka that is built with the same sanitizer; the normal build is not touched. A report of a tool fails the run, in whichever
-process it was: they go to files, which are looked for at the end. docs/memory-safety.md says more.
+Each is a debug build (KAFKA_EXT_DEBUG=1: invariants on, pooled memory guarded) in a copy of the
+sources of its own, build/sanitize/<tool>, with a librdkafka that is built with the same sanitizer;
+the normal build is not touched. A report of a tool fails the run, in whichever process it was: they
+go to files, which are looked for at the end. docs/memory-safety.md says more.
 """
 
 from __future__ import annotations
@@ -29,9 +32,18 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build/sanitize"
 SUPPRESSIONS = Path(__file__).resolve().parent / "suppressions"
 COPIED = ("kafka_ext", "include", "tests", "examples", "benchmarks", "docs", "wheels")
-FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "MANIFEST.in", "Makefile")
+FILES = (
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "MANIFEST.in",
+    "Makefile",
+)
 
-# What measures memory is marked so, since a sanitizer changes that; these build or check other things than the extension.
+# What measures memory is marked so, since a sanitizer changes that; these build or check other
+# things than the extension.
 NOT_SANITIZED = (
     "tests/memory/test_fuzz_arrow.py",
     "tests/unit/test_benchmarks.py",
@@ -90,28 +102,53 @@ class Tool:
 
 def tool_of(part: str) -> Tool:
     if part in ("asan", "oom", "ci"):
-        tests = {"asan": ("tests/unit", "tests/embedded", "tests/memory"), "oom": ("tests/memory/test_allocation_failure.py",), "ci": QUICK}
-        tool = Tool("asan", tests[part], sanitize="address,undefined", libraries=("libasan.so", "libubsan.so"), ignored=NOT_SANITIZED)
+        tests = {
+            "asan": ("tests/unit", "tests/embedded", "tests/memory"),
+            "oom": ("tests/memory/test_allocation_failure.py",),
+            "ci": QUICK,
+        }
+        tool = Tool(
+            "asan",
+            tests[part],
+            sanitize="address,undefined",
+            libraries=("libasan.so", "libubsan.so"),
+            ignored=NOT_SANITIZED,
+        )
         tool.arguments = ("-m", "not measures", "-n", str(os.cpu_count()))
         tool.timeout = 300 if part == "ci" else tool.timeout
         tool.environment = {
-            # Leaks are valgrind's part: the interpreter does not free everything at its exit, and cannot be told from us in this way.
-            "ASAN_OPTIONS": f"detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=1:log_path={tool.reports}/asan",
-            "UBSAN_OPTIONS": f"halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path={tool.reports}/ubsan",
+            # Leaks are valgrind's part: the interpreter does not free everything at its exit, and
+            # cannot be told from us in this way.
+            "ASAN_OPTIONS": (
+                f"detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=1:log_path={tool.reports}/asan"
+            ),
+            "UBSAN_OPTIONS": (
+                f"halt_on_error=1:abort_on_error=1:print_stacktrace=1:log_path={tool.reports}/ubsan"
+            ),
         }
         return tool
     if part == "tsan":
         tool = Tool("tsan", THREADED, sanitize="thread", libraries=("libtsan.so",))
         tool.environment = {
-            "TSAN_OPTIONS": f"halt_on_error=0:exitcode=0:second_deadlock_stack=1:die_after_fork=0:suppressions={SUPPRESSIONS}/tsan.txt"
-            f":log_path={tool.reports}/tsan",
+            "TSAN_OPTIONS": (
+                f"halt_on_error=0:exitcode=0:second_deadlock_stack=1:die_after_fork=0:suppressions={SUPPRESSIONS}/tsan.txt"
+                f":log_path={tool.reports}/tsan"
+            ),
         }
         # It does not follow a child of a process with threads into threads of the child's own.
         tool.arguments = ("-k", "not (fork or Fork or child or multiprocessing)")
-        # With addresses as random as Linux now makes them, this compiler's ThreadSanitizer finds its own taken.
+        # With addresses as random as Linux now makes them, this compiler's ThreadSanitizer finds
+        # its own taken.
         tool.wrapper = ("setarch", platform.machine(), "-R")
         return tool
-    tool = Tool("valgrind", ("tests/memory/test_leaks.py", "tests/memory/test_references.py", "tests/memory/test_every_call.py"))
+    tool = Tool(
+        "valgrind",
+        (
+            "tests/memory/test_leaks.py",
+            "tests/memory/test_references.py",
+            "tests/memory/test_every_call.py",
+        ),
+    )
     checked = (
         "valgrind",
         "--quiet",
@@ -129,7 +166,9 @@ def tool_of(part: str) -> Tool:
 
 
 def copy(tool: Tool) -> None:
-    """The sources, as they are now; files that did not change keep their times, so that little is compiled again."""
+    """The sources, as they are now; files that did not change keep their times, so that little is
+    compiled again.
+    """
 
     def newer(source: str, target: str) -> None:
         old = Path(target)
@@ -141,9 +180,15 @@ def copy(tool: Tool) -> None:
         target = tool.folder / name
         if target.is_dir():
             for path in target.rglob("*"):
-                if path.is_file() and path.suffix not in (".so", ".pyc") and not (ROOT / path.relative_to(tool.folder)).is_file():
+                if (
+                    path.is_file()
+                    and path.suffix not in (".so", ".pyc")
+                    and not (ROOT / path.relative_to(tool.folder)).is_file()
+                ):
                     path.unlink()
-        shutil.copytree(ROOT / name, target, ignore=ignored, copy_function=newer, dirs_exist_ok=True)
+        shutil.copytree(
+            ROOT / name, target, ignore=ignored, copy_function=newer, dirs_exist_ok=True
+        )
     for name in FILES:
         newer(str(ROOT / name), str(tool.folder / name))
     shutil.rmtree(tool.reports, ignore_errors=True)
@@ -151,25 +196,41 @@ def copy(tool: Tool) -> None:
 
 
 def build(tool: Tool) -> None:
-    environment = {**os.environ, "KAFKA_EXT_DEBUG": "1", "KAFKA_EXT_SANITIZE": tool.sanitize, "KAFKA_EXT_ALLOCATOR": "system"}
+    environment = {
+        **os.environ,
+        "KAFKA_EXT_DEBUG": "1",
+        "KAFKA_EXT_SANITIZE": tool.sanitize,
+        "KAFKA_EXT_ALLOCATOR": "system",
+    }
     script = [sys.executable, str(ROOT / "wheels/librdkafka.py")]
     subprocess.run(script, env=environment, check=True)
-    prefix = subprocess.run([*script, "--where"], env=environment, check=True, capture_output=True, text=True).stdout.strip()
+    prefix = subprocess.run(
+        [*script, "--where"], env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
     environment["KAFKA_EXT_LIBRDKAFKA"] = prefix
     log = tool.folder / "build.log"
     print(f"[sanitize] compiling in {tool.folder}", flush=True)
     with log.open("w") as file:
         command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-        if subprocess.run(command, cwd=tool.folder, env=environment, stdout=file, stderr=subprocess.STDOUT).returncode:
+        if subprocess.run(
+            command, cwd=tool.folder, env=environment, stdout=file, stderr=subprocess.STDOUT
+        ).returncode:
             sys.exit(f"[sanitize] it does not compile:\n{log.read_text()[-5000:]}")
 
 
 def library(name: str) -> str:
-    """Where the compiler keeps a sanitizer's library: the interpreter is not built with one, so it has to be loaded first."""
+    """Where the compiler keeps a sanitizer's library: the interpreter is not built with one, so it
+    has to be loaded first.
+    """
     compiler = os.environ.get("CC", "cc").split()
-    path = subprocess.run([*compiler, f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout.strip()
+    path = subprocess.run(
+        [*compiler, f"-print-file-name={name}"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     if not Path(path).is_file():
-        sys.exit(f"[sanitize] {compiler[0]} has no {name}: install its sanitizers (gcc has them; clang's are in a package of their own)")
+        sys.exit(
+            f"[sanitize] {compiler[0]} has no {name}: install its sanitizers (gcc has them; clang's"
+            " are in a package of their own)"
+        )
     return path
 
 
@@ -194,11 +255,24 @@ def test(tool: Tool, arguments: list[str]) -> int:
     if tool.libraries:
         environment["LD_PRELOAD"] = " ".join(library(name) for name in tool.libraries)
     subprocess.run(
-        [*tool.wrapper, sys.executable, "-c", CHECK.format(folder=str(tool.folder))], env=environment, cwd=tool.folder, check=True
+        [*tool.wrapper, sys.executable, "-c", CHECK.format(folder=str(tool.folder))],
+        env=environment,
+        cwd=tool.folder,
+        check=True,
     )
     ignored = [argument for name in tool.ignored for argument in ("--ignore", name)]
     chosen = arguments or [*tool.tests, *ignored, *tool.arguments]
-    command = [*tool.wrapper, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"timeout={tool.timeout}"]
+    command = [
+        *tool.wrapper,
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        f"timeout={tool.timeout}",
+    ]
     command += chosen
     return subprocess.run(command, env=environment, cwd=tool.folder).returncode
 
@@ -209,19 +283,28 @@ def found(tool: Tool) -> int:
     for path in reports[:5]:
         print(f"\n=== {path}\n{path.read_text(errors='replace')[:8000]}")
     if reports:
-        print(f"\n[sanitize] {tool.name}: reports of {len(reports)} processes are in {tool.reports}")
+        print(
+            f"\n[sanitize] {tool.name}: reports of {len(reports)} processes are in {tool.reports}"
+        )
     return len(reports)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["all", "asan", "tsan", "valgrind", "oom", "ci"], nargs="?", default="all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "part", choices=["all", "asan", "tsan", "valgrind", "oom", "ci"], nargs="?", default="all"
+    )
     arguments, rest = parser.parse_known_args()
     failed = []
     for part in ("asan", "tsan", "valgrind") if arguments.part == "all" else (arguments.part,):
         tool = tool_of(part)
         for program in {name for name in tool.wrapper[:1] if not shutil.which(name)}:
-            sys.exit(f"[sanitize] {program} is missing: install it (Debian and Ubuntu: apt-get install {program})")
+            sys.exit(
+                f"[sanitize] {program} is missing: install it (Debian and Ubuntu: apt-get install"
+                f" {program})"
+            )
         copy(tool)
         build(tool)
         status = test(tool, rest)

@@ -1,7 +1,9 @@
-"""Every allocation on a message's way fails, by itself and with those behind it: nothing crashes, nothing is lost count of.
+"""Every allocation on a message's way fails, by itself and with those behind it: nothing crashes,
+nothing is lost count of.
 
-In debug builds only (`make sanitize PART=oom`), which let allocations of this package and of Python fail (include/kafka_ext/memory.h).
-librdkafka's are let be: when malloc() fails it ends the process, by design (rd_malloc() asserts).
+In debug builds only (`make sanitize PART=oom`), which let allocations of this package and of Python
+fail (include/kafka_ext/memory.h). librdkafka's are let be: when malloc() fails it ends the process,
+by design (rd_malloc() asserts).
 """
 
 import pytest
@@ -10,7 +12,8 @@ from faultlib import run_program
 from kafka_ext import _rdkafka
 
 pytestmark = pytest.mark.skipif(
-    not _rdkafka.build_info()["debug"], reason="allocations fail in debug builds only: make sanitize PART=oom does this"
+    not _rdkafka.build_info()["debug"],
+    reason="allocations fail in debug builds only: make sanitize PART=oom does this",
 )
 
 HARNESS = """
@@ -88,7 +91,9 @@ def make(manual=True, **settings):
 
 def run(*sources, timeout=300):
     done = run_program(HARNESS, *sources, timeout=timeout)
-    assert sum(int(line.split()[0]) for line in done.stdout.splitlines()) > 0, "nothing was allocated, so nothing was shown"
+    assert sum(int(line.split()[0]) for line in done.stdout.splitlines()) > 0, (
+        "nothing was allocated, so nothing was shown"
+    )
 
 
 RECORDS = {
@@ -98,7 +103,10 @@ RECORDS = {
     "bytearray": '"t", buffer',
     "memoryview": '"t", memoryview(buffer)',
     "tombstone": '"t", None, key=b"k"',
-    "key, headers and id": '"t", buffer, key="a key", headers=[("name", b"x"), ("other", bytearray(b"y")), ("none", None)], id=object()',
+    "key, headers and id": (
+        '"t", buffer, key="a key", headers=[("name", b"x"), ("other", bytearray(b"y")), ("none",'
+        " None)], id=object()"
+    ),
     "headers of a mapping": '"t", b"value", headers={"name": "content"}',
     "timestamp and partition": '"t", b"value", partition=0, timestamp=1700000000000',
     "new topic": 'f"topic-{n}-{times}", b"value"',
@@ -113,10 +121,14 @@ SENDS = {
 
 @pytest.mark.parametrize("send", SENDS)
 def test_while_sending(send):
-    """A send that raises MemoryError holds nothing and is never called back; one that returned is, once."""
-    records = ", ".join(f"{name!r}: lambda n, times, buffer: ProducerRecord({text})" for name, text in RECORDS.items())
-    run(
-        f"""
+    """A send that raises MemoryError holds nothing and is never called back; one that returned is,
+    once.
+    """
+    records = ", ".join(
+        f"{name!r}: lambda n, times, buffer: ProducerRecord({text})"
+        for name, text in RECORDS.items()
+    )
+    run(f"""
         with make() as producer:
             producer.sync_send(ProducerRecord("t", b""))
             for name, make_record in {{ {records} }}.items():
@@ -136,13 +148,11 @@ def test_while_sending(send):
                     return failed
                 every_allocation(attempt)
         assert not any(_rdkafka.live_objects().values()), _rdkafka.live_objects()
-        """
-    )
+        """)
 
 
 def test_while_sending_with_a_partitioner_and_interceptors():
-    run(
-        """
+    run("""
         class Interceptor:
             def on_send(self, record):
                 return record
@@ -163,14 +173,12 @@ def test_while_sending_with_a_partitioner_and_interceptors():
                     buffer.append(0)
                     return attempt.failed
                 every_allocation(attempt)
-        """
-    )
+        """)
 
 
 def test_futures_are_done_whatever_fails():
     """While it is sent, while it is reported, and both."""
-    run(
-        """
+    run("""
         with make() as producer:
             producer.sync_send(ProducerRecord("t", b""))
             def sending(n, times):
@@ -198,13 +206,11 @@ def test_futures_are_done_whatever_fails():
                 assert attempt.error is not None or attempt.result.offset >= 0
                 return attempt.failed
             every_allocation(sync)
-        """
-    )
+        """)
 
 
 def test_a_full_queue_while_allocations_fail():
-    run(
-        """
+    run("""
         settings = UNREACHABLE | {"queue.buffering.max.messages": 1, "enable.manual.events.poll": True}
         producer = KafkaProducer(settings)
         buffer = bytearray(b"x")
@@ -228,25 +234,37 @@ def test_a_full_queue_while_allocations_fail():
         producer.purge()
         settle(producer)
         close(producer)
-        """
-    )
+        """)
 
 
 REPORTS = {
     "delivered": ("make()", "", "Counted()"),
     "metadata kept": ("make()", "", "Keeps()"),
-    "purged": ("KafkaProducer(UNREACHABLE | {'enable.manual.events.poll': True})", "producer.purge()", "Counted()"),
-    "metadata of purged ones kept": ("KafkaProducer(UNREACHABLE | {'enable.manual.events.poll': True})", "producer.purge()", "Keeps()"),
-    "purged with nobody to tell": ("KafkaProducer(UNREACHABLE | {'enable.manual.events.poll': True})", "producer.purge()", "None"),
+    "purged": (
+        "KafkaProducer(UNREACHABLE | {'enable.manual.events.poll': True})",
+        "producer.purge()",
+        "Counted()",
+    ),
+    "metadata of purged ones kept": (
+        "KafkaProducer(UNREACHABLE | {'enable.manual.events.poll': True})",
+        "producer.purge()",
+        "Keeps()",
+    ),
+    "purged with nobody to tell": (
+        "KafkaProducer(UNREACHABLE | {'enable.manual.events.poll': True})",
+        "producer.purge()",
+        "None",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_while_reports_are_served(name):
-    """Each record is called back once. Where there is no memory for the call, poll_events() raises the MemoryError, and counts it."""
+    """Each record is called back once. Where there is no memory for the call, poll_events() raises
+    the MemoryError, and counts it.
+    """
     producer, then, callback = REPORTS[name]
-    run(
-        f"""
+    run(f"""
         import logging
         logging.getLogger("kafka_ext").setLevel(logging.CRITICAL)
         class Keeps(Counted):
@@ -280,8 +298,7 @@ def test_while_reports_are_served(name):
                     buffer.append(0)
                 return attempt.failed
             every_allocation(attempt)
-        """
-    )
+        """)
 
 
 BATCHES = {
@@ -301,10 +318,11 @@ BATCHES = {
 @pytest.mark.parametrize("name", BATCHES)
 @pytest.mark.parametrize("phase", ["sending", "serving"])
 def test_batches(name, phase):
-    """A batch is called back once, and knows what became of each message, whichever allocation failed."""
+    """A batch is called back once, and knows what became of each message, whichever allocation
+    failed.
+    """
     values, arguments = BATCHES[name]
-    run(
-        f"""
+    run(f"""
         import logging
         logging.getLogger("kafka_ext").setLevel(logging.CRITICAL)
         with make() as producer:
@@ -343,14 +361,12 @@ def test_batches(name, phase):
                 return attempt.failed
             every_allocation(attempt)
         assert not any(_rdkafka.live_objects().values()), _rdkafka.live_objects()
-        """
-    )
+        """)
 
 
 def test_arrow_columns_and_tables():
     pytest.importorskip("pyarrow")
-    run(
-        """
+    run("""
         import pyarrow
         column = pyarrow.chunked_array([["one", None], ["three"]])
         words = column.dictionary_encode()
@@ -378,14 +394,14 @@ def test_arrow_columns_and_tables():
                         assert len(batch) - len(errors) == after.delivered - before.delivered
                     return attempt.failed
                 every_allocation(attempt)
-        """
-    )
+        """)
 
 
 def test_failures_that_there_is_no_memory_to_list_are_known_by_index():
-    """200 messages are too large, and the list of failures cannot grow: none of them is forgotten."""
-    run(
-        """
+    """200 messages are too large, and the list of failures cannot grow: none of them is
+    forgotten.
+    """
+    run("""
         with make(**{"message.max.bytes": 1000}) as producer:
             values = [b"x", bytes(2000)] * 200
             reached = 0
@@ -403,14 +419,12 @@ def test_failures_that_there_is_no_memory_to_list_are_known_by_index():
                     reached += attempt.failed
                     print(attempt.failed, "allocations")
             assert reached, "no allocation failed in a call that succeeded: the list always grew"
-        """
-    )
+        """)
 
 
 @pytest.mark.parametrize("manual", [False, True])
 def test_flush_and_close(manual):
-    run(
-        f"""
+    run(f"""
         for flushes in (True, False):
             def attempt(n, times):
                 producer = make({manual})
@@ -431,8 +445,7 @@ def test_flush_and_close(manual):
                 buffer.append(0)
                 return attempt.failed
             every_allocation(attempt)
-        """
-    )
+        """)
 
 
 TRANSACTIONS = """
@@ -453,7 +466,9 @@ def end(calls):
 
 @pytest.mark.parametrize("send", SENDS)
 def test_while_sending_again_what_a_transaction_lacks(send):
-    """As test_while_sending: what is enqueued has not failed for want of memory to note that it is."""
+    """As test_while_sending: what is enqueued has not failed for want of memory to note
+    that it is.
+    """
     run(
         TRANSACTIONS,
         f"""
@@ -515,9 +530,10 @@ def test_calls_of_a_transaction(call):
 
 @pytest.mark.parametrize("what", ["send", "batch"])
 def test_in_every_thread_while_the_events_thread_serves(what):
-    """The allocation that fails may be the events thread's, in the midst of its work: it goes on."""
-    run(
-        f"""
+    """The allocation that fails may be the events thread's, in the midst of its work:
+    it goes on.
+    """
+    run(f"""
         class Keeps(Counted):
             def __init__(self):
                 super().__init__()
@@ -549,14 +565,14 @@ def test_in_every_thread_while_the_events_thread_serves(what):
                 buffer.append(0)
             assert failed > 20, failed
             print(failed, "allocations")
-        """
-    )
+        """)
 
 
 def test_a_producer_that_cannot_be_made_leaves_nothing():
-    """From its handle on: the checks of its properties are Python's, and CPython itself crashes in some of them (`dictiter_new`)."""
-    run(
-        """
+    """From its handle on: the checks of its properties are Python's, and CPython itself crashes in
+    some of them (`dictiter_new`).
+    """
+    run("""
         from kafka_ext import _lifecycle, properties
         settings = properties.resolve(Properties(QUICK))
         def making():
@@ -578,5 +594,4 @@ def test_a_producer_that_cannot_be_made_leaves_nothing():
             return failed
         attempt(10**6, 1)           # the names of all properties are looked up once, in thousands of allocations
         every_allocation(attempt)
-        """
-    )
+        """)

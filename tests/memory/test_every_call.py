@@ -1,7 +1,8 @@
-"""A refcount-leak hunt over every public call, its errors included: after fifty of them there are as many objects as before.
+"""A refcount-leak hunt over every public call, its errors included: after fifty of them there are
+as many objects as before.
 
-Counted are CPython's own memory blocks (a leaked object is one at least) and the references to what is shared by all calls. What has no
-case here fails: a new public name brings its own.
+Counted are CPython's own memory blocks (a leaked object is one at least) and the references to what
+is shared by all calls. What has no case here fails: a new public name brings its own.
 """
 
 import array
@@ -54,7 +55,12 @@ from kafka_ext.testing import EmbeddedBroker
 CALLS = max(int(50 * SCALE), 10)
 LEAK = CALLS * 0.7
 SETTLING = 2.0  # seconds
-VALUE, KEY, BUFFER, ID = b"".join([b"a ", b"value"]), "".join(["a ", "key"]), bytearray(b"buffer"), object()
+VALUE, KEY, BUFFER, ID = (
+    b"".join([b"a ", b"value"]),
+    "".join(["a ", "key"]),
+    bytearray(b"buffer"),
+    object(),
+)
 HEADERS = [("name", b"content"), ("other", BUFFER), ("none", None)]
 
 
@@ -73,19 +79,29 @@ class World:
         self.broker = broker
         quiet = {"log_level": 0, "error_cb": lambda error: None, "enable.idempotence": False}
         self.producer = KafkaProducer(broker.config(linger_ms=0) | quiet)
-        self.manual = KafkaProducer(broker.config(linger_ms=0) | quiet | {"enable.manual.events.poll": True})
-        self.full = KafkaProducer({"bootstrap.servers": closed_port(), "queue.buffering.max.messages": 1} | quiet)
+        self.manual = KafkaProducer(
+            broker.config(linger_ms=0) | quiet | {"enable.manual.events.poll": True}
+        )
+        self.full = KafkaProducer(
+            {"bootstrap.servers": closed_port(), "queue.buffering.max.messages": 1} | quiet
+        )
         self.full.send(ProducerRecord("t", VALUE))
-        self.transactional = KafkaProducer(broker.config(transactional_id="t", log_level=0, error_cb=lambda error: None))
+        self.transactional = KafkaProducer(
+            broker.config(transactional_id="t", log_level=0, error_cb=lambda error: None)
+        )
         self.transactional.init_transactions(20)
         self.closed = KafkaProducer(broker.config() | quiet)
         self.closed.close()
-        self.metadata = self.producer.sync_send(ProducerRecord("t", VALUE, key=KEY, headers=HEADERS, id=ID), 20)
+        self.metadata = self.producer.sync_send(
+            ProducerRecord("t", VALUE, key=KEY, headers=HEADERS, id=ID), 20
+        )
         self.batch = self.producer.send_batch("t", [VALUE], ids=[ID])
         self.batch.wait(20)
         self.failed = self.full.send_batch("t", [VALUE] * 3, action=ActionWhileQueueIsFull.NO_BLOCK)
         self.failed.wait(20)
-        self.record = ProducerRecord("t", VALUE, key=KEY, headers=HEADERS, id=ID, partition=0, timestamp=1)
+        self.record = ProducerRecord(
+            "t", VALUE, key=KEY, headers=HEADERS, id=ID, partition=0, timestamp=1
+        )
         self.error = KafkaError(ErrorCode.QUEUE_FULL, "a message")
         node = BrokerNode(1, "h", 2)
         partition = PartitionMetadata(0, node.id, (node.id,), (node.id,))
@@ -175,7 +191,11 @@ def made(cls, *arguments, **keywords):
 
 
 def exceptions(cls):
-    return [lambda w: str(cls(w.error)), lambda w: cls(w.error).__reduce__(), fails(lambda w: cls("no error"))]
+    return [
+        lambda w: str(cls(w.error)),
+        lambda w: cls(w.error).__reduce__(),
+        fails(lambda w: cls("no error")),
+    ]
 
 
 def dropped(w):
@@ -190,7 +210,10 @@ def dropped(w):
 
 
 CASES = {
-    "BatchDelivery": [fails(lambda w: kafka_ext.BatchDelivery()), lambda w: (len(w.batch), bool(w.batch), repr(w.batch))],
+    "BatchDelivery": [
+        fails(lambda w: kafka_ext.BatchDelivery()),
+        lambda w: (len(w.batch), bool(w.batch), repr(w.batch)),
+    ],
     "BatchDelivery.add_done_callback": [
         lambda w: w.batch.add_done_callback(lambda batch: None),
         fails(lambda w: w.batch.add_done_callback(5)),
@@ -198,15 +221,29 @@ CASES = {
     ],
     "BatchDelivery.done": [lambda w: w.batch.done()],
     "BatchDelivery.errors": [lambda w: w.batch.errors(), lambda w: w.failed.errors()],
-    "BatchDelivery.raise_for_errors": [lambda w: w.batch.raise_for_errors(), fails(lambda w: w.failed.raise_for_errors())],
-    "BatchDelivery.wait": [lambda w: w.batch.wait(), fails(lambda w: w.full.send_batch("t", [VALUE], timeout=Refused()).wait(1))],
+    "BatchDelivery.raise_for_errors": [
+        lambda w: w.batch.raise_for_errors(),
+        fails(lambda w: w.failed.raise_for_errors()),
+    ],
+    "BatchDelivery.wait": [
+        lambda w: w.batch.wait(),
+        fails(lambda w: w.full.send_batch("t", [VALUE], timeout=Refused()).wait(1)),
+    ],
     "BrokerMetadata": [made(BrokerMetadata, None, None, {}, {})],
     "BrokerNode": [lambda w: hash(BrokerNode(1, "h", 2))],
     "ConsumerGroupMetadata": [made(ConsumerGroupMetadata, "g", 1, "m", "i")],
-    "InvalidConfigError": [*exceptions(InvalidConfigError), lambda w: InvalidConfigError(w.error, "linger.ms").property],
+    "InvalidConfigError": [
+        *exceptions(InvalidConfigError),
+        lambda w: InvalidConfigError(w.error, "linger.ms").property,
+    ],
     "InvalidRecordError": exceptions(InvalidRecordError),
     "KafkaError": [
-        lambda w: (str(KafkaError(-184)), repr(KafkaError(12345, "m", is_fatal=True)), hash(w.error), w.error == ErrorCode.QUEUE_FULL),
+        lambda w: (
+            str(KafkaError(-184)),
+            repr(KafkaError(12345, "m", is_fatal=True)),
+            hash(w.error),
+            w.error == ErrorCode.QUEUE_FULL,
+        ),
         lambda w: (w.error.__reduce__(), w.error == "other"),
         fails(lambda w: KafkaError("no code")),
     ],
@@ -222,11 +259,26 @@ CASES = {
         fails(lambda w: KafkaProducer({"security.protocol": "ssl", "ssl.ca.location": "/nowhere"})),
         fails(lambda w: w.producer.__reduce__()),
     ],
-    "KafkaProducer.abort_transaction": [lambda w: w.transaction(), fails(lambda w: w.producer.abort_transaction(1))],
-    "KafkaProducer.begin_transaction": [fails(lambda w: w.producer.begin_transaction()), fails(lambda w: w.closed.begin_transaction())],
-    "KafkaProducer.close": [lambda w: w.closed.close(), fails(lambda w: KafkaProducer(w.broker.config()).close(Refused()), TypeError)],
-    "KafkaProducer.commit_transaction": [in_transaction, fails(lambda w: w.producer.commit_transaction(1))],
-    "KafkaProducer.fatal_error": [lambda w: w.producer.fatal_error(), fails(lambda w: w.closed.fatal_error())],
+    "KafkaProducer.abort_transaction": [
+        lambda w: w.transaction(),
+        fails(lambda w: w.producer.abort_transaction(1)),
+    ],
+    "KafkaProducer.begin_transaction": [
+        fails(lambda w: w.producer.begin_transaction()),
+        fails(lambda w: w.closed.begin_transaction()),
+    ],
+    "KafkaProducer.close": [
+        lambda w: w.closed.close(),
+        fails(lambda w: KafkaProducer(w.broker.config()).close(Refused()), TypeError),
+    ],
+    "KafkaProducer.commit_transaction": [
+        in_transaction,
+        fails(lambda w: w.producer.commit_transaction(1)),
+    ],
+    "KafkaProducer.fatal_error": [
+        lambda w: w.producer.fatal_error(),
+        fails(lambda w: w.closed.fatal_error()),
+    ],
     "KafkaProducer.fetch_broker_metadata": [
         lambda w: w.producer.fetch_broker_metadata("t"),
         lambda w: w.producer.fetch_broker_metadata(),
@@ -243,11 +295,18 @@ CASES = {
         fails(callback_raises, ZeroDivisionError),
     ],
     "KafkaProducer.get_property": [
-        lambda w: (w.producer.get_property("linger.ms"), w.producer.get_property("partitioner"), w.producer.get_property("error_cb")),
+        lambda w: (
+            w.producer.get_property("linger.ms"),
+            w.producer.get_property("partitioner"),
+            w.producer.get_property("error_cb"),
+        ),
         fails(lambda w: w.producer.get_property("no.such.property")),
         fails(lambda w: w.producer.get_property(5)),
     ],
-    "KafkaProducer.init_transactions": [fails(lambda w: w.producer.init_transactions(1)), fails(lambda w: w.closed.init_transactions(1))],
+    "KafkaProducer.init_transactions": [
+        fails(lambda w: w.producer.init_transactions(1)),
+        fails(lambda w: w.closed.init_transactions(1)),
+    ],
     "KafkaProducer.metrics": [lambda w: w.producer.metrics()],
     "KafkaProducer.poll_events": [
         lambda w: w.manual.poll_events(),
@@ -257,9 +316,23 @@ CASES = {
     ],
     "KafkaProducer.purge": [lambda w: w.producer.purge(), fails(lambda w: w.closed.purge())],
     "KafkaProducer.send": [
-        sent(lambda p: p.send(ProducerRecord("t", VALUE, key=KEY, headers=HEADERS, id=ID), on_delivery)),
-        sent(lambda p: p.send(ProducerRecord("t", BUFFER), on_delivery, option=SendOption.TO_COPY_RECORD_VALUE)),
-        sent(lambda p: p.send(ProducerRecord("t", memoryview(BUFFER), headers={"name": BUFFER}, timestamp=1, partition=0))),
+        sent(
+            lambda p: p.send(
+                ProducerRecord("t", VALUE, key=KEY, headers=HEADERS, id=ID), on_delivery
+            )
+        ),
+        sent(
+            lambda p: p.send(
+                ProducerRecord("t", BUFFER), on_delivery, option=SendOption.TO_COPY_RECORD_VALUE
+            )
+        ),
+        sent(
+            lambda p: p.send(
+                ProducerRecord(
+                    "t", memoryview(BUFFER), headers={"name": BUFFER}, timestamp=1, partition=0
+                )
+            )
+        ),
         sent(lambda p: p.send(ProducerRecord("t", None))),
         fails(lambda w: w.producer.send(Refused())),
         fails(lambda w: w.producer.send(w.record, Refused())),
@@ -268,20 +341,51 @@ CASES = {
         fails(lambda w: w.producer.send(w.record, timeout=Refused())),
         fails(lambda w: w.producer.send(ProducerRecord("t", Refused()))),
         fails(lambda w: w.producer.send(ProducerRecord("t", VALUE, key=Refused()))),
-        fails(lambda w: w.producer.send(ProducerRecord("t", VALUE, headers=[("name", BUFFER), ("other", Refused())]))),
+        fails(
+            lambda w: w.producer.send(
+                ProducerRecord("t", VALUE, headers=[("name", BUFFER), ("other", Refused())])
+            )
+        ),
         fails(lambda w: w.producer.send(ProducerRecord("t", VALUE, headers=5))),
         fails(lambda w: w.producer.send(ProducerRecord("t", memoryview(BUFFER)[::2]))),
         fails(lambda w: w.producer.send(ProducerRecord("bad name", VALUE))),
-        fails(lambda w: w.producer.send(ProducerRecord("t", BUFFER, headers=HEADERS, partition=999), on_delivery)),
+        fails(
+            lambda w: w.producer.send(
+                ProducerRecord("t", BUFFER, headers=HEADERS, partition=999), on_delivery
+            )
+        ),
         fails(lambda w: w.full.send(w.record, on_delivery, action=ActionWhileQueueIsFull.NO_BLOCK)),
         fails(lambda w: w.full.send(ProducerRecord("t", BUFFER), on_delivery, timeout=0.001)),
         fails(lambda w: w.closed.send(w.record, on_delivery)),
     ],
     "KafkaProducer.send_batch": [
-        sent(lambda p: p.send_batch("t", [VALUE, BUFFER, KEY, None], ids=[ID] * 4, on_delivery=lambda batch: None)),
-        sent(lambda p: p.send_batch("t", [VALUE], keys=[KEY], headers=HEADERS, partitions=[0], timestamps=[1])),
-        sent(lambda p: p.send_batch("t", [VALUE], keys=KEY, headers=[HEADERS], partitions=array.array("i", [0]), timestamps=1)),
-        sent(lambda p: p.send_batch("t", memoryview(bytearray(6)).cast("B", (2, 3)), option=SendOption.TO_COPY_RECORD_VALUE)),
+        sent(
+            lambda p: p.send_batch(
+                "t", [VALUE, BUFFER, KEY, None], ids=[ID] * 4, on_delivery=lambda batch: None
+            )
+        ),
+        sent(
+            lambda p: p.send_batch(
+                "t", [VALUE], keys=[KEY], headers=HEADERS, partitions=[0], timestamps=[1]
+            )
+        ),
+        sent(
+            lambda p: p.send_batch(
+                "t",
+                [VALUE],
+                keys=KEY,
+                headers=[HEADERS],
+                partitions=array.array("i", [0]),
+                timestamps=1,
+            )
+        ),
+        sent(
+            lambda p: p.send_batch(
+                "t",
+                memoryview(bytearray(6)).cast("B", (2, 3)),
+                option=SendOption.TO_COPY_RECORD_VALUE,
+            )
+        ),
         sent(lambda p: p.send_batch("t", [])),
         fails(lambda w: w.producer.send_batch("t", [VALUE, Refused()])),
         fails(lambda w: w.producer.send_batch("t", Refused())),
@@ -291,7 +395,9 @@ CASES = {
         fails(lambda w: w.producer.send_batch("t", [BUFFER], timestamps=[-5])),
         fails(lambda w: w.producer.send_batch("bad name", [BUFFER])),
         fails(lambda w: w.closed.send_batch("t", [BUFFER])),
-        lambda w: w.full.send_batch("t", [BUFFER, VALUE], on_delivery=lambda batch: None, timeout=0.001).wait(20),
+        lambda w: w.full.send_batch(
+            "t", [BUFFER, VALUE], on_delivery=lambda batch: None, timeout=0.001
+        ).wait(20),
         lambda w: w.producer.send_batch("t", [BUFFER], partitions=[999]).wait(20),
     ],
     "KafkaProducer.send_future": [
@@ -300,16 +406,30 @@ CASES = {
         fails(lambda w: w.full.send_future(w.record, timeout=0.001)),
     ],
     "KafkaProducer.send_offsets_to_transaction": [
-        lambda w: w.transaction(lambda p: p.send_offsets_to_transaction({TopicPartition("t", 0): 1}, ConsumerGroupMetadata("g"), 20)),
+        lambda w: w.transaction(
+            lambda p: p.send_offsets_to_transaction(
+                {TopicPartition("t", 0): 1}, ConsumerGroupMetadata("g"), 20
+            )
+        ),
         fails(lambda w: w.producer.send_offsets_to_transaction({("t", 0): 1}, "g", 1)),
-        fails(lambda w: w.producer.send_offsets_to_transaction([Refused()], "g", 1), TypeError, AttributeError),
+        fails(
+            lambda w: w.producer.send_offsets_to_transaction([Refused()], "g", 1),
+            TypeError,
+            AttributeError,
+        ),
         fails(lambda w: w.producer.send_offsets_to_transaction({("t", 0): 1}, Refused(), 1)),
     ],
     "KafkaProducer.send_table": [
         fails(lambda w: w.producer.send_table([], topic="t", value="v")),
         fails(lambda w: w.producer.send_table(table(), topic="t", value="other")),
-        fails(lambda w: w.producer.send_table(table(), topic="t", value="v", headers=["v", "other"])),
-        sent(lambda p: p.send_table(table(), topic="t", value="v", key="k", partition="p", timestamp="s", headers=["k"])),
+        fails(
+            lambda w: w.producer.send_table(table(), topic="t", value="v", headers=["v", "other"])
+        ),
+        sent(
+            lambda p: p.send_table(
+                table(), topic="t", value="v", key="k", partition="p", timestamp="s", headers=["k"]
+            )
+        ),
         fails(lambda w: w.closed.send_table(table(), topic="t", value="v")),
     ],
     "KafkaProducer.sync_send": [
@@ -332,12 +452,21 @@ CASES = {
     "ProducerClosedError": exceptions(ProducerClosedError),
     "ProducerForkedError": exceptions(ProducerForkedError),
     "ProducerInterceptor": [lambda w: ProducerInterceptor.__mro__],
-    "ProducerInterceptor.on_acknowledgement": [lambda w: ProducerInterceptor.on_acknowledgement(w, w.metadata, None)],
+    "ProducerInterceptor.on_acknowledgement": [
+        lambda w: ProducerInterceptor.on_acknowledgement(w, w.metadata, None)
+    ],
     "ProducerInterceptor.on_send": [lambda w: ProducerInterceptor.on_send(w, w.record)],
     "ProducerMetrics": [
-        lambda w: repr(ProducerMetrics(*range(9), b'{"brokers": {"b": {}}}').statistics.brokers["b"].rtt),
+        lambda w: repr(
+            ProducerMetrics(*range(9), b'{"brokers": {"b": {}}}').statistics.brokers["b"].rtt
+        ),
         fails(lambda w: ProducerMetrics(statistics_json=b"no JSON").statistics),
-        lambda w: (w.producer.metrics().refused, w.full.metrics().failures, w.full.metrics().refusals, w.full.metrics().retries),
+        lambda w: (
+            w.producer.metrics().refused,
+            w.full.metrics().failures,
+            w.full.metrics().refusals,
+            w.full.metrics().retries,
+        ),
     ],
     "ProducerRecord": [
         lambda w: (repr(w.record), w.record.__reduce__()),
@@ -346,28 +475,52 @@ CASES = {
         fails(lambda w: ProducerRecord("t", timestamp="now")),
     ],
     "Properties": [
-        lambda w: (repr(Properties({"sasl.password": "x"}, linger_ms=5)), dict(Properties(linger_ms=5))),
+        lambda w: (
+            repr(Properties({"sasl.password": "x"}, linger_ms=5)),
+            dict(Properties(linger_ms=5)),
+        ),
         fails(lambda w: Properties(5)),
         fails(lambda w: Properties({5: 5})),
     ],
     "Properties.copy": [lambda w: Properties(linger_ms=5).copy()],
-    "Properties.put": [lambda w: Properties().put("linger.ms", 5), fails(lambda w: Properties().put(5, 5))],
+    "Properties.put": [
+        lambda w: Properties().put("linger.ms", 5),
+        fails(lambda w: Properties().put(5, 5)),
+    ],
     "QueueFullError": exceptions(QueueFullError),
-    "RecordMetadata": [fails(lambda w: kafka_ext.RecordMetadata()), lambda w: (str(w.metadata), repr(w.metadata))],
+    "RecordMetadata": [
+        fails(lambda w: kafka_ext.RecordMetadata()),
+        lambda w: (str(w.metadata), repr(w.metadata)),
+    ],
     "TopicMetadata": [lambda w: repr(w.samples["TopicMetadata"])],
     "TopicPartition": [made(TopicPartition, "t", 0)],
     "get_include": [lambda w: kafka_ext.get_include()],
-    "DeliveryError": [lambda w: DeliveryError([(1, w.error)], 2), lambda w: pickle.loads(pickle.dumps(DeliveryError([(1, w.error)], 2)))],
+    "DeliveryError": [
+        lambda w: DeliveryError([(1, w.error)], 2),
+        lambda w: pickle.loads(pickle.dumps(DeliveryError([(1, w.error)], 2))),
+    ],
     "KafkaSink": [
         lambda w: KafkaSink({"bootstrap.servers": "h:1"}, "t", value="v", key="k"),
         fails(lambda w: KafkaSink({"transactional.id": "x"}, "t")),
         fails(lambda w: KafkaSink({}, 5)),
         lambda w: pickle.loads(pickle.dumps(KafkaSink({"bootstrap.servers": "h:1"}, "t"))),
     ],
-    "KafkaSink.write": [lambda w: w.sink.write([VALUE, w_record()], timeout=20), fails(lambda w: w.sink.write([object()]))],
-    "KafkaSink.write_batch": [lambda w: w.sink.write_batch([VALUE, None], keys=KEY, timeout=20), fails(lambda w: w.sink.write_batch(5))],
-    "KafkaSink.write_table": [lambda w: w.rows.write_table(table(), timeout=20), fails(lambda w: w.rows.write_table(5))],
-    "KafkaSink.metrics": [lambda w: w.sink.metrics(), lambda w: KafkaSink({"bootstrap.servers": "h:1"}, "t").metrics()],
+    "KafkaSink.write": [
+        lambda w: w.sink.write([VALUE, w_record()], timeout=20),
+        fails(lambda w: w.sink.write([object()])),
+    ],
+    "KafkaSink.write_batch": [
+        lambda w: w.sink.write_batch([VALUE, None], keys=KEY, timeout=20),
+        fails(lambda w: w.sink.write_batch(5)),
+    ],
+    "KafkaSink.write_table": [
+        lambda w: w.rows.write_table(table(), timeout=20),
+        fails(lambda w: w.rows.write_table(5)),
+    ],
+    "KafkaSink.metrics": [
+        lambda w: w.sink.metrics(),
+        lambda w: KafkaSink({"bootstrap.servers": "h:1"}, "t").metrics(),
+    ],
     "KafkaSink.close": [lambda w: KafkaSink({"bootstrap.servers": "h:1"}, "t").close()],
     "Serializer": [lambda w: isinstance(w, Serializer)],
     "Serializer.serialize": [lambda w: Serializer.serialize],
@@ -384,7 +537,9 @@ def table():
 
 
 def public_names():
-    """Every class, method, attribute and function that `kafka_ext` makes public, as `Class.name`."""
+    """Every class, method, attribute and function that `kafka_ext` makes public, as
+    `Class.name`.
+    """
     for name in kafka_ext.__all__:
         thing = getattr(kafka_ext, name)
         if not callable(thing) or (inspect.isclass(thing) and issubclass(thing, enum.Enum)):
@@ -392,7 +547,11 @@ def public_names():
         yield name
         for cls in thing.__mro__ if inspect.isclass(thing) else ():
             if cls.__module__.startswith("kafka_ext"):
-                yield from (f"{name}.{attribute}" for attribute in vars(cls) if not attribute.startswith("_"))
+                yield from (
+                    f"{name}.{attribute}"
+                    for attribute in vars(cls)
+                    if not attribute.startswith("_")
+                )
 
 
 NAMES = sorted(set(public_names()))
@@ -408,31 +567,50 @@ def world():
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
-    """In place of conftest.py's, which counts what a test leaves: here one world is for them all."""
+    """In place of conftest.py's, which counts what a test leaves: here one world is for
+    them all.
+    """
     yield
     gc.collect()
     deadline = time.monotonic() + 10
-    while (left := _rdkafka.live_objects()["messages"] + _rdkafka.live_objects()["batches"]) > 1 and time.monotonic() < deadline:
+    while (
+        left := _rdkafka.live_objects()["messages"] + _rdkafka.live_objects()["batches"]
+    ) > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert left <= 1  # the one that fills the full queue
 
 
-# CPython keeps the names that it has lately looked up in types, thousands of them, also those that were made for one lookup: reprlib and
-# pickle do that. Which it keeps depends on where they are in memory.
+# CPython keeps the names that it has lately looked up in types, thousands of them, also those that
+# were made for one lookup: reprlib and pickle do that. Which it keeps depends on where they are in
+# memory.
 clear_caches = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
 
 
 def counts():
     gc.collect()
     clear_caches()
-    shared = (None, True, VALUE, KEY, BUFFER, ID, HEADERS, on_delivery, KafkaError, ProducerRecord, ErrorCode.QUEUE_FULL)
+    shared = (
+        None,
+        True,
+        VALUE,
+        KEY,
+        BUFFER,
+        ID,
+        HEADERS,
+        on_delivery,
+        KafkaError,
+        ProducerRecord,
+        ErrorCode.QUEUE_FULL,
+    )
     return [sys.getrefcount(thing) for thing in shared]
 
 
 def leaked(call, world):
-    """How many blocks, and references to what is shared, fifty calls have left when all is done that they have given others to do.
+    """How many blocks, and references to what is shared, fifty calls have left when all is done
+    that they have given others to do.
 
-    What the events thread has not got to yet is there like something leaked, and it may not get the GIL for longer than the calls take.
+    What the events thread has not got to yet is there like something leaked, and it may not get the
+    GIL for longer than the calls take.
     """
     for _ in range(10):
         call(world)
@@ -471,7 +649,9 @@ def test_every_public_name_has_a_case():
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_leaked_by(world, name, monkeypatch):
     monkeypatch.setattr("sys.unraisablehook", lambda arguments: None)
-    monkeypatch.setattr(logging.getLogger("kafka_ext"), "disabled", True)  # pytest keeps what is logged
+    monkeypatch.setattr(
+        logging.getLogger("kafka_ext"), "disabled", True
+    )  # pytest keeps what is logged
     for number, call in enumerate(case_of(name)):
         # A little is caches': what leaks, leaks each time.
         for _ in range(6):
@@ -483,5 +663,8 @@ def test_nothing_is_leaked_by(world, name, monkeypatch):
 
 def test_a_leak_would_be_seen(world):
     kept = []
-    assert leaked(lambda w: kept.append(object()), world) >= CALLS or os.environ.get("PYTHONMALLOC") == "malloc"
+    assert (
+        leaked(lambda w: kept.append(object()), world) >= CALLS
+        or os.environ.get("PYTHONMALLOC") == "malloc"
+    )
     assert leaked(lambda w: kept.append(VALUE), world) >= CALLS

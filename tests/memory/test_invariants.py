@@ -1,4 +1,6 @@
-"""The invariants of a debug build, each broken on purpose in a process of its own: what they are worth is that they are seen."""
+"""The invariants of a debug build, each broken on purpose in a process of its own: what they are
+worth is that they are seen.
+"""
 
 import os
 import shutil
@@ -31,17 +33,39 @@ MISUSES = {
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """invariants.c as a shared library, which finds Python's functions in the interpreter that loads it."""
+    """invariants.c as a shared library, which finds Python's functions in the interpreter that
+    loads it.
+    """
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None or not LIBRDKAFKA.is_dir():
         pytest.skip("needs a C compiler and the bundled librdkafka's headers")
 
     def build(name, *flags):
         library = tmp_path_factory.mktemp("invariants") / f"{name}.so"
-        includes = ["-I", str(ROOT / "include"), "-I", str(LIBRDKAFKA), "-I", sysconfig.get_path("include")]
+        includes = [
+            "-I",
+            str(ROOT / "include"),
+            "-I",
+            str(LIBRDKAFKA),
+            "-I",
+            sysconfig.get_path("include"),
+        ]
         source = str(ROOT / "tests/memory/invariants.c")
-        # Optimized as little as drops what is not used, and with it librdkafka's functions, which are not linked.
-        command = [compiler, "-g", "-O1", "-fPIC", "-shared", "-Wno-unused-function", *flags, *includes, source, "-o", str(library)]
+        # Optimized as little as drops what is not used, and with it librdkafka's functions, which
+        # are not linked.
+        command = [
+            compiler,
+            "-g",
+            "-O1",
+            "-fPIC",
+            "-shared",
+            "-Wno-unused-function",
+            *flags,
+            *includes,
+            source,
+            "-o",
+            str(library),
+        ]
         built = subprocess.run(command, capture_output=True, text=True)
         if "cannot find" in built.stderr and "san" in built.stderr:
             pytest.skip("the compiler has no sanitizers")
@@ -52,9 +76,13 @@ def compiled(tmp_path_factory):
 
 
 def run(library, misuse, **environment):
-    program = "import ctypes, sys; getattr(ctypes.PyDLL(sys.argv[1]), sys.argv[2])(); print('unnoticed')"
+    program = (
+        "import ctypes, sys; getattr(ctypes.PyDLL(sys.argv[1]), sys.argv[2])(); print('unnoticed')"
+    )
     command = [sys.executable, "-c", program, str(library), misuse]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +102,19 @@ def test_the_proper_use_breaks_none(plain):
     assert run(plain, "proper_use").stdout == "unnoticed\n"
 
 
-@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="loads the sanitizer itself")
+@pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""), reason="loads the sanitizer itself"
+)
 @pytest.mark.parametrize("misuse", ["used_after_release", "released_twice"])
 def test_address_sanitizer_sees_a_message_that_is_back_in_its_pool(compiled, misuse):
-    """A struct of the pool is never given to free(): without the poison its use after the callback would be seen by nobody."""
+    """A struct of the pool is never given to free(): without the poison its use after the callback
+    would be seen by nobody.
+    """
     library = compiled("sanitized", "-DKAFKA_EXT_DEBUG", "-fsanitize=address")
     compiler = shutil.which(os.environ.get("CC", "cc"))
-    runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    runtime = subprocess.run(
+        [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True
+    ).stdout.strip()
     if not os.path.isfile(runtime):
         pytest.skip("the compiler's AddressSanitizer is no shared library")
     done = run(library, misuse, LD_PRELOAD=runtime, ASAN_OPTIONS="detect_leaks=0")

@@ -1,4 +1,6 @@
-"""Constant memory, threads and descriptors, however often something is done: delivered, refused, failed, opened and closed."""
+"""Constant memory, threads and descriptors, however often something is done: delivered, refused,
+failed, opened and closed.
+"""
 
 import sys
 
@@ -46,7 +48,9 @@ def grown_less_than(done, limit):
 
 
 def test_ten_million_sends_with_callbacks_in_constant_memory():
-    """After the warm-up, less than a byte a message. The broker is a process of its own: what it keeps is not ours."""
+    """After the warm-up, less than a byte a message. The broker is a process of its own: what it
+    keeps is not ours.
+    """
     done = run_program(
         MEASURE,
         """
@@ -87,15 +91,30 @@ REFUSALS = {
     "wrong key": ('ProducerRecord("orders", value, key=5)', "TypeError"),
     "strided": ('ProducerRecord("orders", memoryview(value)[::2])', "ValueError"),
     "bad topic": ('ProducerRecord("bad topic", value)', "ValueError"),
-    "NUL in a header": ('ProducerRecord("orders", value, headers=[("fine", value), ("na\\0me", b"")])', "ValueError"),
-    "bad header": ('ProducerRecord("orders", value, headers=[("name", value), ("name", 5)])', "TypeError"),
+    "NUL in a header": (
+        'ProducerRecord("orders", value, headers=[("fine", value), ("na\\0me", b"")])',
+        "ValueError",
+    ),
+    "bad header": (
+        'ProducerRecord("orders", value, headers=[("name", value), ("name", 5)])',
+        "TypeError",
+    ),
     "no pair": ('ProducerRecord("orders", value, headers=[("name", value, 5)])', "TypeError"),
     "too large": ('ProducerRecord("orders", large)', "KafkaException"),
-    "too large, with headers": ('ProducerRecord("orders", large, headers=[("name", value)], timestamp=1)', "KafkaException"),
+    "too large, with headers": (
+        'ProducerRecord("orders", large, headers=[("name", value)], timestamp=1)',
+        "KafkaException",
+    ),
     "no such partition": ('ProducerRecord("orders", value, partition=999)', "KafkaException"),
-    "no such partition, with headers": ('ProducerRecord("orders", value, partition=999, headers=[("name", value)])', "KafkaException"),
+    "no such partition, with headers": (
+        'ProducerRecord("orders", value, partition=999, headers=[("name", value)])',
+        "KafkaException",
+    ),
     "queue full": ('ProducerRecord("full", value, key=value, id=value)', "QueueFullError"),
-    "queue full, with headers": ('ProducerRecord("full", value, headers=[("name", value)])', "QueueFullError"),
+    "queue full, with headers": (
+        'ProducerRecord("full", value, headers=[("name", value)])',
+        "QueueFullError",
+    ),
     "not callable": ('ProducerRecord("orders", value)', "TypeError", "5"),
 }
 

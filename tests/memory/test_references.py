@@ -1,4 +1,6 @@
-"""Reference counts before and after, on every way a record can go: value, key, headers, callback, id and topic."""
+"""Reference counts before and after, on every way a record can go: value, key, headers, callback,
+id and topic.
+"""
 
 import gc
 import sys
@@ -7,7 +9,16 @@ import weakref
 import pytest
 from faultlib import closed_port
 
-from kafka_ext import ActionWhileQueueIsFull, ErrorCode, KafkaException, KafkaProducer, ProducerRecord, QueueFullError, SendOption, _rdkafka
+from kafka_ext import (
+    ActionWhileQueueIsFull,
+    ErrorCode,
+    KafkaException,
+    KafkaProducer,
+    ProducerRecord,
+    QueueFullError,
+    SendOption,
+    _rdkafka,
+)
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 
@@ -37,7 +48,9 @@ class Parts:
         self.topic = "".join(["top", "ic"])
 
     def record(self, **fields):
-        return ProducerRecord(self.topic, self.value, key=self.key, headers=self.headers, id=self.id, **fields)
+        return ProducerRecord(
+            self.topic, self.value, key=self.key, headers=self.headers, id=self.id, **fields
+        )
 
     def counts(self):
         gc.collect()
@@ -70,11 +83,16 @@ def broker():
 
 
 def make(config, **settings):
-    return KafkaProducer({"enable.idempotence": False, "log_level": 0, "error_cb": lambda error: None} | config, **settings)
+    return KafkaProducer(
+        {"enable.idempotence": False, "log_level": 0, "error_cb": lambda error: None} | config,
+        **settings,
+    )
 
 
 def check(parts, before, reports, extra_topic):
-    """Everything as it was. The producer keeps a topic's name: as key, in its handle and in one spare metadata, however many records."""
+    """Everything as it was. The producer keeps a topic's name: as key, in its handle and in one
+    spare metadata, however many records.
+    """
     after = parts.counts()
     assert 0 <= after.pop("topic") - before.pop("topic") <= extra_topic
     assert after == before
@@ -133,7 +151,12 @@ def test_refused_by_a_full_queue(parts, option):
     before = parts.counts()
     for _ in range(10):
         with pytest.raises(QueueFullError):
-            producer.send(parts.record(), parts.callback, option=option, action=ActionWhileQueueIsFull.NO_BLOCK)
+            producer.send(
+                parts.record(),
+                parts.callback,
+                option=option,
+                action=ActionWhileQueueIsFull.NO_BLOCK,
+            )
         assert producer.try_send(parts.record(), parts.callback, option=option) is not None
     check(parts, dict(before), 0, 3)
     producer.close(0)
@@ -147,7 +170,11 @@ def test_refused_as_too_large(parts, option):
     for _ in range(10):
         with pytest.raises(KafkaException):
             producer.send(
-                ProducerRecord(parts.topic, large, key=parts.key, headers=parts.headers, id=parts.id), parts.callback, option=option
+                ProducerRecord(
+                    parts.topic, large, key=parts.key, headers=parts.headers, id=parts.id
+                ),
+                parts.callback,
+                option=option,
             )
     large.append(0)
     check(parts, dict(before), 0, 3)
@@ -175,13 +202,17 @@ def test_send_future_and_sync_send(broker, parts):
 
 
 def test_what_only_the_record_kept_ends_with_its_report(broker):
-    """Nothing of it lives on in the producer: neither in a pool nor in metadata made ready for the next report."""
+    """Nothing of it lives on in the producer: neither in a pool nor in metadata made ready for the
+    next report.
+    """
     with make(broker.config()) as producer:
         ends = []
         for _ in range(10):
             thing, callback = Thing(), Callback()
             ends += [weakref.ref(thing), weakref.ref(callback)]
-            producer.send(ProducerRecord("topic", bytearray(b"x"), id=thing, headers=[("a", b"b")]), callback)
+            producer.send(
+                ProducerRecord("topic", bytearray(b"x"), id=thing, headers=[("a", b"b")]), callback
+            )
         del thing, callback
         producer.flush(20)
         assert [end() for end in ends] == [None] * 20
@@ -192,7 +223,9 @@ def test_metadata_that_is_kept_keeps_the_id_and_nothing_else(broker):
     with make(broker.config()) as producer:
         thing, value = Thing(), bytearray(b"x")
         end = weakref.ref(thing)
-        producer.send(ProducerRecord("topic", value, id=thing), lambda metadata, error: kept.append(metadata))
+        producer.send(
+            ProducerRecord("topic", value, id=thing), lambda metadata, error: kept.append(metadata)
+        )
         producer.flush(20)
         value.append(0)
         del thing

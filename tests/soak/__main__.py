@@ -27,25 +27,45 @@ LEADERS: dict[type[loads.Load], int] = {loads.Failing: FAILING, loads.Cut: CUT}
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=sys.modules["tests.soak"].__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long to hold the load (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak", description=sys.modules["tests.soak"].__doc__
+    )
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="times the usual rates, of 55,000 messages a second (default: %(default)s)"
+        "--minutes",
+        type=float,
+        default=30.0,
+        help="how long to hold the load (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="times the usual rates, of 55,000 messages a second (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the faults (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("build/soak"), help="where the report goes (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("build/soak"),
+        help="where the report goes (default: %(default)s)",
+    )
     return parser.parse_args(given)
 
 
-def open_loads(broker: EmbeddedBroker, stack: ExitStack, scale: float) -> tuple[list[loads.Load], dict[str, KafkaProducer]]:
-    logging.getLogger("kafka_ext").setLevel(logging.ERROR)  # what fails without a callback is on purpose here
+def open_loads(
+    broker: EmbeddedBroker, stack: ExitStack, scale: float
+) -> tuple[list[loads.Load], dict[str, KafkaProducer]]:
+    logging.getLogger("kafka_ext").setLevel(
+        logging.ERROR
+    )  # what fails without a callback is on purpose here
     for kind in loads.ALL:
         topic = f"soak-{kind.name}"
         broker.create_topic(topic, kind.partitions)
         for partition in range(kind.partitions):
             broker.move_leader(topic, partition, LEADERS.get(kind, SOUND))
     broker.round_trip_time(CUT_ROUND_TRIP, CUT)
-    # All but one are idempotent, and none may lose anything; its queue holds what comes in the seconds of a pause.
+    # All but one are idempotent, and none may lose anything; its queue holds what comes in the
+    # seconds of a pause.
     producers = {
         "sound": KafkaProducer(broker.config(linger_ms=20)),
         "failing": KafkaProducer(broker.config(linger_ms=10, enable_idempotence=False)),
@@ -54,7 +74,9 @@ def open_loads(broker: EmbeddedBroker, stack: ExitStack, scale: float) -> tuple[
     }
     for producer in producers.values():
         stack.callback(producer.close)
-    producers["sound"].fetch_broker_metadata("soak-refused")  # without it the client cannot know that there is no partition 999
+    producers["sound"].fetch_broker_metadata(
+        "soak-refused"
+    )  # without it the client cannot know that there is no partition 999
     made: list[loads.Load] = [kind(producers["sound"], scale) for kind in loads.SHARED]
     cut = loads.Cut(producers["cut"], scale)
     cut.read_by(stack.enter_context(broker.reader(cut.topic)))
@@ -68,23 +90,39 @@ def check_topics(broker: EmbeddedBroker, made: Sequence[loads.Load]) -> list[str
     wrong = []
     with _rdkafka.ClusterClient(broker.bootstrap_servers) as client:
         for load in made:
-            there = sum(client.end_offsets([(load.topic, partition) for partition in range(load.partitions)]).values())
+            there = sum(
+                client.end_offsets(
+                    [(load.topic, partition) for partition in range(load.partitions)]
+                ).values()
+            )
             delivered = load.account.delivered
             if isinstance(load, loads.Cut):
                 delivered += load.doubled  # this one has been read
-            # Only a producer that is closed in a hurry gives up what it has sent, which may arrive yet.
+            # Only a producer that is closed in a hurry gives up what it has sent, which may arrive
+            # yet.
             if there < delivered or (there > delivered and not isinstance(load, loads.Lives)):
-                wrong.append(f"{load.name}: {delivered:,} were reported as delivered, and {there:,} are in the topic")
+                wrong.append(
+                    f"{load.name}: {delivered:,} were reported as delivered, and {there:,} are in"
+                    " the topic"
+                )
     return wrong
 
 
-def hold(options: argparse.Namespace, made: Sequence[loads.Load], watch: Watch, faults: Faults) -> float:
-    """Send, watched and faulted, until the time is over or something is wrong; for how many seconds it was."""
+def hold(
+    options: argparse.Namespace, made: Sequence[loads.Load], watch: Watch, faults: Faults
+) -> float:
+    """Send, watched and faulted, until the time is over or something is wrong; for how many seconds
+    it was.
+    """
     with watch, faults:
         for load in made:
             load.start()
         end = time.monotonic() + options.minutes * 60
-        while time.monotonic() < end and not any(load.account.wrong for load in made) and not faults.wrong:
+        while (
+            time.monotonic() < end
+            and not any(load.account.wrong for load in made)
+            and not faults.wrong
+        ):
             time.sleep(0.2)
         held = watch.now()
         for load in made:
@@ -102,7 +140,13 @@ def settle(made: Sequence[loads.Load], producers: dict[str, KafkaProducer]) -> l
         wrong += load.account.check()
     for name, producer in producers.items():
         m = producer.metrics()
-        if m.sent != m.delivered + m.failed or m.outstanding or m.pinned_messages or m.pinned_bytes or m.callback_errors:
+        if (
+            m.sent != m.delivered + m.failed
+            or m.outstanding
+            or m.pinned_messages
+            or m.pinned_bytes
+            or m.callback_errors
+        ):
             wrong.append(f"the metrics of the producer {name!r} are off at the end: {m}")
         if name in ("sound", "cut") and m.failed:
             wrong.append(f"{m.failed:,} messages of the producer {name!r} have failed")
@@ -110,13 +154,21 @@ def settle(made: Sequence[loads.Load], producers: dict[str, KafkaProducer]) -> l
 
 
 def left_behind(idle: dict[str, int]) -> list[str]:
-    """What is still there when all is closed and was not before; threads of producers that were dropped have a moment to end."""
+    """What is still there when all is closed and was not before; threads of producers that were
+    dropped have a moment to end.
+    """
     gc.collect()
     end = time.monotonic() + 10
-    while (threads() > idle["threads"] or descriptors() > idle["descriptors"]) and time.monotonic() < end:
+    while (
+        threads() > idle["threads"] or descriptors() > idle["descriptors"]
+    ) and time.monotonic() < end:
         time.sleep(0.05)
     left = {name: count for name, count in _rdkafka.live_objects().items() if count}
-    left |= {name: now - idle[name] for name, now in (("threads", threads()), ("descriptors", descriptors())) if now > idle[name]}
+    left |= {
+        name: now - idle[name]
+        for name, now in (("threads", threads()), ("descriptors", descriptors()))
+        if now > idle[name]
+    }
     return [f"left behind when all was closed: {left}"] if left else []
 
 
@@ -140,17 +192,25 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
                 **memory.sample(),
             }
 
-        watch = Watch(max(0.5, min(5.0, options.minutes * 60 / 300)), options.output / "samples.jsonl", more)
+        watch = Watch(
+            max(0.5, min(5.0, options.minutes * 60 / 300)), options.output / "samples.jsonl", more
+        )
         faults = Faults(broker, SOUND, FAILING, CUT, options.seed, watch.now)
         held = hold(options, made, watch, faults)
         wrong = settle(made, producers) + faults.wrong + check_topics(broker, made)
     samples = watch.samples
     wrong += left_behind(idle) + verdict.judge(samples)
     return {
-        "options": {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
+        "options": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(options).items()
+        },
         "seconds": held,
         "faults": faults.seen,
-        "loads": {load.name: load.account.counts() | {"doubled": getattr(load, "doubled", 0)} for load in made},
+        "loads": {
+            load.name: load.account.counts() | {"doubled": getattr(load, "doubled", 0)}
+            for load in made
+        },
         "samples": samples,
         "wrong": wrong,
         "versions": _rdkafka.build_info(),

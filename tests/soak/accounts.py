@@ -1,11 +1,14 @@
-"""What a load has sent and what became of it: every send counted, every report held against the send it belongs to."""
+"""What a load has sent and what became of it: every send counted, every report held against the
+send it belongs to.
+"""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
-# Sends and their reports meet in a ring of so many slots: constant memory, however long it runs. More are never outstanding.
+# Sends and their reports meet in a ring of so many slots: constant memory, however long it runs.
+# More are never outstanding.
 RING = 1 << 18
 _KEPT = 20
 
@@ -13,8 +16,9 @@ _KEPT = 20
 class Account:
     """Counters of one load, and what was wrong, the first few by text. Thread-safe.
 
-    A message takes a slot when it is sent and gives it back when it is reported: a slot that is taken when its turn comes again was never
-    reported, one that is free when a report comes was reported twice.
+    A message takes a slot when it is sent and gives it back when it is reported: a slot that is
+    taken when its turn comes again was never reported, one that is free when a report comes was
+    reported twice.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,7 +69,9 @@ class Account:
 
     def _give_back(self, number: int) -> None:
         if self._slots[number] != 1:
-            self._note(f"message {number} of the ring was reported twice, or without having been sent")
+            self._note(
+                f"message {number} of the ring was reported twice, or without having been sent"
+            )
         self._slots[number] = 0
 
     def _note(self, text: str) -> None:
@@ -79,9 +85,22 @@ class Account:
             if missing := sum(self._slots):
                 self._note(f"{missing} messages were never reported")
             if self.sent != self.delivered + self.failed:
-                self._note(f"sent {self.sent:,}, but {self.delivered:,} delivered and {self.failed:,} failed")
-            extra = [f"{self.name}: {self.anomalies - len(self.wrong)} more"] if self.anomalies > len(self.wrong) else []
+                self._note(
+                    f"sent {self.sent:,}, but {self.delivered:,} delivered and {self.failed:,}"
+                    " failed"
+                )
+            extra = (
+                [f"{self.name}: {self.anomalies - len(self.wrong)} more"]
+                if self.anomalies > len(self.wrong)
+                else []
+            )
             return self.wrong + extra
 
     def counts(self) -> dict[str, int]:
-        return {"sent": self.sent, "delivered": self.delivered, "failed": self.failed, "refused": self.refused, "anomalies": self.anomalies}
+        return {
+            "sent": self.sent,
+            "delivered": self.delivered,
+            "failed": self.failed,
+            "refused": self.refused,
+            "anomalies": self.anomalies,
+        }

@@ -13,14 +13,20 @@ from kafka_ext.testing import ApiKey, EmbeddedBroker
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What a producer tries again, and what it gives up. The mock cluster stores nothing of what it answers with an error.
+# What a producer tries again, and what it gives up. The mock cluster stores nothing of what it
+# answers with an error.
 RETRIED = [
     ErrorCode.NOT_LEADER_FOR_PARTITION,
     ErrorCode.LEADER_NOT_AVAILABLE,
     ErrorCode.NOT_ENOUGH_REPLICAS,
     ErrorCode.REQUEST_TIMED_OUT,
 ]
-GIVEN_UP = [ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.MSG_SIZE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE, ErrorCode.INVALID_MSG]
+GIVEN_UP = [
+    ErrorCode.TOPIC_AUTHORIZATION_FAILED,
+    ErrorCode.MSG_SIZE_TOO_LARGE,
+    ErrorCode.RECORD_LIST_TOO_LARGE,
+    ErrorCode.INVALID_MSG,
+]
 PAUSE = 1.0
 # A fault takes less, in seconds; whoever waits for its end for longer would wait for ever.
 ENDING = 60.0
@@ -29,7 +35,9 @@ ENDING = 60.0
 class Faults:
     """Every few seconds one, from a thread of its own; `seen` has (time since the start, what)."""
 
-    def __init__(self, broker: EmbeddedBroker, sound: int, failing: int, cut: int, seed: int, now: Any) -> None:
+    def __init__(
+        self, broker: EmbeddedBroker, sound: int, failing: int, cut: int, seed: int, now: Any
+    ) -> None:
         self.seen: list[tuple[float, str]] = []
         self.wrong: list[str] = []
         self._broker = broker
@@ -49,19 +57,29 @@ class Faults:
             try:
                 kind()
             except Exception as error:  # noqa: BLE001 - reported with the rest
-                self.wrong.append(f"the fault {kind.__name__} could not be done: {type(error).__name__}: {error}")
+                self.wrong.append(
+                    f"the fault {kind.__name__} could not be done: {type(error).__name__}: {error}"
+                )
                 return
 
     def retried(self) -> None:
-        self._broker.fail_requests(ApiKey.PRODUCE, self._random.choices(RETRIED, k=self._random.randint(1, 5)), self._sound)
+        self._broker.fail_requests(
+            ApiKey.PRODUCE, self._random.choices(RETRIED, k=self._random.randint(1, 5)), self._sound
+        )
 
     def given_up(self) -> None:
-        self._broker.fail_requests(ApiKey.PRODUCE, self._random.choices(GIVEN_UP, k=self._random.randint(1, 5)), self._failing)
+        self._broker.fail_requests(
+            ApiKey.PRODUCE,
+            self._random.choices(GIVEN_UP, k=self._random.randint(1, 5)),
+            self._failing,
+        )
 
     def cut(self) -> None:
-        """The connections in place of an answer. What was stored and not answered by then is there twice: the cluster cannot know it again.
+        """The connections in place of an answer. What was stored and not answered by then is there
+        twice: the cluster cannot know it again.
 
-        So only at the broker of the load that reads back what is there; real brokers, which must know it, are tests/chaos's.
+        So only at the broker of the load that reads back what is there; real brokers, which must
+        know it, are tests/chaos's.
         """
         self._broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.TRANSPORT], self._cut)
 

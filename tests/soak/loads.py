@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 
 # A load looks at the clock so often, in seconds, and sends what is due.
 TICK = 0.025
-# What is due after a wait longer than this, in seconds, is let go: a load that was held up does not make up for it.
+# What is due after a wait longer than this, in seconds, is let go: a load that was held up does not
+# make up for it.
 LATE = 0.5
 VALUE = bytes(range(100))
 SETTLING = 60.0
 
 
 class Load:
-    """Sends `rate` messages a second to a topic of its own, from a thread of its own, between `start` and `stop`."""
+    """Sends `rate` messages a second to a topic of its own, from a thread of its own, between
+    `start` and `stop`.
+    """
 
     name = ""
     rate = 0.0
@@ -121,7 +124,9 @@ class Silent(Load):
     def burst(self, count: int) -> None:
         for _ in range(count):
             self.producer.send(ProducerRecord(self.topic, VALUE))
-        self.account.batch(count, count, 0)  # none may fail; the end offsets and the producer's metrics are held against it
+        self.account.batch(
+            count, count, 0
+        )  # none may fail; the end offsets and the producer's metrics are held against it
 
 
 class Futures(Load):
@@ -135,7 +140,9 @@ class Futures(Load):
     def burst(self, count: int) -> None:
         for _ in range(count):
             number = self.account.take()
-            self._open.append((number, self.producer.send_future(ProducerRecord(self.topic, VALUE, id=number))))
+            self._open.append(
+                (number, self.producer.send_future(ProducerRecord(self.topic, VALUE, id=number)))
+            )
         while self._open and self._open[0][1].done():
             self._collect(0)
 
@@ -143,7 +150,9 @@ class Futures(Load):
         number, future = self._open.popleft()
         error = future.exception(timeout)
         if error is None and future.result().record_id != number:
-            self.account.anomaly(f"the future of {number} has the report of {future.result().record_id}")
+            self.account.anomaly(
+                f"the future of {number} has the report of {future.result().record_id}"
+            )
         self.account.report(number, error)
 
     def settle(self) -> None:
@@ -153,7 +162,9 @@ class Futures(Load):
 
 
 class Batches(Load):
-    """Lists, buffers of two dimensions and Arrow columns by turns; each is checked when it is reported."""
+    """Lists, buffers of two dimensions and Arrow columns by turns; each is checked when it is
+    reported.
+    """
 
     name = "batches"
     rate = 12_000
@@ -167,24 +178,39 @@ class Batches(Load):
     def listed(self, count: int, done: Callable[[Any], None]) -> Any:
         values = [b"%d" % number for number in range(count - 2)] + ["text", None]
         keys = [b"%d" % (number % 10) for number in range(count)]
-        return self.producer.send_batch(self.topic, values, keys=keys, ids=range(count), headers=[("kind", b"list")], on_delivery=done)
+        return self.producer.send_batch(
+            self.topic,
+            values,
+            keys=keys,
+            ids=range(count),
+            headers=[("kind", b"list")],
+            on_delivery=done,
+        )
 
     def rows(self, count: int, done: Callable[[Any], None]) -> Any:
         values = np.zeros((count, 100), np.uint8)
         times = np.full(count, 1_700_000_000_000, np.int64)
         return self.producer.send_batch(
-            self.topic, values, partitions=np.arange(count, dtype=np.int32) % 2, timestamps=times, on_delivery=done
+            self.topic,
+            values,
+            partitions=np.arange(count, dtype=np.int32) % 2,
+            timestamps=times,
+            on_delivery=done,
         )
 
     def arrow(self, count: int, done: Callable[[Any], None]) -> Any:
-        values = pa.array([b"%d" % number if number % 7 else None for number in range(count)], pa.binary())
+        values = pa.array(
+            [b"%d" % number if number % 7 else None for number in range(count)], pa.binary()
+        )
         return self.producer.send_batch(self.topic, values, keys="one for all", on_delivery=done)
 
     def table(self, count: int, done: Callable[[Any], None]) -> Any:
         half = count // 2
         value = pa.chunked_array([pa.array(["é" * 50] * half), pa.array(["b"] * (count - half))])
         table = pa.table({"value": value, "key": pa.array(range(count)).cast(pa.string())})
-        return self.producer.send_table(table, topic=self.topic, value="value", key="key", headers=["key"], on_delivery=done)
+        return self.producer.send_table(
+            table, topic=self.topic, value="value", key="key", headers=["key"], on_delivery=done
+        )
 
     def burst(self, count: int) -> None:
         count = max(count, 4)
@@ -200,7 +226,9 @@ class Batches(Load):
                 self.account.anomaly(f"a batch of {count} is called back as {batch!r}")
             offsets = np.asarray(batch.offsets)
             if batch.failed == 0 and (offsets < 0).any():
-                self.account.anomaly(f"a batch has delivered messages without offsets: {offsets[offsets < 0].size}")
+                self.account.anomaly(
+                    f"a batch has delivered messages without offsets: {offsets[offsets < 0].size}"
+                )
             self.account.batch(0, len(batch) - batch.failed, batch.failed)
 
         with self._lock:
@@ -230,13 +258,17 @@ class Copies(Load):
     def burst(self, count: int) -> None:
         for number in range(count):
             self._buffer[:8] = number.to_bytes(8, "big")
-            self.send(ProducerRecord(self.topic, self._buffer), option=SendOption.TO_COPY_RECORD_VALUE)
+            self.send(
+                ProducerRecord(self.topic, self._buffer), option=SendOption.TO_COPY_RECORD_VALUE
+            )
             self._buffer.append(0)  # raises BufferError while it is pinned
             self._buffer.pop()
 
 
 class Rich(Load):
-    """Keys, headers, timestamps, and values that are pinned by their buffer: each bytearray must be free again at the end."""
+    """Keys, headers, timestamps, and values that are pinned by their buffer: each bytearray must be
+    free again at the end.
+    """
 
     name = "rich"
     rate = 2_500
@@ -248,8 +280,21 @@ class Rich(Load):
     def burst(self, count: int) -> None:
         for number in range(count):
             value = bytearray(VALUE)
-            headers = [("trace", b"%032d" % number), ("empty", b""), ("null", None), ("trace", "again")]
-            self.send(ProducerRecord(self.topic, memoryview(value), key=f"key {number % 50}", headers=headers, timestamp=1_700_000_000_000))
+            headers = [
+                ("trace", b"%032d" % number),
+                ("empty", b""),
+                ("null", None),
+                ("trace", "again"),
+            ]
+            self.send(
+                ProducerRecord(
+                    self.topic,
+                    memoryview(value),
+                    key=f"key {number % 50}",
+                    headers=headers,
+                    timestamp=1_700_000_000_000,
+                )
+            )
             self._values.append(value)
         while len(self._values) > 2_000 and self._free(self._values[0]):
             self._values.popleft()
@@ -281,7 +326,9 @@ class Sync(Load):
     def burst(self, count: int) -> None:
         for _ in range(count):
             number = self.account.take()
-            metadata = self.producer.sync_send(ProducerRecord(self.topic, VALUE, id=number), timeout=SETTLING)
+            metadata = self.producer.sync_send(
+                ProducerRecord(self.topic, VALUE, id=number), timeout=SETTLING
+            )
             if metadata.persisted_status is not PersistedStatus.DONE:
                 self.account.anomaly(f"sync_send returned {metadata}")
             self.account.report(number, None)
@@ -312,7 +359,9 @@ class Refused(Load):
 
 
 class Failing(Load):
-    """To a broker that answers with errors now and then, and not idempotent: every failure must be reported as one, batches' too."""
+    """To a broker that answers with errors now and then, and not idempotent: every failure must be
+    reported as one, batches' too.
+    """
 
     name = "failing"
     rate = 3_000
@@ -328,7 +377,8 @@ class Failing(Load):
                 try:
                     self.send(ProducerRecord(self.topic, VALUE))
                 except KafkaException as error:
-                    # Once a broker has said so, librdkafka refuses the topic's records itself, until the next metadata say otherwise.
+                    # Once a broker has said so, librdkafka refuses the topic's records itself,
+                    # until the next metadata say otherwise.
                     if error.error != ErrorCode.TOPIC_AUTHORIZATION_FAILED:
                         raise
             return
@@ -357,10 +407,12 @@ class Full(Load):
 
 
 class Cut(Load):
-    """To a broker whose connections are cut while answers are on their way, and read back as it goes.
+    """To a broker whose connections are cut while answers are on their way, and read back as it
+    goes.
 
-    The mock cluster does not know a batch again: what it had stored without answering is there twice. So numbers are compared: each
-    that was reported as delivered must be there, in order, and what is there again is counted.
+    The mock cluster does not know a batch again: what it had stored without answering is there
+    twice. So numbers are compared: each that was reported as delivered must be there, in order, and
+    what is there again is counted.
     """
 
     name = "cut"
@@ -370,7 +422,9 @@ class Cut(Load):
         super().__init__(producer, scale)
         self.doubled = 0
         self.there = 0  # different ones
-        self._seen = bytearray(RING)  # in which round of the ring, plus one: constant memory, as in the account
+        self._seen = bytearray(
+            RING
+        )  # in which round of the ring, plus one: constant memory, as in the account
         self._sent = 0
         self._newest = [-1] * self.partitions
         self._reader: TopicReader | None = None
@@ -380,7 +434,11 @@ class Cut(Load):
 
     def burst(self, count: int) -> None:
         for number in range(self._sent, self._sent + count):
-            self.send(ProducerRecord(self.topic, number.to_bytes(8, "big"), partition=number % self.partitions))
+            self.send(
+                ProducerRecord(
+                    self.topic, number.to_bytes(8, "big"), partition=number % self.partitions
+                )
+            )
         self._sent += count
         assert self._reader is not None
         self._compare(self._reader.read(timeout=0))
@@ -390,7 +448,10 @@ class Cut(Load):
         if self._reader is not None:
             self._compare(self._reader.read_to_end(SETTLING))
         if self.there != self.account.delivered:
-            self.account.anomaly(f"{self.account.delivered:,} were reported as delivered, and {self.there:,} different ones are there")
+            self.account.anomaly(
+                f"{self.account.delivered:,} were reported as delivered, and {self.there:,}"
+                " different ones are there"
+            )
 
     def _compare(self, messages: Sequence[ConsumedMessage]) -> None:
         for message in messages:
@@ -401,8 +462,14 @@ class Cut(Load):
                 continue
             self._seen[number % RING] = turn
             self.there += 1
-            if number < self._newest[message.partition] or number % self.partitions != message.partition:
-                self.account.anomaly(f"{number} is in partition {message.partition} behind {self._newest[message.partition]}")
+            if (
+                number < self._newest[message.partition]
+                or number % self.partitions != message.partition
+            ):
+                self.account.anomaly(
+                    f"{number} is in partition {message.partition} behind"
+                    f" {self._newest[message.partition]}"
+                )
             self._newest[message.partition] = number
 
 
@@ -480,8 +547,8 @@ class Asynchronous(Load):
         self.account.batch(0, len(batch) - batch.failed, batch.failed)
 
 
-# By the producer that they share: the idempotent one, one that meets errors, one whose connections are cut, one with a short queue; and
-# those that make their own.
+# By the producer that they share: the idempotent one, one that meets errors, one whose connections
+# are cut, one with a short queue; and those that make their own.
 SHARED = (Callbacks, Silent, Futures, Batches, Copies, Rich, Sync, Refused)
 OWN = (Lives, Asynchronous)
 ALL = (*SHARED, Failing, Cut, Full, *OWN)

@@ -1,4 +1,6 @@
-"""Whose the resident memory is: by the mappings it is in, and by what glibc's malloc says of itself."""
+"""Whose the resident memory is: by the mappings it is in, and by what glibc's malloc says of
+itself.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,13 @@ import re
 import sys
 from collections.abc import Iterable
 
-# mimalloc (librdkafka's, and Arrow's) asks for addresses from 2 TiB on, far from where Linux puts what is asked for without one.
+# mimalloc (librdkafka's, and Arrow's) asks for addresses from 2 TiB on, far from where Linux puts
+# what is asked for without one.
 _MIMALLOC = range(2 << 40, 0x5000_0000_0000)
 _ARENA = 64 << 20  # glibc's heaps of threads are so large and so aligned (HEAP_MAX_SIZE)
-_STACK = 8 << 20  # a thread's, which lies behind a guard that nobody may touch; other mappings may be as large
+_STACK = (
+    8 << 20
+)  # a thread's, which lies behind a guard that nobody may touch; other mappings may be as large
 _HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \d+ *(.*)")
 
 OWNERS = ("mimalloc", "glibc", "stacks", "files", "other")
@@ -19,12 +24,25 @@ OWNERS = ("mimalloc", "glibc", "stacks", "files", "other")
 class _Mallinfo(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
     ]
 
 
 def owners(smaps: Iterable[str]) -> dict[str, int]:
-    """Resident bytes by owner: mimalloc's regions, glibc's heaps, threads' stacks, files, and the others, Python's arenas above all."""
+    """Resident bytes by owner: mimalloc's regions, glibc's heaps, threads' stacks, files, and the
+    others, Python's arenas above all.
+    """
     resident = dict.fromkeys(OWNERS, 0)
     owner, guard = "other", 0
     for line in smaps:

@@ -38,25 +38,39 @@ def write(result: dict[str, Any], folder: Path) -> str:
 
 def page(result: dict[str, Any]) -> str:
     loads, samples = result["loads"], result["samples"]
-    total = {field: sum(load[field] for load in loads.values()) for field in ("sent", "delivered", "failed", "refused")}
+    total = {
+        field: sum(load[field] for load in loads.values())
+        for field in ("sent", "delivered", "failed", "refused")
+    }
     wrong = result["wrong"]
     first, last = samples[0], samples[-1]
     elapsed = last["t"] - first["t"]
     text = HEAD.format(
         minutes=result["seconds"] / 60,
-        verdict="Every count is right, and nothing has grown." if not wrong else "**Not as it must be:**\n\n- " + "\n- ".join(wrong),
+        verdict=(
+            "Every count is right, and nothing has grown."
+            if not wrong
+            else "**Not as it must be:**\n\n- " + "\n- ".join(wrong)
+        ),
         total=total["sent"],
         rate=total["sent"] / result["seconds"],
         delivered=total["delivered"],
         failed=total["failed"],
         refused=total["refused"],
         faults=len(result["faults"]),
-        kinds=", ".join(f"{count} {kind}" for kind, count in sorted(Counter(kind for _, kind in result["faults"]).items())) or "none",
+        kinds=", ".join(
+            f"{count} {kind}"
+            for kind, count in sorted(Counter(kind for _, kind in result["faults"]).items())
+        )
+        or "none",
         cpu=(last["cpu"] - first["cpu"]) / elapsed,
         broker_cpu=(last["broker_cpu"] - first["broker_cpu"]) / elapsed,
     )
     for name, load in loads.items():
-        figures = (f"{load[field]:,}" for field in ("sent", "delivered", "failed", "refused", "doubled", "anomalies"))
+        figures = (
+            f"{load[field]:,}"
+            for field in ("sent", "delivered", "failed", "refused", "doubled", "anomalies")
+        )
         text += f"| {name} | {' | '.join(figures)} |\n"
     text += MIDDLE.format(warm_up=WARM_UP)
     for field, title, unit in (
@@ -78,7 +92,10 @@ def page(result: dict[str, Any]) -> str:
             continue
         before, after = windows(samples, field)
         text += f"| {title} | {before / unit:,.1f} | {after / unit:,.1f} |\n"
-    text += f"\nMemory grows by {slope(samples, 'rss') * 3600 / MIB:+.2f} MiB an hour (Theil-Sen, after the warm-up).\n"
+    text += (
+        f"\nMemory grows by {slope(samples, 'rss') * 3600 / MIB:+.2f} MiB an hour (Theil-Sen, after"
+        " the warm-up).\n"
+    )
     return text
 
 
@@ -93,20 +110,41 @@ def draw(result: dict[str, Any], target: Path) -> None:
     figure, axes = plt.subplots(5, 1, figsize=(11, 11), sharex=True, layout="constrained")
 
     sent = [sum(load["sent"] for load in sample["loads"].values()) for sample in samples]
-    reported = [sum(load["delivered"] + load["failed"] for load in sample["loads"].values()) for sample in samples]
+    reported = [
+        sum(load["delivered"] + load["failed"] for load in sample["loads"].values())
+        for sample in samples
+    ]
     for values, label, style in ((sent, "sent", "-"), (reported, "reported", ":")):
-        rates = [(b - a) / (y["t"] - x["t"]) for a, b, x, y in zip(values, values[1:], samples, samples[1:], strict=False)]
+        rates = [
+            (b - a) / (y["t"] - x["t"])
+            for a, b, x, y in zip(values, values[1:], samples, samples[1:], strict=False)
+        ]
         axes[0].plot(minutes[1:], rates, style, linewidth=1, label=label)
     _finish(axes[0], "messages a second")
-    axes[1].plot(minutes, [sample["rss"] / MIB for sample in samples], label="this process", color="black", linewidth=1)
+    axes[1].plot(
+        minutes,
+        [sample["rss"] / MIB for sample in samples],
+        label="this process",
+        color="black",
+        linewidth=1,
+    )
     for owner in memory.OWNERS if "memory_glibc" in samples[0] else ():
-        axes[1].plot(minutes, [sample[f"memory_{owner}"] / MIB for sample in samples], linewidth=0.8, label=owner)
+        axes[1].plot(
+            minutes,
+            [sample[f"memory_{owner}"] / MIB for sample in samples],
+            linewidth=0.8,
+            label=owner,
+        )
     axes[1].axvspan(0, WARM_UP * minutes[-1], color="#f1f3f5", label="warm-up")
     _finish(axes[1], "resident memory, MiB")
     for field in ("threads", "descriptors"):
         axes[2].plot(minutes, [sample[field] for sample in samples], linewidth=1, label=field)
     _finish(axes[2], "threads and descriptors")
-    for field, label in (("outstanding", "outstanding"), ("pinned_messages", "pinned"), ("messages", "structs of pinned messages")):
+    for field, label in (
+        ("outstanding", "outstanding"),
+        ("pinned_messages", "pinned"),
+        ("messages", "structs of pinned messages"),
+    ):
         axes[3].plot(minutes, [sample[field] for sample in samples], linewidth=1, label=label)
     _finish(axes[3], "messages on their way")
     kinds = sorted({kind for _, kind in result["faults"]})
@@ -127,4 +165,11 @@ def _finish(axis: Any, title: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.yaxis.set_major_formatter("{x:,.0f}")
     # Beside the title, where no line is.
-    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, frameon=False, ncols=8)
+    axis.legend(
+        fontsize=8,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        borderaxespad=0.2,
+        frameon=False,
+        ncols=8,
+    )

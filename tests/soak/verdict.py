@@ -9,10 +9,12 @@ from typing import Any
 MIB = 1 << 20
 # Of this part of the run nothing is held against it: pools, arenas and queues find their size.
 WARM_UP = 0.2
-# Memory may grow so much after that, in bytes: what allocators and the interpreter do with fragments. The messages' own leaks are far
+# Memory may grow so much after that, in bytes: what allocators and the interpreter do with
+# fragments. The messages' own leaks are far
 # larger: a byte for each message of half an hour at 50,000 a second is 86 MiB.
 GROWTH = 12 * MIB
-# Threads and descriptors differ by those of short-lived producers that happen to be there when a sample is taken.
+# Threads and descriptors differ by those of short-lived producers that happen to be there when a
+# sample is taken.
 SLACK = 24
 FEWEST = 20
 
@@ -25,10 +27,15 @@ def windows(samples: Sequence[dict[str, Any]], field: str) -> tuple[float, float
 
 
 def slope(samples: Sequence[dict[str, Any]], field: str) -> float:
-    """How fast a field grows after the warm-up, each second: the median of the slopes between samples half of the run apart (Theil-Sen)."""
+    """How fast a field grows after the warm-up, each second: the median of the slopes between
+    samples half of the run apart (Theil-Sen).
+    """
     counted = samples[int(len(samples) * WARM_UP) :]
     half = max(1, len(counted) // 2)
-    return median((b[field] - a[field]) / (b["t"] - a["t"]) for a, b in zip(counted, counted[half:], strict=False))
+    return median(
+        (b[field] - a[field]) / (b["t"] - a["t"])
+        for a, b in zip(counted, counted[half:], strict=False)
+    )
 
 
 def judge(samples: Sequence[dict[str, Any]]) -> list[str]:
@@ -39,10 +46,13 @@ def judge(samples: Sequence[dict[str, Any]]) -> list[str]:
     before, after = windows(samples, "rss")
     if after - before > GROWTH:
         wrong.append(
-            f"memory has grown from {before / MIB:.1f} to {after / MIB:.1f} MiB after the warm-up, by more than {GROWTH / MIB:.0f} MiB"
+            f"memory has grown from {before / MIB:.1f} to {after / MIB:.1f} MiB after the warm-up,"
+            f" by more than {GROWTH / MIB:.0f} MiB"
         )
     for field in ("threads", "descriptors", "handles", "topics", "batches"):
         before, after = windows(samples, field)
         if after - before > SLACK:
-            wrong.append(f"{field} have become more after the warm-up: {before:g}, and {after:g} at the end")
+            wrong.append(
+                f"{field} have become more after the warm-up: {before:g}, and {after:g} at the end"
+            )
     return wrong

@@ -1,4 +1,6 @@
-"""What a user's type checker sees of the public names: checked by `make types` (mypy --strict), never run."""
+"""What a user's type checker sees of the public names: checked by `make types` (mypy --strict),
+never run.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,13 @@ def records() -> list[ProducerRecord]:
     return [
         ProducerRecord("t"),
         ProducerRecord("t", b"bytes", key="text", partition=1, timestamp=1, id=object()),
-        ProducerRecord("t", bytearray(b"v"), key=memoryview(b"k"), headers=[("a", b"1"), ("a", None)], timestamp=datetime.now()),
+        ProducerRecord(
+            "t",
+            bytearray(b"v"),
+            key=memoryview(b"k"),
+            headers=[("a", b"1"), ("a", None)],
+            timestamp=datetime.now(),
+        ),
         ProducerRecord("t", array("d"), headers={"name": "text", "none": None}),
     ]
 
@@ -54,7 +62,13 @@ def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
 
 def sending(producer: KafkaProducer, record: ProducerRecord) -> None:
     producer.send(record)
-    producer.send(record, on_delivery, option=SendOption.TO_COPY_RECORD_VALUE, action=ActionWhileQueueIsFull.NO_BLOCK, timeout=1)
+    producer.send(
+        record,
+        on_delivery,
+        option=SendOption.TO_COPY_RECORD_VALUE,
+        action=ActionWhileQueueIsFull.NO_BLOCK,
+        timeout=1,
+    )
     producer.send(record, lambda metadata, error: print(metadata.topic, error))
     assert_type(producer.try_send(record), KafkaError | None)
     assert_type(producer.sync_send(record, timeout=1.5), RecordMetadata)

@@ -1,4 +1,6 @@
-"""The API reference is complete. `make docs` asks Sphinx itself (docs/check_reference.py); here is what can be known without building."""
+"""The API reference is complete. `make docs` asks Sphinx itself (docs/check_reference.py); here is
+what can be known without building.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,14 @@ def test_every_public_name_is_in_the_reference():
 def test_what_is_asked_for_are_names_and_methods():
     """The check that conf.py makes would notice: with nothing documented, everything is missing."""
     missing = check_reference.missing(set(), kafka_ext)
-    for name in ("KafkaProducer", "KafkaProducer.send", "KafkaProducer.transaction", "Properties.put", "ErrorCode", "get_include"):
+    for name in (
+        "KafkaProducer",
+        "KafkaProducer.send",
+        "KafkaProducer.transaction",
+        "Properties.put",
+        "ErrorCode",
+        "get_include",
+    ):
         assert f"kafka_ext.{name}" in missing
     assert check_reference.missing(set(missing), kafka_ext) == []
 
@@ -50,7 +59,9 @@ def test_public_name_has_a_docstring_of_its_own(name):
 
 def test_stub_signatures_are_read():
     functions = stub_signatures.read()
-    arguments, returned = stub_signatures.signature_of(functions["Producer.send"], kafka_ext.KafkaProducer.send)
+    arguments, returned = stub_signatures.signature_of(
+        functions["Producer.send"], kafka_ext.KafkaProducer.send
+    )
     assert arguments.startswith("(record: ProducerRecord, on_delivery: Callable[")
     assert "option: SendOption=SendOption.NO_COPY_RECORD_VALUE" in arguments
     assert returned == "None"

@@ -1,4 +1,6 @@
-"""Bad input to send_batch and send_table: what is raised, with nothing enqueued, nobody called, nothing pinned and nothing left."""
+"""Bad input to send_batch and send_table: what is raised, with nothing enqueued, nobody called,
+nothing pinned and nothing left.
+"""
 
 import array
 import ctypes
@@ -7,7 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from kafka_ext import ActionWhileQueueIsFull, InvalidRecordError, KafkaException, ProducerClosedError, _rdkafka
+from kafka_ext import (
+    ActionWhileQueueIsFull,
+    InvalidRecordError,
+    KafkaException,
+    ProducerClosedError,
+    _rdkafka,
+)
 
 pa = pytest.importorskip("pyarrow")
 
@@ -16,7 +24,12 @@ pa = pytest.importorskip("pyarrow")
 def producer(make_producer):
     """Its callback must never be called, and it must stay empty and usable."""
     producer = make_producer(
-        {"bootstrap.servers": "127.0.0.1:1", "test.mock.num.brokers": ..., "log_level": 0, "error_cb": lambda error: None}
+        {
+            "bootstrap.servers": "127.0.0.1:1",
+            "test.mock.num.brokers": ...,
+            "log_level": 0,
+            "error_cb": lambda error: None,
+        }
     )
     yield producer
     assert producer.metrics().sent == 0
@@ -36,18 +49,34 @@ TABLE = pa.table({"v": ["a", "b"], "n": [1, 2], "f": [0.5, 1.5]})
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        ((b"lone",), TypeError, "values must be many values; a lone bytes is one: put it in a list"),
+        (
+            (b"lone",),
+            TypeError,
+            "values must be many values; a lone bytes is one: put it in a list",
+        ),
         (("lone",), TypeError, "values must be many values; a lone str"),
         ((bytearray(b"lone"),), TypeError, "values must be many values; a lone bytearray"),
         ((memoryview(b"lone"),), TypeError, "a flat buffer of bytes is one"),
-        ((None,), TypeError, "values must be a list or tuple, an Arrow column .* or a buffer of rows, not NoneType"),
+        (
+            (None,),
+            TypeError,
+            "values must be a list or tuple, an Arrow column .* or a buffer of rows, not NoneType",
+        ),
         ((5,), TypeError, "not int"),
         (({b"a": b"b"},), TypeError, "not dict"),
         ((iter(TWO),), TypeError, "not list_iterator"),
         (([b"a", 1],), TypeError, "item 1 of values must be a buffer .*, not int"),
         ((["\ud800"],), InvalidRecordError, "item 0 of values: .*surrogates not allowed"),
-        (([memoryview(b"abcd")[::2]],), InvalidRecordError, "item 0 of values: memoryview gives no C-contiguous buffer"),
-        ((np.zeros((4, 4))[:, ::2],), InvalidRecordError, "values: numpy.ndarray gives no C-contiguous buffer"),
+        (
+            ([memoryview(b"abcd")[::2]],),
+            InvalidRecordError,
+            "item 0 of values: memoryview gives no C-contiguous buffer",
+        ),
+        (
+            (np.zeros((4, 4))[:, ::2],),
+            InvalidRecordError,
+            "values: numpy.ndarray gives no C-contiguous buffer",
+        ),
         ((np.zeros(4),), TypeError, "1 dimension of 'd'"),
         ((np.zeros((2, 2, 2)),), TypeError, "3 dimensions of 'd'"),
         ((np.array(1),), TypeError, "0 dimensions"),
@@ -55,7 +84,14 @@ TABLE = pa.table({"v": ["a", "b"], "n": [1, 2], "f": [0.5, 1.5]})
         ((np.zeros(2, dtype=[("n", "i4"), ("o", object)]),), TypeError, "holds pointers"),
         (((ctypes.c_char_p * 2)(),), TypeError, "holds pointers"),
         ((np.array(["a", "b"]),), TypeError, "1 dimension of"),
-        ((pa.array([1, 2]),), TypeError, "values: an Arrow column of int64 cannot be sent as it is; cast it to binary or string first"),
+        (
+            (pa.array([1, 2]),),
+            TypeError,
+            (
+                "values: an Arrow column of int64 cannot be sent as it is; cast it to binary or"
+                " string first"
+            ),
+        ),
         ((pa.array([[1]]),), TypeError, "an Arrow column of list"),
         ((pa.array([0.5]),), TypeError, "an Arrow column of float64"),
         ((pa.array([True]),), TypeError, "an Arrow column of bool"),
@@ -86,25 +122,49 @@ def test_values(producer, arguments, error, says):
         ({"partitions": [None, -(2**63)]}, ValueError, "item 1 is -9223372036854775808"),
         ({"partitions": [-(2**63), 0]}, ValueError, "item 0 is -9223372036854775808"),
         ({"partitions": np.array([0, -1], "i2")}, ValueError, "item 1 is -1"),
-        ({"partitions": np.array([0, 2**64 - 1], "u8")}, ValueError, "partitions must be from 0 to 2147483647; item 1"),
+        (
+            {"partitions": np.array([0, 2**64 - 1], "u8")},
+            ValueError,
+            "partitions must be from 0 to 2147483647; item 1",
+        ),
         ({"partitions": pa.array([0, -1])}, ValueError, "item 1 is -1"),
         ({"partitions": pa.chunked_array([[0], [-1]])}, ValueError, "item 1 is -1"),
         ({"partitions": ["a", "b"]}, TypeError, "partitions must be ints; item 0 is 'a'"),
         ({"partitions": [0.0, 1.0]}, TypeError, "partitions must be ints; item 0 is 0.0"),
-        ({"partitions": 0.5}, TypeError, "partitions must be an int, a sequence of ints or an integer buffer, not float"),
+        (
+            {"partitions": 0.5},
+            TypeError,
+            "partitions must be an int, a sequence of ints or an integer buffer, not float",
+        ),
         ({"partitions": "12"}, TypeError, "not str"),
         ({"partitions": b"\0\1"}, TypeError, "not bytes"),
         ({"partitions": {0, 1}}, TypeError, "not set"),
         ({"partitions": np.zeros(2)}, TypeError, "a buffer of ints in one dimension, not of 'd'"),
         ({"partitions": np.zeros((2, 1), "i4")}, TypeError, "in 2"),
         ({"partitions": np.array([0, 1], ">i4")}, TypeError, "not of '>i'"),
-        ({"partitions": np.zeros(4, "i4")[::2]}, InvalidRecordError, "partitions: numpy.ndarray gives no C-contiguous buffer"),
-        ({"partitions": pa.array(["a", "b"])}, TypeError, "partitions: an Arrow column of u cannot|partitions: an Arrow column of string"),
+        (
+            {"partitions": np.zeros(4, "i4")[::2]},
+            InvalidRecordError,
+            "partitions: numpy.ndarray gives no C-contiguous buffer",
+        ),
+        (
+            {"partitions": pa.array(["a", "b"])},
+            TypeError,
+            "partitions: an Arrow column of u cannot|partitions: an Arrow column of string",
+        ),
         ({"timestamps": 0}, ValueError, "timestamps must be from 1 to 9223372036854775807, not 0"),
         ({"timestamps": [1, -5]}, ValueError, "item 1 is -5"),
         ({"timestamps": [1]}, ValueError, "timestamps has 1 items"),
-        ({"timestamps": pa.array([2**62, 1], pa.timestamp("s"))}, ValueError, "timestamps must be from 1"),
-        ({"timestamps": pa.array([-1, 1], pa.timestamp("ns"))}, ValueError, "timestamps must be from 1"),
+        (
+            {"timestamps": pa.array([2**62, 1], pa.timestamp("s"))},
+            ValueError,
+            "timestamps must be from 1",
+        ),
+        (
+            {"timestamps": pa.array([-1, 1], pa.timestamp("ns"))},
+            ValueError,
+            "timestamps must be from 1",
+        ),
         ({"timestamps": array.array("d", [1, 2])}, TypeError, "not of 'd'"),
         ({"headers": 5}, TypeError, "headers must be"),
         ({"headers": "ab"}, TypeError, "headers must be"),
@@ -144,34 +204,66 @@ def test_topic_and_callback(producer):
     ("arguments", "error", "says"),
     [
         ({"table": [1]}, TypeError, "table must have __arrow_c_stream__"),
-        ({"table": pa.array(["a"])}, TypeError, "table must be a table or struct array, not an Arrow column of"),
+        (
+            {"table": pa.array(["a"])},
+            TypeError,
+            "table must be a table or struct array, not an Arrow column of",
+        ),
         ({"value": "x"}, ValueError, "value: the table has no column 'x'; it has v, n, f"),
         ({"value": None}, TypeError, "value must be the name of a column"),
         ({"value": 0}, TypeError, "value must be the name of a column, not int"),
-        ({"value": "n"}, TypeError, r"value \(n\): an Arrow column of int64 cannot be sent as it is; cast it to binary or string first"),
+        (
+            {"value": "n"},
+            TypeError,
+            (
+                r"value \(n\): an Arrow column of int64 cannot be sent as it is; cast it to binary"
+                r" or string first"
+            ),
+        ),
         ({"key": "f"}, TypeError, r"key \(f\): an Arrow column of float64"),
-        ({"partition": "f"}, TypeError, r"partition \(f\): an Arrow column of float64 .* cast it to int32 or int64"),
+        (
+            {"partition": "f"},
+            TypeError,
+            r"partition \(f\): an Arrow column of float64 .* cast it to int32 or int64",
+        ),
         ({"partition": "v"}, TypeError, r"partition \(v\): an Arrow column of"),
         ({"timestamp": "f"}, TypeError, "cast it to int64 or a timestamp"),
         ({"headers": "v"}, TypeError, "headers must be a sequence of column names, not a str"),
         ({"headers": ["n"]}, TypeError, r"headers \(n\)"),
         ({"headers": ["x"]}, ValueError, "headers: the table has no column 'x'"),
-        ({"table": pa.Table.from_arrays([["a"], ["b"]], names=["v", "v"])}, ValueError, "the table has 2 columns 'v'"),
+        (
+            {"table": pa.Table.from_arrays([["a"], ["b"]], names=["v", "v"])},
+            ValueError,
+            "the table has 2 columns 'v'",
+        ),
     ],
     ids=lambda value: None,
 )
 def test_tables(producer, arguments, error, says):
     with pytest.raises(error, match=says):
-        producer.send_table(**{"table": TABLE, "topic": "t", "value": "v", "on_delivery": never} | arguments)
+        producer.send_table(
+            **{"table": TABLE, "topic": "t", "value": "v", "on_delivery": never} | arguments
+        )
 
 
 @pytest.mark.found(24)
 def test_what_a_column_of_numbers_can_be_cast_to(producer):
     days, words = pa.array([1, 2], pa.date32()), pa.array([1, 2]).dictionary_encode()
-    for argument, wanted in (("timestamps", "int64 or a timestamp"), ("partitions", "int32 or int64")):
-        for column, kind in ((days, "date32"), (words, "dictionary"), (pa.chunked_array([days, days]), "date32")):
+    for argument, wanted in (
+        ("timestamps", "int64 or a timestamp"),
+        ("partitions", "int32 or int64"),
+    ):
+        for column, kind in (
+            (days, "date32"),
+            (words, "dictionary"),
+            (pa.chunked_array([days, days]), "date32"),
+        ):
             with pytest.raises(
-                TypeError, match=f"{argument}: an Arrow column of {kind} cannot be sent as it is; cast it to {wanted} first"
+                TypeError,
+                match=(
+                    f"{argument}: an Arrow column of {kind} cannot be sent as it is; cast it to"
+                    f" {wanted} first"
+                ),
             ):
                 producer.send_batch("t", [b"v"] * len(column), **{argument: column})
 
@@ -204,7 +296,8 @@ def test_closed(make_producer):
         producer.send_table(TABLE, topic="t", value="v", action=ActionWhileQueueIsFull.NO_BLOCK)
 
 
-# ---------------------------------------------------------------------- objects that lie about being Arrow
+# ---------------------------------------------------------------------- objects that lie about
+# being Arrow
 
 
 class Lies:
@@ -218,9 +311,17 @@ class Lies:
     ("source", "error", "says"),
     [
         (Lies("__arrow_c_stream__", 5), TypeError, "gave no Arrow stream capsule"),
-        (Lies("__arrow_c_stream__", pa.array(["a"]).__arrow_c_array__()[0]), TypeError, "gave no Arrow stream capsule"),
+        (
+            Lies("__arrow_c_stream__", pa.array(["a"]).__arrow_c_array__()[0]),
+            TypeError,
+            "gave no Arrow stream capsule",
+        ),
         (Lies("__arrow_c_array__", (5, 5)), TypeError, "gave no pair of Arrow capsules"),
-        (Lies("__arrow_c_array__", pa.array(["a"]).__arrow_c_array__()[::-1]), TypeError, "gave no pair of Arrow capsules"),
+        (
+            Lies("__arrow_c_array__", pa.array(["a"]).__arrow_c_array__()[::-1]),
+            TypeError,
+            "gave no pair of Arrow capsules",
+        ),
         (Lies("__arrow_c_array__", (1, 2, 3)), ValueError, "unpack"),
     ],
     ids=lambda value: None,
@@ -255,8 +356,14 @@ ArrowArray = type(
     (ctypes.Structure,),
     {
         "_fields_": [
-            *[(name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")],
-            *[(name, ctypes.c_void_p) for name in ("buffers", "children", "dictionary", "release", "private_data")],
+            *[
+                (name, ctypes.c_int64)
+                for name in ("length", "null_count", "offset", "n_buffers", "n_children")
+            ],
+            *[
+                (name, ctypes.c_void_p)
+                for name in ("buffers", "children", "dictionary", "release", "private_data")
+            ],
         ]
     },
 )
@@ -265,13 +372,17 @@ _pointer_of.restype, _pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, 
 
 
 def forged(column, **fields):
-    """`column` as an Arrow array some of whose fields are not what they were; what they were must come back before it is released."""
+    """`column` as an Arrow array some of whose fields are not what they were; what they were must
+    come back before it is released.
+    """
     schema, capsule = column.__arrow_c_array__()
     array = ArrowArray.from_address(_pointer_of(capsule, b"arrow_array"))
     before = {name: getattr(array, name) for name in fields}
     for name, value in fields.items():
         setattr(array, name, value)
-    return Lies("__arrow_c_array__", (schema, capsule)), lambda: [setattr(array, name, value) for name, value in before.items()]
+    return Lies("__arrow_c_array__", (schema, capsule)), lambda: [
+        setattr(array, name, value) for name, value in before.items()
+    ]
 
 
 def with_offsets(code, sound, broken):
@@ -292,7 +403,11 @@ def with_offsets(code, sound, broken):
         (pa.array(["a", "b"]), {"n_buffers": 1}, "too few buffers"),
         (pa.array(["a", "b"]), {"buffers": None}, "too few buffers"),
         (pa.array(["a", "b"]), {"null_count": 1}, "nulls without a validity bitmap"),
-        (pa.array(["a", "b"]).dictionary_encode(), {"dictionary": None}, "a dictionary without indices or values"),
+        (
+            pa.array(["a", "b"]).dictionary_encode(),
+            {"dictionary": None},
+            "a dictionary without indices or values",
+        ),
         (pa.array(["a", "b"]).dictionary_encode(), {"buffers": None}, "too few buffers"),
         (pa.array([b"a", b"b"], pa.binary_view()), {"n_buffers": 2}, "too few buffers"),
         (with_offsets("i", [0, 2, 4], [0, 4, 2]), {}, "go backwards"),
@@ -312,7 +427,13 @@ def test_malformed_arrays(producer, column, fields, says):
 
 
 def test_malformed_tables(producer):
-    for fields in ({"n_children": 1}, {"children": None}, {"length": -1}, {"offset": sys.maxsize}, {"length": 10**6}):
+    for fields in (
+        {"n_children": 1},
+        {"children": None},
+        {"length": -1},
+        {"offset": sys.maxsize},
+        {"length": 10**6},
+    ):
         source, restore = forged(TABLE.to_batches()[0], **fields)
         try:
             with pytest.raises(ValueError, match="malformed Arrow array"):

@@ -19,7 +19,14 @@ from benchmarks.run import missing
 
 
 def measured(seconds: float, peak_kib: int = 1024) -> Measured:
-    return Measured(seconds=seconds, cpu_seconds=seconds, peak_kib=peak_kib, reported=100, failed=0, version="x 1")
+    return Measured(
+        seconds=seconds,
+        cpu_seconds=seconds,
+        peak_kib=peak_kib,
+        reported=100,
+        failed=0,
+        version="x 1",
+    )
 
 
 OURS = Job("kafka_ext", "callback", 100, 100)
@@ -41,10 +48,15 @@ def test_memory_must_be_at_most_a_share(peak: int, reached: bool) -> None:
     assert Outcome(case, [measured(1, peak)], [measured(1, 1024)]).reached is reached
 
 
-@pytest.mark.parametrize(("ours", "told", "reached"), [(26.0, "+20.0 ms", True), (26.1, "+20.1 ms", False), (4.0, "-2.0 ms", True)])
+@pytest.mark.parametrize(
+    ("ours", "told", "reached"),
+    [(26.0, "+20.0 ms", True), (26.1, "+20.1 ms", False), (4.0, "-2.0 ms", True)],
+)
 def test_a_first_delivery_may_take_so_much_longer(ours: float, told: str, reached: bool) -> None:
     case = Case("n", "t", OURS, THEIRS, "first delivery", at_most=20)
-    outcome = Outcome(case, [replace(measured(1), first_ms=ours)], [replace(measured(1), first_ms=6.0)])
+    outcome = Outcome(
+        case, [replace(measured(1), first_ms=ours)], [replace(measured(1), first_ms=6.0)]
+    )
     assert (case.told(outcome.ratio), outcome.reached) == (told, reached)
 
 
@@ -68,7 +80,10 @@ def test_callgrind_costs_are_a_functions_own() -> None:
             "totals: 343",
         ]
     )
-    assert instructions.parse(text) == {("/x/_rdkafka.so", "send"): 43, ("/lib/libc.so", "memcpy"): 300}
+    assert instructions.parse(text) == {
+        ("/x/_rdkafka.so", "send"): 43,
+        ("/lib/libc.so", "memcpy"): 300,
+    }
 
 
 @pytest.mark.parametrize(
@@ -76,7 +91,10 @@ def test_callgrind_costs_are_a_functions_own() -> None:
     [
         ("__pyx_f_9kafka_ext_8_rdkafka_8Producer__send", "Producer._send"),
         ("__pyx_f_9kafka_ext_8_rdkafka_report.isra.0", "report"),
-        ("__pyx_pw_9kafka_ext_8_rdkafka_14ProducerRecord_1__init__", "ProducerRecord.__init__ (from Python)"),
+        (
+            "__pyx_pw_9kafka_ext_8_rdkafka_14ProducerRecord_1__init__",
+            "ProducerRecord.__init__ (from Python)",
+        ),
         ("__pyx_tp_dealloc_9kafka_ext_8_rdkafka_ProducerRecord", "ProducerRecord (tp_dealloc)"),
         ("kx_pool_take.part.0.constprop.1'2", "kx_pool_take"),
     ],
@@ -87,7 +105,11 @@ def test_symbols_are_told_by_the_names_in_the_source(symbol: str, name: str) -> 
 
 def test_the_report_says_what_was_missed_and_json_keeps_every_run() -> None:
     case = Case("n", "a title", OURS, THEIRS, "rate", at_least=3.0)
-    report = Report([Outcome(case, [measured(1), measured(1)], [measured(2), measured(2)])], {OURS: [measured(1)]}, notes=["a note"])
+    report = Report(
+        [Outcome(case, [measured(1), measured(1)], [measured(2), measured(2)])],
+        {OURS: [measured(1)]},
+        notes=["a note"],
+    )
     text = report.to_text()
     assert "not reached" in text
     assert "a note" in text
@@ -109,8 +131,20 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_percentile_is_the_smallest_that_this_share_does_not_exceed() -> None:
-    found = dict(zip(load.PERCENTILES, load.percentiles(array("q", [n * 1000 for n in range(1000, 0, -1)])), strict=True))
-    assert (found[0.0], found[50.0], found[99.0], found[99.9], found[100.0]) == (1, 500, 990, 999, 1000)
+    found = dict(
+        zip(
+            load.PERCENTILES,
+            load.percentiles(array("q", [n * 1000 for n in range(1000, 0, -1)])),
+            strict=True,
+        )
+    )
+    assert (found[0.0], found[50.0], found[99.0], found[99.9], found[100.0]) == (
+        1,
+        500,
+        990,
+        999,
+        1000,
+    )
 
 
 def test_latency_is_compared_with_c_in_the_same_round() -> None:
@@ -124,7 +158,11 @@ def test_latency_is_compared_with_c_in_the_same_round() -> None:
 
 
 def test_each_turn_of_a_load_is_due_on_its_own() -> None:
-    assert list(load.waits(load.Load("n", "t", turns=3, interval_us=2, at_once=1), 5)) == [5, 2005, 4005]
+    assert list(load.waits(load.Load("n", "t", turns=3, interval_us=2, at_once=1), 5)) == [
+        5,
+        2005,
+        4005,
+    ]
 
 
 def test_the_pages_show_the_figures_that_were_measured() -> None:

@@ -16,7 +16,9 @@ def test_a_client_and_a_server_believe_each_other(tmp_path):
     authority = CertificateAuthority(tmp_path)
     server_files = authority.issue("server", ("127.0.0.1", "localhost"))
     client_files = authority.issue("client")
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate)
+    server_context = ssl.create_default_context(
+        ssl.Purpose.CLIENT_AUTH, cafile=authority.certificate
+    )
     server_context.verify_mode = ssl.CERT_REQUIRED
     server_context.load_cert_chain(server_files.certificate, server_files.key)
     client_context = ssl.create_default_context(cafile=authority.certificate)

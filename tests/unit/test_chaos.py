@@ -1,4 +1,6 @@
-"""What the fault campaign and the soak judge by: each thing that can be wrong is found, and nothing where all is right."""
+"""What the fault campaign and the soak judge by: each thing that can be wrong is found, and nothing
+where all is right.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ np = pytest.importorskip("numpy")
 from kafka_ext.testing import ConsumedMessage  # noqa: E402 - they need numpy
 from tests.chaos import checker, faults, records  # noqa: E402 - they need numpy
 from tests.chaos.__main__ import SEEN, judge  # noqa: E402 - they need numpy
-from tests.chaos.outcomes import DELIVERED, FAILED_NOT, FAILED_POSSIBLY, NO_OFFSET, REFUSED, SENT  # noqa: E402 - they need numpy
+from tests.chaos.outcomes import (  # noqa: E402
+    DELIVERED,
+    FAILED_NOT,
+    FAILED_POSSIBLY,
+    NO_OFFSET,
+    REFUSED,
+    SENT,
+)
 from tests.chaos.watch import resident  # noqa: E402 - they need numpy
 from tests.soak import memory, verdict  # noqa: E402 - they need numpy
 from tests.soak.accounts import RING, Account  # noqa: E402 - they need numpy
@@ -22,12 +31,19 @@ SECOND = 1  # a stream, not the first
 
 
 class Log:
-    """What a partitioned topic holds of two streams, both sent in full; the tests change it, and what was reported of it."""
+    """What a partitioned topic holds of two streams, both sent in full; the tests change it, and
+    what was reported of it.
+    """
 
     def __init__(self, monkeypatch):
         monkeypatch.setattr(checker, "read", lambda config, topic, partition: self.read(partition))
         self.values = [
-            [record for stream in range(2) for record in records.make(stream, 0, COUNT, PARTITIONS)[p::PARTITIONS]] for p in range(2)
+            [
+                record
+                for stream in range(2)
+                for record in records.make(stream, 0, COUNT, PARTITIONS)[p::PARTITIONS]
+            ]
+            for p in range(2)
         ]
         self.misshapen = 0
         self.states = [np.full(COUNT, DELIVERED, np.uint8) for _ in range(2)]
@@ -41,7 +57,9 @@ class Log:
         return log, np.arange(len(log)), self.misshapen
 
     def check(self):
-        return checker.check({}, "topic", PARTITIONS, list(zip(self.states, self.offsets, strict=True)))
+        return checker.check(
+            {}, "topic", PARTITIONS, list(zip(self.states, self.offsets, strict=True))
+        )
 
 
 @pytest.fixture
@@ -127,7 +145,9 @@ def test_a_plan_has_as_many_faults_as_asked_for_and_two_fifths_kill_a_leader(cou
 
 
 def unsafe(*kinds, **anomalies):
-    """What is not as it must be, of a campaign without protection that had these faults and found this."""
+    """What is not as it must be, of a campaign without protection that had these faults and found
+    this.
+    """
     senders = {"wrong": [], "failed": 0, "delivered": 10, "samples": [{"t": 1.0, "rss": 1}] * 10}
     findings = {"acknowledged": 10, "failed": 0, "examples": []}
     return judge(
@@ -144,7 +164,9 @@ def unsafe(*kinds, **anomalies):
 def test_a_campaign_without_protection_must_see_what_each_fault_does():
     faults = ("kill_leader_ahead", "lose_responses", "corrupt_requests", "pause_leader")
     assert unsafe(*faults, lost=1, duplicated=1, reordered=1) == []
-    assert [text.split(",")[0] for text in unsafe(*faults, lost=1, duplicated=1)] == ["unsafe: nothing was reordered"]
+    assert [text.split(",")[0] for text in unsafe(*faults, lost=1, duplicated=1)] == [
+        "unsafe: nothing was reordered"
+    ]
     assert len(unsafe(*faults)) == 3
     assert unsafe("pause_leader") == []
     assert len(unsafe(*faults, lost=1, duplicated=1, reordered=1, corrupt=1)) == 1
@@ -165,13 +187,20 @@ def test_what_is_there_twice_behind_a_cut_is_counted_and_what_is_out_of_order_is
     load = Cut(None, 1.0)
 
     def read(*numbers):
-        load._compare([ConsumedMessage(load.topic, number % 2, 0, value=number.to_bytes(8, "big")) for number in numbers])
+        load._compare(
+            [
+                ConsumedMessage(load.topic, number % 2, 0, value=number.to_bytes(8, "big"))
+                for number in numbers
+            ]
+        )
 
     read(0, 1, 2, 3, 0, 2, 1, 3, 4)
     assert (load.there, load.doubled, load.account.wrong) == (5, 4, [])
     read(8, 6)
     assert ["6 is in partition 0 behind 8" in text for text in load.account.wrong] == [True]
-    load._compare([ConsumedMessage(load.topic, 0, 0, value=(RING * 3 + 4).to_bytes(8, "big"))])  # the same slot of the ring, rounds later
+    load._compare(
+        [ConsumedMessage(load.topic, 0, 0, value=(RING * 3 + 4).to_bytes(8, "big"))]
+    )  # the same slot of the ring, rounds later
     assert (load.there, load.doubled) == (8, 4)
     assert len(load.account.check()) == 1
 
@@ -207,12 +236,17 @@ def samples(rss, **fields):
 
 def test_a_leak_is_found_and_a_warm_up_is_none():
     assert verdict.judge(samples(lambda t: 100 * verdict.MIB + min(t, 50) * verdict.MIB)) == []
-    assert any("memory" in text for text in verdict.judge(samples(lambda t: 100 * verdict.MIB + t * 100_000)))
+    assert any(
+        "memory" in text
+        for text in verdict.judge(samples(lambda t: 100 * verdict.MIB + t * 100_000))
+    )
     assert verdict.slope(samples(lambda t: t * 1000), "rss") == pytest.approx(1000)
 
 
 def test_threads_that_pile_up_are_found():
-    grown = [sample | {"threads": 10 + number // 5} for number, sample in enumerate(samples(lambda t: 0))]
+    grown = [
+        sample | {"threads": 10 + number // 5} for number, sample in enumerate(samples(lambda t: 0))
+    ]
     assert any("threads" in text for text in verdict.judge(grown))
 
 
@@ -257,4 +291,6 @@ def test_memory_is_told_apart_by_its_mappings():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_all_of_it_has_an_owner():
     sample = memory.sample()
-    assert sum(sample[f"memory_{owner}"] for owner in memory.OWNERS) == pytest.approx(resident(), rel=0.1)
+    assert sum(sample[f"memory_{owner}"] for owner in memory.OWNERS) == pytest.approx(
+        resident(), rel=0.1
+    )

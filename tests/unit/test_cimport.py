@@ -1,4 +1,6 @@
-"""get_include(): another extension can be compiled against the .pxd files and headers that the package ships."""
+"""get_include(): another extension can be compiled against the .pxd files and headers that the
+package ships.
+"""
 
 import subprocess
 import sys
@@ -37,8 +39,20 @@ def test_an_extension_that_cimports_it_compiles(tmp_path):
         queue_full = <int>RD_KAFKA_RESP_ERR__QUEUE_FULL
     """)
     )
-    subprocess.run([sys.executable, "-m", "cython", "-3", "-I", kafka_ext.get_include(), source], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-m", "cython", "-3", "-I", kafka_ext.get_include(), source],
+        check=True,
+        timeout=120,
+    )
     compiler = sysconfig.get_config_var("CC").split()
-    headers = [f"-I{sysconfig.get_path('include')}", f"-I{kafka_ext.get_include()}", f"-I{LIBRDKAFKA}"]
-    subprocess.run([*compiler, "-fPIC", "-c", source.with_suffix(".c"), "-o", tmp_path / "user.o", *headers], check=True, timeout=120)
+    headers = [
+        f"-I{sysconfig.get_path('include')}",
+        f"-I{kafka_ext.get_include()}",
+        f"-I{LIBRDKAFKA}",
+    ]
+    subprocess.run(
+        [*compiler, "-fPIC", "-c", source.with_suffix(".c"), "-o", tmp_path / "user.o", *headers],
+        check=True,
+        timeout=120,
+    )
     assert (tmp_path / "user.o").stat().st_size > 0

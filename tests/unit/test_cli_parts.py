@@ -1,4 +1,6 @@
-"""The command line without a broker: splitting, escapes, properties, percentiles, and everything it refuses."""
+"""The command line without a broker: splitting, escapes, properties, percentiles, and everything it
+refuses.
+"""
 
 import argparse
 import json
@@ -21,7 +23,14 @@ COMMAND = [sys.executable, "-m", "kafka_ext"]
 
 
 def run(*arguments, given=b"", **keywords):
-    return subprocess.run([*COMMAND, *arguments], input=given, capture_output=True, timeout=60, check=False, **keywords)
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=given,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        **keywords,
+    )
 
 
 # ---------------------------------------------------------------------- delimited records
@@ -83,11 +92,12 @@ def test_records_over_the_limit_keep_their_place_and_size(sizes, ends, delimiter
     records = [b"x" * size for size in sizes]
     content = delimiter.join(records) + (delimiter if ends and records else b"")
     got = split(content, delimiter, limit, pieces)
-    assert [record.size if isinstance(record, lines.TooLong) else len(record) for record in got] == [
-        len(record) for record in expected(content, delimiter)
-    ]
+    assert [
+        record.size if isinstance(record, lines.TooLong) else len(record) for record in got
+    ] == [len(record) for record in expected(content, delimiter)]
     for record in got:
-        # One that came whole in a single read may be longer; the producer refuses it. None within the limit is given up.
+        # One that came whole in a single read may be longer; the producer refuses it. None within
+        # the limit is given up.
         assert not isinstance(record, lines.TooLong) or record.size > limit
 
 
@@ -149,9 +159,21 @@ def properties_of(*words):
 def test_options_go_before_properties_and_those_before_the_file(tmp_path):
     config = tmp_path / "cluster.properties"
     config.write_text(
-        "# a comment\n! another\n\nbootstrap.servers = file:1\nlinger.ms=1\nsasl.password=a=b\nacks=1\ncompression.codec=gzip\n"
+        "# a comment\n! another\n\nbootstrap.servers ="
+        " file:1\nlinger.ms=1\nsasl.password=a=b\nacks=1\ncompression.codec=gzip\n"
     )
-    found = properties_of("--config", str(config), "-X", "linger.ms=2", "-X", "bootstrap.servers=x:2", "-b", "option:3", "-z", "lz4")
+    found = properties_of(
+        "--config",
+        str(config),
+        "-X",
+        "linger.ms=2",
+        "-X",
+        "bootstrap.servers=x:2",
+        "-b",
+        "option:3",
+        "-z",
+        "lz4",
+    )
     assert found == {
         "queue.buffering.max.kbytes": settings.QUEUE_KBYTES,
         "bootstrap.servers": "option:3",
@@ -164,7 +186,9 @@ def test_options_go_before_properties_and_those_before_the_file(tmp_path):
     assert properties_of("-X", "queue.buffering.max.kbytes=7")["queue.buffering.max.kbytes"] == "7"
 
 
-@pytest.mark.parametrize("name", ["error_cb", "log_cb", "stats_cb", "interceptors", "enable.manual.events.poll"])
+@pytest.mark.parametrize(
+    "name", ["error_cb", "log_cb", "stats_cb", "interceptors", "enable.manual.events.poll"]
+)
 def test_what_only_programs_can_set_is_refused(name):
     with pytest.raises(settings.UsageError, match=re.escape(name)):
         properties_of("-X", f"{name}=true")
@@ -185,7 +209,14 @@ def test_percentiles_are_of_the_records_not_of_the_buckets():
     latencies = perf.Latencies()
     for tenths in range(1, 1001):  # 0.1 ms to 100 ms, one record each
         latencies.counts[tenths] += 1
-    assert latencies.summary() == {"avg": 50.05, "p50": 50.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
+    assert latencies.summary() == {
+        "avg": 50.05,
+        "p50": 50.0,
+        "p95": 95.0,
+        "p99": 99.0,
+        "p99.9": 99.9,
+        "max": 100.0,
+    }
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=200))
@@ -230,7 +261,9 @@ def test_sizes(number, text):
     assert display.size(number) == text
 
 
-@pytest.mark.parametrize(("number", "text"), [(0.5, "0.50 s"), (59.9, "59.90 s"), (61, "1:01"), (3723, "1:02:03")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.5, "0.50 s"), (59.9, "59.90 s"), (61, "1:01"), (3723, "1:02:03")]
+)
 def test_seconds(number, text):
     assert display.seconds(number) == text
 
@@ -268,7 +301,13 @@ def test_info_in_both_forms():
     assert data["librdkafka"]["features"] == built["features"]
     assert data["python"]["version"] == platform.python_version()
     text = plain.stdout.decode()
-    for part in (kafka_ext.__version__, built["librdkafka"], built["linkage"], built["allocator"], platform.python_version()):
+    for part in (
+        kafka_ext.__version__,
+        built["librdkafka"],
+        built["linkage"],
+        built["allocator"],
+        platform.python_version(),
+    ):
         assert part in text
     assert "builtin.features" in text
 
@@ -276,7 +315,10 @@ def test_info_in_both_forms():
 def test_version():
     done = run("--version")
     assert done.returncode == 0
-    assert done.stdout.decode() == f"kafka-ext {kafka_ext.__version__} (librdkafka {_rdkafka.build_info()['librdkafka']})\n"
+    assert (
+        done.stdout.decode()
+        == f"kafka-ext {kafka_ext.__version__} (librdkafka {_rdkafka.build_info()['librdkafka']})\n"
+    )
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -311,7 +353,10 @@ def test_help_has_examples(command):
         (["produce", "t", "-X", "linger.ms=soon"], "linger.ms"),
         (["produce", "t", "-b", ""], "bootstrap.servers"),
         (["produce", "t", "-b", "localhost:port"], "bootstrap.servers"),
-        (["produce", "t", "-b", "localhost:1", "-X", "acks=1", "-X", "enable.idempotence=true"], "acks"),
+        (
+            ["produce", "t", "-b", "localhost:1", "-X", "acks=1", "-X", "enable.idempotence=true"],
+            "acks",
+        ),
         (["produce", "t", "-X", "delivery.report.only.error=true"], "delivery.report.only.error"),
         (["produce", "t", "--config", "/nowhere/at/all"], "--config /nowhere/at/all"),
         (["produce", "t", "-z", "rar"], "rar"),
@@ -342,7 +387,13 @@ def test_a_wrong_command_is_one_clear_line_and_status_2(words, complaint):
 
 
 def test_standard_input_that_is_closed():
-    done = subprocess.run(f"exec {sys.executable} -m kafka_ext produce t <&-", shell=True, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        f"exec {sys.executable} -m kafka_ext produce t <&-",
+        shell=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 2
     assert b"standard input" in done.stderr
 
@@ -359,12 +410,21 @@ def test_a_file_that_may_not_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("buffering", ["", "1"])
-@pytest.mark.parametrize("words", [["info"], ["info", "--json"], ["--version"], ["produce", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["info"], ["info", "--json"], ["--version"], ["produce", "--help"]]
+)
 def test_a_reader_that_has_gone_is_no_error_to_speak_of(words, buffering):
     read, write = os.pipe()
     os.close(read)
     environment = {**os.environ, "PYTHONUNBUFFERED": buffering}
-    done = subprocess.run([*COMMAND, *words], stdout=write, stderr=subprocess.PIPE, timeout=60, check=False, env=environment)
+    done = subprocess.run(
+        [*COMMAND, *words],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
     os.close(write)
     assert done.stderr == b""
     assert done.returncode == 0

@@ -1,4 +1,6 @@
-"""What KafkaCluster says where it cannot run: what is missing, and how to get it. Nothing here starts Java."""
+"""What KafkaCluster says where it cannot run: what is missing, and how to get it. Nothing here
+starts Java.
+"""
 
 import os
 import re
@@ -13,7 +15,9 @@ from kafka_ext.testing import cluster_artifacts as artifacts
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """A PATH with nothing on it but what is put there: `programs(java="...")` makes shell scripts."""
+    """A PATH with nothing on it but what is put there: `programs(java="...")` makes
+    shell scripts.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -62,13 +66,24 @@ def test_maven_is_missing(programs):
 
 def test_maven_fails_and_its_last_words_are_told(programs, tmp_path):
     programs(java=JAVA_17, mvn="echo 'cannot reach the repository'; exit 1")
-    with pytest.raises(KafkaInstallError, match=r"(?s)Maven could not get Apache Kafka .*cannot reach the repository"):
+    with pytest.raises(
+        KafkaInstallError,
+        match=r"(?s)Maven could not get Apache Kafka .*cannot reach the repository",
+    ):
         KafkaCluster()
-    assert [entry.name for entry in (tmp_path / "cache").iterdir() if not entry.name.endswith(".lock")] == []
+    assert [
+        entry.name for entry in (tmp_path / "cache").iterdir() if not entry.name.endswith(".lock")
+    ] == []
 
 
 def test_what_maven_has_brought_is_kept(programs, tmp_path):
-    programs(java=JAVA_17, mvn='for a; do case "$a" in -DoutputDirectory=*) d=${a#*=};; esac; done; /bin/mkdir "$d"; echo > "$d/a.jar"')
+    programs(
+        java=JAVA_17,
+        mvn=(
+            'for a; do case "$a" in -DoutputDirectory=*) d=${a#*=};; esac; done; /bin/mkdir "$d";'
+            ' echo > "$d/a.jar"'
+        ),
+    )
     first = artifacts.installation("4.1.1")
     programs(mvn="exit 1")
     assert artifacts.installation("4.1.1") == first
@@ -78,7 +93,12 @@ def test_what_maven_has_brought_is_kept(programs, tmp_path):
 def test_the_command_that_prepares_it_exits_non_zero(tmp_path):
     environment = {**os.environ, "PATH": str(tmp_path), "KAFKA_EXT_CACHE": str(tmp_path)}
     environment.pop("JAVA_HOME", None)
-    done = subprocess.run([sys.executable, "-m", "kafka_ext.testing.cluster_artifacts"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "kafka_ext.testing.cluster_artifacts"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
     assert re.match(r"\[kafka\] error: Java is missing", done.stderr)
 
@@ -107,7 +127,13 @@ def test_arguments_are_checked_before_anything_starts(programs, arguments, error
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"protocol": "TLS"}, {"mechanisms": ("GSSAPI",)}, {"mechanisms": "PLAIN"}, {"mechanisms": ()}, {"client_certificate": "yes"}],
+    [
+        {"protocol": "TLS"},
+        {"mechanisms": ("GSSAPI",)},
+        {"mechanisms": "PLAIN"},
+        {"mechanisms": ()},
+        {"client_certificate": "yes"},
+    ],
 )
 def test_a_listener_is_checked(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

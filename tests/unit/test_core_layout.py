@@ -21,8 +21,20 @@ INCLUDE = re.compile(r'^include "(core/.*\.pyx)"$', re.MULTILINE)
 
 def cythonize(package, tmp_path):
     """Run Cython, and no C compiler, on `package`/_rdkafka.pyx."""
-    command = [sys.executable, "-m", "cython", "-3", "-I", CHECKOUT / "include", "-I", package, package / "_rdkafka.pyx"]
-    return subprocess.run([*command, "-o", tmp_path / "out.c"], capture_output=True, text=True, timeout=280)
+    command = [
+        sys.executable,
+        "-m",
+        "cython",
+        "-3",
+        "-I",
+        CHECKOUT / "include",
+        "-I",
+        package,
+        package / "_rdkafka.pyx",
+    ]
+    return subprocess.run(
+        [*command, "-o", tmp_path / "out.c"], capture_output=True, text=True, timeout=280
+    )
 
 
 def copied(tmp_path):
@@ -65,4 +77,6 @@ def test_c_is_declared_once_and_in_a_pxd():
 
 def test_c_never_calls_up():
     for path in SOURCES:
-        assert not re.search(r"^\s*(import|from) +(kafka_ext\b|\.)", path.read_text(encoding="utf-8"), re.MULTILINE), path
+        assert not re.search(
+            r"^\s*(import|from) +(kafka_ext\b|\.)", path.read_text(encoding="utf-8"), re.MULTILINE
+        ), path

@@ -32,7 +32,9 @@ EXCEPTIONS = {
 
 
 def _codes_of_the_header():
-    """Names and numbers as the header of the bundled librdkafka spells them: another witness than rd_kafka_get_err_descs()."""
+    """Names and numbers as the header of the bundled librdkafka spells them: another witness than
+    rd_kafka_get_err_descs().
+    """
     header = Path(__file__).parents[2] / "build/librdkafka/include/librdkafka/rdkafka.h"
     if not header.is_file():
         pytest.skip("librdkafka is not the bundled one")
@@ -45,7 +47,11 @@ class TestErrorCode:
     def test_is_made_of_what_librdkafka_lists(self):
         of_header = _codes_of_the_header()
         for name, number in of_header.items():
-            if name in ("_BEGIN", "_END", "END_ALL"):  # marks the ends of the local codes: not errors
+            if name in (
+                "_BEGIN",
+                "_END",
+                "END_ALL",
+            ):  # marks the ends of the local codes: not errors
                 continue
             assert ErrorCode[name.removeprefix("_")] == number
 
@@ -103,20 +109,46 @@ class TestKafkaError:
 
     def test_hashes_as_its_code(self):
         assert {KafkaError(ErrorCode.QUEUE_FULL): 1}[ErrorCode.QUEUE_FULL] == 1
-        assert len({KafkaError(ErrorCode.QUEUE_FULL, "a"), KafkaError(ErrorCode.QUEUE_FULL, "b"), ErrorCode.QUEUE_FULL}) == 1
+        assert (
+            len(
+                {
+                    KafkaError(ErrorCode.QUEUE_FULL, "a"),
+                    KafkaError(ErrorCode.QUEUE_FULL, "b"),
+                    ErrorCode.QUEUE_FULL,
+                }
+            )
+            == 1
+        )
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_pickles_with_all_it_knows(self, protocol):
-        error = KafkaError(ErrorCode.FENCED, "gone", is_fatal=True, is_retriable=True, transaction_requires_abort=True)
+        error = KafkaError(
+            ErrorCode.FENCED,
+            "gone",
+            is_fatal=True,
+            is_retriable=True,
+            transaction_requires_abort=True,
+        )
         copy = pickle.loads(pickle.dumps(error, protocol))
         assert copy == error
-        assert (copy.message, copy.is_fatal, copy.is_retriable, copy.transaction_requires_abort) == ("gone", True, True, True)
+        assert (
+            copy.message,
+            copy.is_fatal,
+            copy.is_retriable,
+            copy.transaction_requires_abort,
+        ) == ("gone", True, True, True)
 
     def test_flags_are_false_unless_said_otherwise(self):
         error = KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
-        assert (error.is_fatal, error.is_retriable, error.transaction_requires_abort) == (False, False, False)
+        assert (error.is_fatal, error.is_retriable, error.transaction_requires_abort) == (
+            False,
+            False,
+            False,
+        )
 
-    @pytest.mark.parametrize("name", ["QUEUE_FULL", "LEADER_NOT_AVAILABLE", "NOT_ENOUGH_REPLICAS", "TIMED_OUT"])
+    @pytest.mark.parametrize(
+        "name", ["QUEUE_FULL", "LEADER_NOT_AVAILABLE", "NOT_ENOUGH_REPLICAS", "TIMED_OUT"]
+    )
     def test_what_may_succeed_later_is_retriable(self, name):
         assert KafkaError(ErrorCode[name]).is_retriable
 
@@ -166,9 +198,10 @@ class TestExceptions:
 
 def test_everything_named_in_the_contract_is_importable():
     for name in (
-        "Properties KafkaProducer ProducerRecord RecordMetadata PersistedStatus KafkaError ErrorCode KafkaException SendOption "
-        "ActionWhileQueueIsFull BrokerMetadata QueueFullError KafkaTimeoutError InvalidConfigError ProducerClosedError "
-        "ProducerForkedError OAuthBearerToken ProducerMetrics TimestampType"
+        "Properties KafkaProducer ProducerRecord RecordMetadata PersistedStatus KafkaError"
+        " ErrorCode KafkaException SendOption ActionWhileQueueIsFull BrokerMetadata QueueFullError"
+        " KafkaTimeoutError InvalidConfigError ProducerClosedError ProducerForkedError"
+        " OAuthBearerToken ProducerMetrics TimestampType"
     ).split():
         assert getattr(kafka_ext, name).__name__ == name
         assert name in kafka_ext.__all__

@@ -1,4 +1,6 @@
-"""The names of tests are the same in every process, at every time: pytest-xdist runs nothing where two of its processes disagree."""
+"""The names of tests are the same in every process, at every time: pytest-xdist runs nothing where
+two of its processes disagree.
+"""
 
 import os
 import subprocess
@@ -11,12 +13,22 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 def _collected(seed):
-    """The names, as a process finds them whose strings have other hashes. Each call is in another second, too."""
+    """The names, as a process finds them whose strings have other hashes. Each call is in another
+    second, too.
+    """
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
     command += [TESTS / "unit", TESTS / "embedded", TESTS / "memory"]
     # Without the variables by which pytest-xdist's processes know one another.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(command, cwd=TESTS.parent, env=environment | {"PYTHONHASHSEED": str(seed)}, capture_output=True, text=True)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
+    }
+    done = subprocess.run(
+        command,
+        cwd=TESTS.parent,
+        env=environment | {"PYTHONHASHSEED": str(seed)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     return [line for line in done.stdout.splitlines() if "::" in line]
 

@@ -1,4 +1,6 @@
-"""A configuration with OAUTHBEARER by OIDC, whose background thread begins before librdkafka looks at the rest."""
+"""A configuration with OAUTHBEARER by OIDC, whose background thread begins before librdkafka looks
+at the rest.
+"""
 
 import subprocess
 import sys
@@ -9,7 +11,10 @@ from kafka_ext._rdkafka import build_info
 
 pytestmark = [
     pytest.mark.found(23),
-    pytest.mark.skipif("new-background" not in build_info()["patches"], reason="this librdkafka has not been mended"),
+    pytest.mark.skipif(
+        "new-background" not in build_info()["patches"],
+        reason="this librdkafka has not been mended",
+    ),
 ]
 
 TRY = """
@@ -30,5 +35,10 @@ for _ in range(3):
 
 @pytest.mark.parametrize("name", ["ssl.ca.location", "ssl.key.location", "ssl.cipher.suites"])
 def test_a_configuration_that_is_refused_does_not_end_the_process(name):
-    done = subprocess.run([sys.executable, "-c", f"NAME = {name!r}\n{TRY}"], capture_output=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", f"NAME = {name!r}\n{TRY}"],
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, b"refused " * 3), done.stderr

@@ -1,4 +1,6 @@
-"""Patching librdkafka before it is built: a patch says why, applies exactly or ends the build, and is shipped."""
+"""Patching librdkafka before it is built: a patch says why, applies exactly or ends the build, and
+is shipped.
+"""
 
 import shutil
 import sys
@@ -62,8 +64,14 @@ def test_a_patch_is_applied_and_named(patches, one, tmp_path):
     assert one.read_text() == "one\nb\nthree\n"
 
 
-@pytest.mark.parametrize("text", ["nothing of it\n", "one\nb\nthree\n", "one\na\nother\n"], ids=["none", "there already", "other context"])
-def test_what_does_not_apply_stops_the_pinned_build_and_leaves_another_release_alone(patches, one, tmp_path, text, capsys):
+@pytest.mark.parametrize(
+    "text",
+    ["nothing of it\n", "one\nb\nthree\n", "one\na\nother\n"],
+    ids=["none", "there already", "other context"],
+)
+def test_what_does_not_apply_stops_the_pinned_build_and_leaves_another_release_alone(
+    patches, one, tmp_path, text, capsys
+):
     one.write_text(text)
     with pytest.raises(patches.BuildError, match=r"0001-say-b\.patch does not apply"):
         patches.apply(tmp_path / "source", tmp_path / "log", pinned=True)

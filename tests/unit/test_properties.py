@@ -16,7 +16,9 @@ BROKER = {"bootstrap.servers": "localhost:9092"}
 
 def effective(**settings):
     """What librdkafka would be given for `settings`."""
-    return resolve(Properties(BROKER | {name.replace("_", "."): value for name, value in settings.items()})).librdkafka
+    return resolve(
+        Properties(BROKER | {name.replace("_", "."): value for name, value in settings.items()})
+    ).librdkafka
 
 
 class TestMapping:
@@ -32,7 +34,16 @@ class TestMapping:
         assert properties == {"linger.ms": "5"}
 
     @pytest.mark.parametrize(
-        ("value", "text"), [("x", "x"), (5, "5"), (0.5, "0.5"), (True, "true"), (False, "false"), (["a:1", "b:2"], "a:1,b:2"), (b"y", "y")]
+        ("value", "text"),
+        [
+            ("x", "x"),
+            (5, "5"),
+            (0.5, "0.5"),
+            (True, "true"),
+            (False, "false"),
+            (["a:1", "b:2"], "a:1,b:2"),
+            (b"y", "y"),
+        ],
     )
     def test_values_become_what_librdkafka_reads(self, value, text):
         assert Properties({"some.name": value})["some.name"] == text
@@ -83,7 +94,9 @@ class TestSecrets:
         assert "hunter2" not in repr(Properties({name: "hunter2"}))
         assert name in repr(Properties({name: "hunter2"}))
 
-    @pytest.mark.parametrize("name", ["ssl.ca.location", "sasl.oauthbearer.token.endpoint.url", "sasl.username"])
+    @pytest.mark.parametrize(
+        "name", ["ssl.ca.location", "sasl.oauthbearer.token.endpoint.url", "sasl.username"]
+    )
     def test_what_is_no_secret_is_shown(self, name):
         assert "hunter2" in repr(Properties({name: "hunter2"}))
 
@@ -126,7 +139,14 @@ class TestSafeDefaults:
 
     @pytest.mark.parametrize(
         "own",
-        [{"acks": "all"}, {"acks": "-1"}, {"max.in.flight": 5}, {"retries": 3}, {"queuing.strategy": "fifo"}, {"linger.ms": 5}],
+        [
+            {"acks": "all"},
+            {"acks": "-1"},
+            {"max.in.flight": 5},
+            {"retries": 3},
+            {"queuing.strategy": "fifo"},
+            {"linger.ms": 5},
+        ],
         ids=str,
     )
     def test_settings_that_fit_leave_it_on(self, own):
@@ -138,12 +158,19 @@ class TestSafeDefaults:
     def test_named_false_it_is_off(self):
         assert effective(enable_idempotence=False)["enable.idempotence"] == "false"
 
-    @pytest.mark.parametrize("own", [{"acks": "1"}, {"max.in.flight": 10}, {"retries": 0}, {"queuing.strategy": "lifo"}], ids=str)
+    @pytest.mark.parametrize(
+        "own",
+        [{"acks": "1"}, {"max.in.flight": 10}, {"retries": 0}, {"queuing.strategy": "lifo"}],
+        ids=str,
+    )
     def test_named_together_and_in_conflict_they_are_refused(self, own):
         with pytest.raises(InvalidConfigError, match=r"idempotence"):
             KafkaProducer(BROKER | {"enable.idempotence": True} | own)
 
-    @pytest.mark.parametrize(("name", "value"), [("acks", "-1"), ("enable.idempotence", "true"), ("partitioner", "murmur2_random")])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("acks", "-1"), ("enable.idempotence", "true"), ("partitioner", "murmur2_random")],
+    )
     def test_are_in_force(self, make_producer, name, value):
         producer = make_producer({"enable.idempotence": ...})
         assert producer.get_property(name) == value
@@ -157,7 +184,9 @@ class TestSafeDefaults:
 
 
 class TestProducersProperties:
-    @pytest.mark.parametrize("kind", [dict, Properties, MappingProxyType, collections.OrderedDict, collections.ChainMap])
+    @pytest.mark.parametrize(
+        "kind", [dict, Properties, MappingProxyType, collections.OrderedDict, collections.ChainMap]
+    )
     def test_takes_any_mapping(self, make_producer, kind):
         given = kind({"test.mock.num.brokers": 1, "linger.ms": "7", "enable.idempotence": "false"})
         with KafkaProducer(given) as producer:
@@ -166,7 +195,9 @@ class TestProducersProperties:
     def test_takes_keywords_or_both(self):
         with KafkaProducer(bootstrap_servers="localhost:1", linger_ms=5) as producer:
             assert producer.get_property("linger.ms") == "5"
-        with KafkaProducer({"bootstrap.servers": "localhost:1", "linger.ms": 1}, linger_ms=9) as producer:
+        with KafkaProducer(
+            {"bootstrap.servers": "localhost:1", "linger.ms": 1}, linger_ms=9
+        ) as producer:
             assert producer.get_property("linger.ms") == "9"
 
     def test_are_given_back_as_given(self, make_producer):
@@ -206,7 +237,9 @@ class TestProducersProperties:
 
 
 class TestRefused:
-    """Bad configuration is an InvalidConfigError that names the property, and leaves nothing behind (the fixture sees to that)."""
+    """Bad configuration is an InvalidConfigError that names the property, and leaves nothing behind
+    (the fixture sees to that).
+    """
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -256,7 +289,16 @@ class TestRefused:
             KafkaProducer(BROKER | {typo: "1"})
 
     @pytest.mark.parametrize(
-        "name", ["delivery.report.only.error", "dr_cb", "dr_msg_cb", "event_cb", "background_event_cb", "opaque", "enabled_events"]
+        "name",
+        [
+            "delivery.report.only.error",
+            "dr_cb",
+            "dr_msg_cb",
+            "event_cb",
+            "background_event_cb",
+            "opaque",
+            "enabled_events",
+        ],
     )
     def test_whatever_would_keep_a_report_from_coming(self, name):
         with pytest.raises(InvalidConfigError) as caught:
@@ -293,7 +335,9 @@ class TestRefused:
     @pytest.mark.parametrize("name", ["bootstrap.server", "bootstrap_servers"])
     def test_the_brokers_under_a_wrong_name(self, name):
         """It used to say that bootstrap.servers is missing, and not why."""
-        with pytest.raises(InvalidConfigError, match=r"did you mean 'bootstrap\.servers'") as caught:
+        with pytest.raises(
+            InvalidConfigError, match=r"did you mean 'bootstrap\.servers'"
+        ) as caught:
             KafkaProducer({name: "localhost:9092"})
         assert caught.value.property == name
 
@@ -301,7 +345,9 @@ class TestRefused:
         with pytest.raises(InvalidConfigError, match=r"bootstrap\.servers"):
             KafkaProducer()
 
-    @pytest.mark.parametrize("name", ["error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"])
+    @pytest.mark.parametrize(
+        "name", ["error_cb", "stats_cb", "throttle_cb", "log_cb", "oauthbearer_token_refresh_cb"]
+    )
     def test_a_callback_that_is_not_callable(self, name):
         with pytest.raises(TypeError, match=name):
             KafkaProducer(BROKER | {name: "print"})
@@ -311,7 +357,9 @@ class TestRefused:
     def test_a_callback_of_none_is_none(self):
         KafkaProducer(BROKER | {"error_cb": None}).close()
 
-    @pytest.mark.parametrize("value", [5, [1], [object()], [type("Half", (), {"on_send": print})()]], ids=shown)
+    @pytest.mark.parametrize(
+        "value", [5, [1], [object()], [type("Half", (), {"on_send": print})()]], ids=shown
+    )
     def test_interceptors_that_are_none(self, value):
         with pytest.raises(TypeError, match="interceptors"):
             KafkaProducer(BROKER | {"interceptors": value})

@@ -17,14 +17,18 @@ BROKER = {"bootstrap.servers": "localhost:1"}
 pytestmark = pytest.mark.found(23)
 
 
-@pytest.mark.parametrize("name", ["sasl.password", "ssl.key.password", "sasl.username", "client.id", "transactional.id"])
+@pytest.mark.parametrize(
+    "name", ["sasl.password", "ssl.key.password", "sasl.username", "client.id", "transactional.id"]
+)
 def test_white_space_at_the_beginning_is_not_left_out(name):
     """librdkafka drops it, so that a password was another one."""
     with pytest.raises(InvalidConfigError, match="white space") as caught:
         KafkaProducer(BROKER, **{name.replace(".", "_"): " \tsecret"})
     assert caught.value.property == name
     assert "secret" not in str(caught.value)
-    with KafkaProducer(BROKER | {name: "within it and behind it "}, log_level=0, log_cb=lambda *line: None) as producer:
+    with KafkaProducer(
+        BROKER | {name: "within it and behind it "}, log_level=0, log_cb=lambda *line: None
+    ) as producer:
         assert producer.get_property(name) == "within it and behind it "
 
 
@@ -34,7 +38,9 @@ def test_white_space_is_no_transactional_id():
 
 
 def test_white_space_around_servers_and_before_pem_means_nothing():
-    with KafkaProducer({"bootstrap.servers": "\n localhost:1"}, ssl_ca_pem="\n  text", log_cb=lambda *line: None) as producer:
+    with KafkaProducer(
+        {"bootstrap.servers": "\n localhost:1"}, ssl_ca_pem="\n  text", log_cb=lambda *line: None
+    ) as producer:
         assert producer.get_property("ssl.ca.pem") == "text"
 
 
@@ -45,7 +51,10 @@ def test_javas_login_is_answered_with_the_names_here():
 
 @pytest.mark.parametrize("name", ["linger.ms\0x", "linger.ms\udc00"])
 def test_a_name_is_not_cut(name):
-    with KafkaProducer(BROKER, log_cb=lambda *line: None) as producer, pytest.raises(InvalidConfigError) as caught:
+    with (
+        KafkaProducer(BROKER, log_cb=lambda *line: None) as producer,
+        pytest.raises(InvalidConfigError) as caught,
+    ):
         producer.get_property(name)
     assert caught.value.property == name
 
@@ -126,7 +135,11 @@ def test_a_list_of_pairs_says_what_an_item_is():
         ("compression.type", "LZ4", "lz4"),
         ("client.id", "10s", "10s"),
         ("enable.idempotence", "true", "true"),
-        ("bootstrap.servers", "[::1]:9092,[::1],h,h.example:1, plaintext://h:2", "[::1]:9092,[::1],h,h.example:1, plaintext://h:2"),
+        (
+            "bootstrap.servers",
+            "[::1]:9092,[::1],h,h.example:1, plaintext://h:2",
+            "[::1]:9092,[::1],h,h.example:1, plaintext://h:2",
+        ),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -165,7 +178,9 @@ def test_enumerations_are_what_they_are_equal_to():
     class Number(enum.IntEnum):
         FIVE = 5
 
-    with KafkaProducer(BROKER | {Text.NAME: Number.FIVE, "compression.type": Text.CODEC}) as producer:
+    with KafkaProducer(
+        BROKER | {Text.NAME: Number.FIVE, "compression.type": Text.CODEC}
+    ) as producer:
         assert producer.get_property("linger.ms") == "5"
         assert producer.get_property("compression.type") == "lz4"
         assert {type(name) for name in producer.properties} == {str}
@@ -189,7 +204,10 @@ def test_enumerations_are_what_they_are_equal_to():
     ],
 )
 def test_another_clients_name_is_answered_with_the_right_one(name, value, hint):
-    for arguments, keywords in (([BROKER | {name: value}], {}), ([BROKER], {name.replace(".", "_"): value})):
+    for arguments, keywords in (
+        ([BROKER | {name: value}], {}),
+        ([BROKER], {name.replace(".", "_"): value}),
+    ):
         if keywords and name.endswith("serializer") and not name.endswith("deserializer"):
             continue  # with an underscore, it is the right one
         with pytest.raises(InvalidConfigError) as caught:
@@ -208,7 +226,11 @@ def test_every_way_in_checks_the_same():
 
 def test_numbers_do_not_depend_on_the_locale(tmp_path):
     """Under de_DE, C's strtod() reads "0.5" as 0."""
-    made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], capture_output=True, check=False)
+    made = subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"],
+        capture_output=True,
+        check=False,
+    )
     if not (tmp_path / "de_DE.UTF-8").exists():
         pytest.skip(f"no locale could be made: {made.stderr[-200:]}")
     program = (
@@ -217,7 +239,9 @@ def test_numbers_do_not_depend_on_the_locale(tmp_path):
         "print(producer.get_property('linger.ms')); producer.close(0)"
     )
     environment = os.environ | {"LOCPATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip().replace(",", ".") == "0.5"
 
 
@@ -232,7 +256,9 @@ ALIASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "alias", "other"), ALIASES, ids=[alias[0] for alias in ALIASES])
+@pytest.mark.parametrize(
+    ("name", "value", "alias", "other"), ALIASES, ids=[alias[0] for alias in ALIASES]
+)
 def test_two_names_of_one_setting(name, value, alias, other):
     """The one that was given last won."""
     for given in ({name: value, alias: other}, {alias: other, name: value}):
@@ -242,10 +268,14 @@ def test_two_names_of_one_setting(name, value, alias, other):
         assert f"'{name}'" in str(caught.value)
         assert f"'{alias}'" in str(caught.value)
         assert "give one of them" in str(caught.value)
-    with KafkaProducer({**BROKER, name: value, alias: value}, log_level=0, log_cb=lambda *line: None) as producer:
+    with KafkaProducer(
+        {**BROKER, name: value, alias: value}, log_level=0, log_cb=lambda *line: None
+    ) as producer:
         assert producer.get_property(alias) is not None
 
 
 def test_two_spellings_of_all():
-    with KafkaProducer(BROKER, acks="all", request_required_acks=-1, log_level=0, log_cb=lambda *line: None) as producer:
+    with KafkaProducer(
+        BROKER, acks="all", request_required_acks=-1, log_level=0, log_cb=lambda *line: None
+    ) as producer:
         assert producer.get_property("acks") == "-1"

@@ -5,17 +5,33 @@ import pickle
 
 import pytest
 
-from kafka_ext import ActionWhileQueueIsFull, PersistedStatus, ProducerRecord, SendOption, TimestampType
+from kafka_ext import (
+    ActionWhileQueueIsFull,
+    PersistedStatus,
+    ProducerRecord,
+    SendOption,
+    TimestampType,
+)
 
 
 def test_everything_but_the_topic_has_a_default():
     record = ProducerRecord("t")
-    assert (record.topic, record.value, record.key, record.partition, record.headers, record.timestamp, record.id) == ("t", *[None] * 6)
+    assert (
+        record.topic,
+        record.value,
+        record.key,
+        record.partition,
+        record.headers,
+        record.timestamp,
+        record.id,
+    ) == ("t", *[None] * 6)
 
 
 def test_keeps_what_it_is_given():
     value, headers, record_id = bytearray(b"v"), [("a", b"1")], object()
-    record = ProducerRecord("t", value, key="k", partition=3, headers=headers, timestamp=1234, id=record_id)
+    record = ProducerRecord(
+        "t", value, key="k", partition=3, headers=headers, timestamp=1234, id=record_id
+    )
     assert record.value is value
     assert record.headers is headers
     assert record.id is record_id
@@ -26,7 +42,15 @@ def test_every_attribute_can_be_set_again():
     record = ProducerRecord("t", b"v", partition=3, timestamp=1)
     record.topic, record.value, record.key, record.partition = "u", None, b"k", None
     record.headers, record.timestamp, record.id = {}, None, 7
-    assert (record.topic, record.value, record.key, record.partition, record.headers, record.timestamp, record.id) == (
+    assert (
+        record.topic,
+        record.value,
+        record.key,
+        record.partition,
+        record.headers,
+        record.timestamp,
+        record.id,
+    ) == (
         "u",
         None,
         b"k",
@@ -45,9 +69,14 @@ def test_a_datetime_is_milliseconds_since_the_epoch():
 
 
 @pytest.mark.found(24)
-@pytest.mark.parametrize("time", [datetime.datetime(2026, 1, 1, 2), datetime.datetime.min, datetime.datetime.max])
+@pytest.mark.parametrize(
+    "time", [datetime.datetime(2026, 1, 1, 2), datetime.datetime.min, datetime.datetime.max]
+)
 def test_a_naive_datetime_is_refused(time):
-    with pytest.raises(ValueError, match=r"timestamp .* has no time zone: give it one, astimezone\(\) for local time"):
+    with pytest.raises(
+        ValueError,
+        match=r"timestamp .* has no time zone: give it one, astimezone\(\) for local time",
+    ):
         ProducerRecord("t", timestamp=time)
 
 
@@ -70,7 +99,9 @@ def test_pandas_times():
     assert (record.timestamp, type(record.timestamp)) == (1767225600000, int)
     with pytest.raises(ValueError, match="timestamp is NaT, which is no time; None means now"):
         record.timestamp = pd.NaT
-    with pytest.raises(ValueError, match=r"timestamp 2026-01-01 00:00:00 has no time zone: .*tz_localize"):
+    with pytest.raises(
+        ValueError, match=r"timestamp 2026-01-01 00:00:00 has no time zone: .*tz_localize"
+    ):
         record.timestamp = pd.Timestamp("2026-01-01")
     assert record.timestamp == 1767225600000
 
@@ -88,8 +119,22 @@ def test_repr_shortens_what_is_long():
 
 
 def test_pickles():
-    record = pickle.loads(pickle.dumps(ProducerRecord("t", b"v", key=b"k", partition=1, headers=[("a", None)], timestamp=5, id=6)))
-    assert (record.topic, record.value, record.key, record.partition, record.headers, record.timestamp, record.id) == (
+    record = pickle.loads(
+        pickle.dumps(
+            ProducerRecord(
+                "t", b"v", key=b"k", partition=1, headers=[("a", None)], timestamp=5, id=6
+            )
+        )
+    )
+    assert (
+        record.topic,
+        record.value,
+        record.key,
+        record.partition,
+        record.headers,
+        record.timestamp,
+        record.id,
+    ) == (
         "t",
         b"v",
         b"k",
@@ -102,6 +147,9 @@ def test_pickles():
 
 def test_the_words():
     assert [status.name for status in PersistedStatus] == ["NOT", "POSSIBLY", "DONE"]
-    assert [option.name for option in SendOption] == ["NO_COPY_RECORD_VALUE", "TO_COPY_RECORD_VALUE"]
+    assert [option.name for option in SendOption] == [
+        "NO_COPY_RECORD_VALUE",
+        "TO_COPY_RECORD_VALUE",
+    ]
     assert [action.name for action in ActionWhileQueueIsFull] == ["BLOCK", "NO_BLOCK"]
     assert str(TimestampType.CREATE_TIME) == "CreateTime"

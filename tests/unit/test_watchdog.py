@@ -22,31 +22,41 @@ HANGING_FIXTURE = """
 
 HANGING = {
     # pytest-timeout's signal arrives, and its exception is followed by another wait.
-    "twice": """
+    "twice": (
+        """
         def test_hangs():
             try:
                 threading.Event().wait()
             finally:
                 threading.Event().wait()
-    """,
+    """
+    ),
     # A main thread that does not look at signals, and has the GIL.
-    "in C": """
+    "in C": (
+        """
         def test_hangs():
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])  # it would interrupt the sleep, if not Python
             ctypes.PyDLL(None).sleep(60)
-    """,
-    "in a fixture's end": f"""{HANGING_FIXTURE}
+    """
+    ),
+    "in a fixture's end": (
+        f"""{HANGING_FIXTURE}
         def test_hangs(fixture):
             pass
-    """,
-    "behind a failure": f"""{HANGING_FIXTURE}
+    """
+    ),
+    "behind a failure": (
+        f"""{HANGING_FIXTURE}
         def test_hangs(fixture):
             assert False
-    """,
-    "at the exit": """
+    """
+    ),
+    "at the exit": (
+        """
         def test_hangs():
             threading.Thread(target=threading.Event().wait).start()
-    """,
+    """
+    ),
 }
 
 
@@ -60,8 +70,12 @@ QUIET = """
 
 
 def start(folder, source, grace, *arguments):
-    (folder / "conftest.py").write_text("import watchdog\n\ndef pytest_configure(config):\n    watchdog.pytest_configure(config)\n")
-    (folder / "test_it.py").write_text("import ctypes, signal, threading, time\nimport pytest\n" + textwrap.dedent(source))
+    (folder / "conftest.py").write_text(
+        "import watchdog\n\ndef pytest_configure(config):\n    watchdog.pytest_configure(config)\n"
+    )
+    (folder / "test_it.py").write_text(
+        "import ctypes, signal, threading, time\nimport pytest\n" + textwrap.dedent(source)
+    )
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [
         sys.executable,
@@ -79,7 +93,14 @@ def start(folder, source, grace, *arguments):
         "test_it.py",
     ]
     environment = os.environ | {"PYTHONPATH": str(TESTS), "KAFKA_EXT_TEST_GRACE": str(grace)}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -105,7 +126,9 @@ def test_what_hangs_ends_the_run(run, where):
     assert "most recent call first" in complained
 
 
-@pytest.mark.parametrize(("grace", "timeout"), [(60, 30), (-0.9, 0)], ids=["nowhere", "in a debugger"])
+@pytest.mark.parametrize(
+    ("grace", "timeout"), [(60, 30), (-0.9, 0)], ids=["nowhere", "in a debugger"]
+)
 def test_what_does_not_hang_is_let_be(run, grace, timeout):
     process, complained = run(QUIET, grace, "--timeout", str(timeout))
     assert (process.returncode, complained) == (0, "")

@@ -29,15 +29,23 @@ def jobs(text):
 @pytest.mark.parametrize("name", TEXTS)
 def test_actions_are_pinned_by_commit_and_say_which_version(name):
     for used in re.findall(r"uses: (.+)", TEXTS[name]):
-        assert used.startswith("./") or re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+(\.\d+)+", used), used
+        assert used.startswith("./") or re.fullmatch(
+            r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+(\.\d+)+", used
+        ), used
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_nothing_is_permitted_but_what_a_job_asks_for(name):
     assert "\npermissions: {}\n" in TEXTS[name]
     for job, text in jobs(TEXTS[name]).items():
-        permissions = re.search(r"^    permissions:\n((?:      .+\n)+)", text, re.MULTILINE)[1].split("#")[0].split()
-        assert permissions == (["id-token:", "write"] if job == "publish" else ["contents:", "read"]), job
+        permissions = (
+            re.search(r"^    permissions:\n((?:      .+\n)+)", text, re.MULTILINE)[1]
+            .split("#")[0]
+            .split()
+        )
+        assert permissions == (
+            ["id-token:", "write"] if job == "publish" else ["contents:", "read"]
+        ), job
         assert text.count("actions/checkout@") == text.count("persist-credentials: false"), job
 
 
@@ -55,7 +63,11 @@ def requirements(name):
     """`{package: number of hashes}` of a file of requirements; fails where one is not pinned."""
     text = (CHECKOUT / f"wheels/requirements/{name}.txt").read_text(encoding="utf-8")
     entries = re.split(r"\n(?=\S)", text.replace("\\\n", " "))
-    names = {re.match(r"([\w.-]+)==\S+", entry)[1].lower(): entry.count("--hash=sha256:") for entry in entries if entry.strip()}
+    names = {
+        re.match(r"([\w.-]+)==\S+", entry)[1].lower(): entry.count("--hash=sha256:")
+        for entry in entries
+        if entry.strip()
+    }
     assert all(names.values()), names
     return names
 
@@ -66,7 +78,10 @@ def test_what_published_wheels_are_built_with_is_pinned_by_hash():
     assert "cibuildwheel" in requirements("tools")
     settings = PYPROJECT.partition("[tool.cibuildwheel]")[2]
     assert '"--no-isolation"' in settings
-    published = settings + "".join(jobs(TEXTS["wheels.yml"])[name].partition("upload-artifact")[0] for name in ("sdist", "wheels"))
+    published = settings + "".join(
+        jobs(TEXTS["wheels.yml"])[name].partition("upload-artifact")[0]
+        for name in ("sdist", "wheels")
+    )
     installs = re.findall(r"pip install .*", published)
     assert len(installs) == 4
     assert all("--require-hashes -r" in install for install in installs)
@@ -76,7 +91,9 @@ def test_zizmor_finds_nothing():
     zizmor = Path(sys.executable).with_name("zizmor")
     if not zizmor.exists():
         pytest.skip("zizmor is not installed: make lint")
-    done = subprocess.run([zizmor, "--offline", "--quiet", CHECKOUT / ".github"], capture_output=True, text=True)
+    done = subprocess.run(
+        [zizmor, "--offline", "--quiet", CHECKOUT / ".github"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -85,7 +102,14 @@ def release(tmp_path, monkeypatch):
     """`complaints(tag)` of a checkout of version 0.1.0, and what runs git in it."""
 
     def git(*words):
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+        identity = [
+            "-c",
+            "user.name=n",
+            "-c",
+            "user.email=e@example.org",
+            "-c",
+            "commit.gpgsign=false",
+        ]
         subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
 
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "0.1.0"\n')
