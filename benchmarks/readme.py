@@ -43,7 +43,8 @@ def load(name: str) -> dict[str, Any]:
 
 def figure(value: float, of: str) -> str:
     unit, scale = UNITS[of]
-    return f"{value / scale:.3g} {unit}" if of == "rate" else f"{value / scale:.0f} {unit}"
+    digits = f"{value / scale:.3g}" if of == "rate" else f"{value / scale:.0f}"
+    return f"{digits}&nbsp;{unit}"  # a narrow column must not part them
 
 
 def table(name: str) -> list[str]:

@@ -20,12 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted(ROOT.glob("docs/*.md"))]
 PAGES_OUTSIDE_DOCS = [
-    README,
-    *(
-        page
-        for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")
-        if (page := ROOT / f"{name}.md").exists()
-    ),
+    ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")
 ]
 SYBIL = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()])
 
@@ -53,6 +48,7 @@ def test_the_ten_lines_of_the_readme_print_what_it_shows(capsys):
     assert capsys.readouterr().out == shown[1]
 
 
+@pytest.mark.skipif(not (ROOT / "SECURITY.md").exists(), reason="this is not the whole checkout")
 @pytest.mark.parametrize("page", PAGES_OUTSIDE_DOCS, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     """Sphinx checks those within docs/."""
