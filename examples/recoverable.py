@@ -1,4 +1,4 @@
-"""Going on after a fatal error: the producer is replaced, and what it had no answer for is sent
+"""Going on after a fatal error: the producer is replaced, and records without an answer are sent
 again.
 
     python examples/recoverable.py
@@ -16,7 +16,7 @@ outcomes: list[KafkaError | None] = []
 
 
 def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-    outcomes.append(error)  # the final one: what is sent again is not told in between
+    outcomes.append(error)  # the final outcome: there is no call when a record is sent again
 
 
 def on_recovery(error: KafkaError, resent: int) -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         with RecoverableProducer(
             bootstrap_servers=broker.bootstrap_servers,
             linger_ms=1000,  # so that the records are still here when the error comes
-            on_fatal="resend",  # or "report": each callback gets the error, and decides
+            on_fatal="resend",  # duplicates are possible; without it each callback gets the error
             on_recovery=on_recovery,
         ) as producer:
             for number in range(10):

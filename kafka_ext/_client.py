@@ -17,6 +17,7 @@ class _Producer(Protocol):
     @property
     def handle(self) -> Handle: ...
     def _handle_or_none(self) -> Handle | None: ...
+    def _state(self) -> str: ...
 
 
 class Client:
@@ -73,8 +74,12 @@ class Client:
         return self.handle.fatal_error()
 
     def __repr__(self: _Producer) -> str:
+        servers = _rdkafka.shown_url(self._properties.get("bootstrap.servers", ""))
+        return f"<{type(self).__name__} {servers!r} {self._state()}>"
+
+    def _state(self: _Producer) -> str:
         handle = self._handle_or_none()
-        state = (
+        return (
             "unusable"
             if handle is None
             else "forked"
@@ -82,10 +87,6 @@ class Client:
             else "closed"
             if handle.closing
             else "open"
-        )
-        return (
-            f"<{type(self).__name__}"
-            f" {_rdkafka.shown_url(self._properties.get('bootstrap.servers', ''))!r} {state}>"
         )
 
     def __reduce__(self) -> Any:

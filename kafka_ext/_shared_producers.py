@@ -4,20 +4,17 @@ properties, gone with the process.
 
 from __future__ import annotations
 
-import atexit
 import os
-import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from . import (
-    _lifecycle,
-    _rdkafka,
-)  # imported first: at the interpreter's exit what is registered last runs first
-from .metrics import ProducerMetrics, added
+from . import _rdkafka
+from ._rdkafka import ErrorCode, KafkaError, KafkaTimeoutError
+from ._replacement import Replaceable, left_at_exit, register
+from .metrics import ProducerMetrics
 from .producer import KafkaProducer
 from .properties import MANUAL_POLL, Properties, invalid, resolve
 
@@ -118,27 +115,21 @@ def _restore(token: str, source: PropertiesSource) -> Recipe:
         return _named.setdefault(token, recipe)
 
 
-class _Shared:
-    """A producer and who uses it."""
+class _Shared(Replaceable):
+    """The producer that all sinks with equal properties use."""
 
-    def __init__(self, producer: KafkaProducer, before: _Shared | None = None) -> None:
-        self.producer = producer
-        self.before = (
-            before  # the one whose place it took, until that is closed and its counts are in `past`
-        )
-        self.past = ProducerMetrics()
-        self.users = 0
-        self.retired = False  # no longer found; whoever uses it last closes it
-        self.closed = _rdkafka.Event()
+    _exit_turn = 1
 
-    def metrics(self) -> ProducerMetrics:
-        past = self.past
-        if self.before is not None:
-            closed = self.before.closed.is_set()
-            past = added(past, self.before.metrics())
-            if closed:
-                self.before, self.past = None, past
-        return added(past, self.producer.metrics())
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe.make)
+        register(self)
+
+    def _end_at_exit(self, seconds: float) -> None:
+        if self.current is not None and not self.current.handle.forked:
+            self.current.close(left_at_exit(seconds))
+
+    def _forget_parent(self) -> None:
+        self.forget()
 
 
 _lock = _rdkafka.Monitor()
@@ -147,57 +138,38 @@ _producers: dict[Recipe, _Shared] = {}
 
 
 @contextmanager
-def producer_for(recipe: Recipe) -> Iterator[KafkaProducer]:
-    """This process's producer for `recipe`; it is not closed while the block lasts."""
-    shared = _enter(recipe)
+def producer_for(recipe: Recipe, until: int) -> Iterator[KafkaProducer]:
+    """This process's producer for `recipe`; it is not closed while the block lasts.
+
+    Raises:
+        KafkaTimeoutError: there was none to be had before `until`.
+    """
+    shared, producer = _enter(recipe, until)
     try:
-        yield shared.producer
+        yield producer
     finally:
-        _leave(shared)
+        shared.leave(producer)
 
 
-def _enter(recipe: Recipe) -> _Shared:
-    with _lock:
-        shared = _producers.get(recipe)
-        broken = (
-            shared if shared is not None and shared.producer.fatal_error() is not None else None
-        )
-        if broken is not None:  # it can do nothing more; another one can
-            del _producers[recipe]
-            shared = None
-        if shared is None:
-            shared = _producers[recipe] = _Shared(recipe.make(), broken)
-        shared.users += 1
-    if broken is not None:
-        _retire(broken)
-    return shared
-
-
-def _leave(shared: _Shared) -> None:
-    with _lock:
-        shared.users -= 1
-    if shared.retired:
-        _close_if_unused(shared)
-
-
-def _retire(shared: _Shared) -> None:
-    shared.retired = True
-    _close_if_unused(shared)
-
-
-def _close_if_unused(shared: _Shared) -> None:
-    with _lock:
-        if shared.users:
-            return
-    shared.producer.close()  # all has been reported: nobody leaves before
-    shared.closed.set()
+def _enter(recipe: Recipe, until: int) -> tuple[_Shared, KafkaProducer]:
+    while True:
+        with _lock:
+            shared = _producers.get(recipe)
+            if shared is None:
+                shared = _producers[recipe] = _Shared(recipe)
+        producer = shared.enter(until)
+        if producer is not None:
+            return shared, producer
+        if not shared.closing:  # or else another thread has called close(): there will be another
+            text = "no producer could be made in time in place of one that had a fatal error"
+            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
 
 
 def metrics(recipe: Recipe) -> ProducerMetrics:
-    """Of this process's producer for `recipe`, and of those whose place it took."""
+    """Of this process's producer for `recipe`, and of those that it has replaced."""
     with _lock:
         shared = _producers.get(recipe)
-        return ProducerMetrics() if shared is None else shared.metrics()
+    return ProducerMetrics() if shared is None else shared.metrics()
 
 
 def close(recipe: Recipe) -> None:
@@ -207,8 +179,7 @@ def close(recipe: Recipe) -> None:
     with _lock:
         shared = _producers.pop(recipe, None)
     if shared is not None:
-        _retire(shared)
-        shared.closed.wait()
+        shared.close()
 
 
 def _after_fork_in_child() -> None:
@@ -217,11 +188,4 @@ def _after_fork_in_child() -> None:
     _producers.clear()  # the parent's
 
 
-def _at_exit() -> None:
-    end = time.monotonic() + _lifecycle.EXIT_TIMEOUT
-    for shared in list(_producers.values()):
-        shared.producer.close(max(0.0, end - time.monotonic()))
-
-
 os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)

@@ -4,22 +4,17 @@ JSON.
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import math
-import os
 import re
 import threading
-import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, TypeAlias
 
-from . import (
-    _lifecycle,
-)  # imported first: at the interpreter's exit what is registered last runs first
+from . import _lifecycle
 from ._rdkafka import (
     KafkaError,
     KafkaException,
@@ -29,6 +24,7 @@ from ._rdkafka import (
     check_callback,
     check_topic_name,
 )
+from ._replacement import NOW, Replaceable, register
 from .producer import KafkaProducer
 from .properties import Properties
 
@@ -53,11 +49,12 @@ class KafkaHandler(logging.Handler):
 
     Args:
         topic: where to.
-        properties: those of a KafkaProducer that this handler makes, and closes. In a process
-            forked from this one it makes another.
+        properties: those of a KafkaProducer that this handler makes, and closes. It makes another
+            after a fatal error, and in a process forked from this one.
         producer: in place of `properties`: one that others use as well. It is flushed by this
             handler, and not closed. After a fork what is logged in the child is dropped, for a
-            producer does not survive one.
+            producer does not survive one. After a fatal error what is logged is dropped, unless it
+            is a RecoverableProducer.
         key: a log record's attribute (`"name"`), or a function of the log record, that gives the
             message's key. A str, bytes or None is taken as it is, the rest as text.
         headers: names of attributes that become headers of their own name; or a mapping of header
@@ -121,16 +118,25 @@ class KafkaHandler(logging.Handler):
             _check_part(f"headers: {name!r}", part)
         self._topic = topic
         self._key = key
-        self._properties = None if properties is None else Properties(properties)
         self._counting = (
             Monitor()
         )  # a signal handler, or a finalizer, may log in the midst of counting
         self._dropped = 0
         self._failed = 0
         self._over = False
-        self._producer = KafkaProducer(self._properties) if producer is None else producer
+        self._given = producer
+        self._own = Replaceable(
+            partial(KafkaProducer, None if properties is None else Properties(properties)), _abandon
+        )
+        if producer is None:
+            self._own.get(NOW)
         self._ready = True
-        _all.add(self)
+        register(self)
+
+    @property
+    def _producer(self) -> KafkaProducer | None:
+        """None in a forked child that has logged nothing yet."""
+        return self._own.current if self._given is None else self._given
 
     @property
     def dropped(self) -> int:
@@ -167,14 +173,14 @@ class KafkaHandler(logging.Handler):
             if self._over:
                 self._drop()
                 return
-            producer = self._producer
-            if producer.handle.forked:
-                producer = self._after_fork()
-            value = self._formatted(record)
+            producer = self._producer if self._given is not None else self._own.get(NOW)
+            if producer is None:  # it was closed, or the next one is not made yet
+                self._drop()
+                return
             error = producer.try_send(
                 ProducerRecord(
                     self._topic,
-                    value,
+                    self._formatted(record),
                     key=None if self._key is None else _taken(record, self._key),
                     headers=self._headers_of(record),
                     timestamp=int(record.created * 1000),
@@ -205,18 +211,6 @@ class KafkaHandler(logging.Handler):
         headers = [(name, _taken(record, part)) for name, part in self._headers]
         return [(name, value) for name, value in headers if value is not None] or None
 
-    def _after_fork(self) -> KafkaProducer:
-        """A producer for this process. One that was given cannot be made anew: ProducerForkedError,
-        and the record is dropped.
-        """
-        if self._properties is None:
-            self._producer.handle.check_usable()
-        with self._counting:
-            if self._producer.handle.forked:
-                self._dropped = self._failed = 0  # the parent's
-                self._producer = KafkaProducer(self._properties)
-        return self._producer
-
     def _drop(self) -> None:
         with self._counting:
             self._dropped += 1
@@ -233,9 +227,12 @@ class KafkaHandler(logging.Handler):
         self._flush(self._flush_timeout)
 
     def _flush(self, timeout: float) -> None:
+        if not self._ready or self._over:
+            return
+        producer = self._producer
         try:
-            if self._ready and not self._over and not self._producer.handle.forked:
-                self._producer.flush(timeout)
+            if producer is not None and not producer.handle.forked:
+                producer.flush(timeout)
         except KafkaException:
             # the time was up; or this is a callback, where nothing can be waited for; or it is
             # closed elsewhere
@@ -251,20 +248,19 @@ class KafkaHandler(logging.Handler):
     def _close(self, timeout: float) -> None:
         if not self._ready:
             return
-        if self._over or self._producer.handle.forked:
-            self._over = True
-            return
-        if self._properties is None:
+        if self._given is not None:
             self._flush(timeout)
-            self._over = True
-        else:
-            self._over = True
+        was_over, self._over = self._over, True
+        with self._own.changed:
+            self._own.closing = True
+        producer = self._producer  # no other one comes from here on
+        if was_over or producer is None or producer.handle.forked:
+            return
+        if self._given is None:
             try:
-                self._producer.close(timeout)
+                producer.close(timeout)
             except KafkaException:
-                _lifecycle.abandon(
-                    self._producer.handle
-                )  # inside one of its callbacks: it ends by itself
+                _abandon(producer)  # inside one of its callbacks
         if self._dropped or self._failed:
             _log.warning(
                 "of the log records for %s, %d were dropped and %d not delivered",
@@ -272,6 +268,20 @@ class KafkaHandler(logging.Handler):
                 self._dropped,
                 self._failed,
             )
+
+    # Last of all: what closes the others may log.
+    _exit_turn = 2
+
+    def _end_at_exit(self, seconds: float) -> None:
+        self._close(max(0.0, self._flush_timeout - seconds))
+
+    def _forget_parent(self) -> None:
+        global _here
+        _here = threading.local()  # a thread may have been forked in the midst of emit()
+        self._counting = Monitor()
+        if self._given is None:
+            self._dropped = self._failed = 0
+            self._own.forget()
 
     def __repr__(self) -> str:
         return f"<KafkaHandler {self._topic!r} ({logging.getLevelName(self.level)})>"
@@ -405,24 +415,6 @@ def _plain(value: Any, within: tuple[int, ...]) -> Any:
         return _text(value)
 
 
-_all: weakref.WeakSet[KafkaHandler] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    global _here
-    _here = threading.local()  # a thread may have been forked in the midst of emit()
-    for handler in list(_all):
-        handler._counting = Monitor()
-
-
-def _at_exit() -> None:
-    """Before _lifecycle.py closes the producers and says that they were left open: that of a
-    handler is nobody's to close.
-    """
-    started = time.monotonic()
-    for handler in list(_all):
-        handler._close(max(0.0, handler._flush_timeout - (time.monotonic() - started)))
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)
+def _abandon(producer: KafkaProducer) -> None:
+    """Let it deliver what it can and end by itself: whoever logs does not wait for it."""
+    _lifecycle.abandon(producer.handle)

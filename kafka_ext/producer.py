@@ -97,9 +97,8 @@ class KafkaProducer(Producer, Client):
         """
         if not isinstance(record, ProducerRecord):
             raise _rdkafka.no_record("sync_send", record)
+        self._check_may_wait("sync_send")
         handle = self.handle
-        handle.check_usable()
-        handle.check_not_in_callback("sync_send")
         deadline = _Deadline(timeout)
         report: list[Any] = [
             False,
@@ -133,7 +132,7 @@ class KafkaProducer(Producer, Client):
                     KafkaError(
                         ErrorCode["TIMED_OUT"],
                         f"no report within {timeout} s; the record stays enqueued and may still be"
-                        f" delivered{handle.cause}",
+                        f" delivered{self.handle.cause}",
                     )
                 )
         released.wait(1.0)  # in vain where an interceptor or a subclass keeps the callback
@@ -167,9 +166,19 @@ class KafkaProducer(Producer, Client):
             raise _rdkafka.no_record("send_future", record)
         from ._futures import DeliveryFuture
 
-        future = DeliveryFuture(self.handle.check_not_in_callback)
+        future = DeliveryFuture(self._check_of_waits())
         self.send(record, _Outcome(future), option=option, action=action, timeout=timeout)
         return future
+
+    def _check_may_wait(self, call: str) -> None:
+        """Raise where `call` would wait for this producer in vain."""
+        handle = self.handle
+        handle.check_usable()
+        handle.check_not_in_callback(call)
+
+    def _check_of_waits(self) -> Callable[[str], object]:
+        """What a future asks before it waits. It does not keep the producer."""
+        return self.handle.check_not_in_callback
 
     # ------------------------------------------------------------------ batches and columns
 
@@ -362,9 +371,8 @@ class KafkaProducer(Producer, Client):
 
         Source: rd_kafka_flush().
         """
+        self._check_may_wait("flush")
         handle = self.handle
-        handle.check_usable()
-        handle.check_not_in_callback("flush")
         done = handle.flush(timeout)
         _rdkafka.raise_together(handle.take_raised())
         if not done:

@@ -1,24 +1,20 @@
-"""RecoverableProducer: goes on after a fatal error, with a new producer in the place of the one
-that can do nothing more.
-"""
+"""RecoverableProducer: a KafkaProducer that goes on after a fatal error."""
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import logging
 import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from types import SimpleNamespace, TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, Literal, NoReturn
 
 from . import _lifecycle, _rdkafka
 from ._annotations import Self
-from ._futures import DeliveryFuture
 from ._rdkafka import (
     ActionWhileQueueIsFull,
     BatchDelivery,
@@ -33,124 +29,81 @@ from ._rdkafka import (
     RecordMetadata,
     SendOption,
 )
+from ._replacement import NEVER, SLICE, Replaceable, left_at_exit, register
+from ._resend import Sent, frozen, serialized
 from .metadata import BrokerMetadata
-from .metrics import ProducerMetrics, added
+from .metrics import ProducerMetrics
 from .producer import DeliveryCallback, KafkaProducer
 from .properties import MANUAL_POLL, SERIALIZERS, Properties, invalid, resolve
 
-if TYPE_CHECKING:
-    from ._rdkafka import _Content
-    from .serialization import Serialize
+__all__ = ["RecoverableProducer"]
 
 _log = logging.getLogger("kafka_ext")
 
-# Waits are cut into slices: signals get through, and whoever closes is noticed.
-_SLICE = 0.1
-# Between a recovery and the next one that comes at once, doubled each time.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-
 _PURGED = (ErrorCode["PURGE_QUEUE"], ErrorCode["PURGE_INFLIGHT"])
 
-
-class _Sent:
-    """A record until its outcome: the delivery callback that the producer of the day has for it."""
-
-    __slots__ = (
-        "__weakref__",
-        "error",
-        "metadata",
-        "number",
-        "on_delivery",
-        "owner",
-        "pin",
-        "record",
-        "until",
-    )
-
-    def __init__(
-        self,
-        owner: RecoverableProducer,
-        record: ProducerRecord,
-        on_delivery: DeliveryCallback | None,
-        number: int,
-        until: float,
-    ) -> None:
-        self.owner = owner
-        self.record = record
-        self.on_delivery = on_delivery
-        self.number = number
-        self.until = until
-        self.pin: memoryview | None = None
-        self.metadata: RecordMetadata | None = None
-        self.error: KafkaError | None = None
-
-    def __call__(self, metadata: RecordMetadata, error: KafkaError | None) -> None:
-        self.owner._reported(self, metadata, error)
-
-    def keep(self, metadata: RecordMetadata, error: KafkaError) -> None:
-        """Get ready to be sent again, to the same partition. The value stays pinned meanwhile."""
-        self.metadata, self.error = metadata, error
-        if metadata.partition is not None:
-            self.record.partition = metadata.partition
-        value: Any = self.record.value
-        if self.pin is None and value is not None and not isinstance(value, (bytes, str)):
-            try:
-                self.pin = memoryview(value)
-            except TypeError:
-                pass  # a tensor: nobody can resize its memory
+_NO_TRANSACTIONS = (
+    "a RecoverableProducer has no transactions: another producer cannot go on with one. Use a "
+    "KafkaProducer; after a fatal error close it, make another, and do the transaction again"
+)
 
 
-class RecoverableProducer:
-    """A KafkaProducer that goes on after a fatal error: another takes its place, and what was not
-    answered is sent again or reported.
+class RecoverableProducer(KafkaProducer):
+    """A KafkaProducer that goes on after a fatal error, with a new producer inside.
 
     A fatal error means that idempotence could not be kept up: the broker has lost the producer's
-    state, or a sequence of records has a hole. The producer that meets it can do nothing more
-    (rd_kafka_fatal_error). This one closes it, makes a new one from the same properties, and lets
-    calls that came meanwhile wait.
+    state, or a sequence of records has a hole. That producer can do nothing more
+    (rd_kafka_fatal_error). This class closes it and makes a new one from the same properties.
+    Calls that come meanwhile wait.
 
     Args:
         properties: as KafkaProducer. `transactional.id` and `enable.manual.events.poll` are
             refused.
-        on_fatal: what becomes of the records that the broken producer had no answer for. "resend":
-            they are sent again, in the order of their `send`, before anything newer, each to the
-            partition it was for and with the time of its `send`; their callbacks come with the
-            final outcome. "report": their callbacks get the fatal error (or PURGE_QUEUE,
-            PURGE_INFLIGHT), and `persisted_status` says what is known.
+        on_fatal: what happens to the records that the broken producer had no answer for.
+            "report": their callbacks get the fatal error (or PURGE_QUEUE, PURGE_INFLIGHT), and
+            `persisted_status` says what is known. "resend": they are sent again, in the order of
+            their `send`, before anything newer, each to its partition and with the time of its
+            `send`; their callbacks come with the final outcome. **This can make duplicates.**
         on_recovery: called as `on_recovery(error, resent)` after each recovery, with the fatal
             KafkaError and the number of records sent again, by a thread made for it. It may send;
             it must not wait for long.
         answer_timeout: seconds to wait for answers to what is in flight when a fatal error comes.
-            What has none by then is taken as unanswered: more time makes fewer duplicates.
+            What has none by then counts as unanswered: more time makes fewer duplicates.
         keywords: as KafkaProducer.
 
     Raises: as KafkaProducer; ValueError for another `on_fatal`.
 
-    **A re-send can make duplicates.** A record that the broker had stored and whose acknowledgement
-    was lost is stored a second time, and the new producer, which has another identity, is not
-    recognised. Its copies may stand behind records that were sent after it. With "report" you
-    decide yourself, by `persisted_status`. What a record was refused for besides (too large, no
-    rights, its `message.timeout.ms`) is reported in both ways. A record is sent again for as long
-    as `message.timeout.ms` after its `send`.
+    With "resend" a record whose acknowledgement was lost is stored a second time: the broker does
+    not recognize the new producer. The copy may stand behind records that were sent after it.
+    Other failures (too large, no rights, `message.timeout.ms`) are reported in both ways. A record
+    is sent again for as long as `message.timeout.ms` after its `send`.
 
     Every send that returned calls back exactly once. Callbacks run in the events thread of the
-    producer of the day, one after the other. During a recovery `send` waits as if the queue were
-    full; what may not wait gets QUEUE_FULL. Interceptors see each attempt, serializers only the
-    first. Thread-safe. Close it, or use it as a context manager.
+    current producer. During a recovery `send` waits as if the queue were full, and calls that may
+    not wait get QUEUE_FULL. Interceptors see each attempt, serializers only the first. There are no
+    transactions. Thread-safe. Close it, or use it as a context manager.
     """
+
+    _unpicklable = (
+        "a RecoverableProducer cannot be pickled; a KafkaSink(properties, topic) can, and replaces"
+        " its producer as well"
+    )
+    _recovery: _rdkafka.Thread | None = None
+    _is_closing = False
 
     def __init__(
         self,
         properties: Mapping[str, Any] | None = None,
         /,
         *,
-        on_fatal: Literal["resend", "report"] = "resend",
+        on_fatal: Literal["report", "resend"] = "report",
         on_recovery: Callable[[KafkaError, int], object] | None = None,
         answer_timeout: float = 5.0,
         **keywords: Any,
     ) -> None:
-        if on_fatal not in ("resend", "report"):
-            raise ValueError(f"on_fatal must be 'resend' or 'report', not {on_fatal!r}")
+        # Not KafkaProducer's: the producers that send are inside, and this one has no handle.
+        if on_fatal not in ("report", "resend"):
+            raise ValueError(f"on_fatal must be 'report' or 'resend', not {on_fatal!r}")
         if on_recovery is not None and not callable(on_recovery):
             raise TypeError(
                 f"on_recovery must be callable or None, not {type(on_recovery).__name__}"
@@ -159,51 +112,41 @@ class RecoverableProducer:
             _rdkafka.check_callback(on_recovery, "on_recovery")
         _rdkafka.deadline(answer_timeout)  # raises for nonsense
         self._properties = Properties(properties, **keywords)
-        settings = resolve(self._properties)
-        if settings.manual:
-            raise invalid(
-                MANUAL_POLL,
-                f"property {MANUAL_POLL!r} cannot be set: a recovery needs the events served while"
-                " it waits for them",
-            )
-        if "transactional.id" in settings.librdkafka:
-            raise invalid(
-                "transactional.id",
-                "property 'transactional.id' cannot be set: a transaction cannot be sent again by"
-                " somebody else. Close the producer, make another, init_transactions(), and do the"
-                " transaction again",
-            )
-        self._settings = self._properties.copy()
-        self._serializers = settings.serializers
+        self._serializers = _checked_serializers(self._properties)
+        self._settings = self._properties.copy()  # those of each producer
         for name in SERIALIZERS:  # a record is serialized once, however often it is sent
             self._settings.pop(name, None)
         self._settings["error_cb"] = _weakly(self, self._properties.get("error_cb"))
         self._resends = on_fatal == "resend"
         self._on_recovery = on_recovery
         self._answer_timeout = answer_timeout
-        self._changed = _rdkafka.Monitor()  # guards what follows, and tells of its changes
-        self._newest = KafkaProducer(self._settings)  # the one whose reports come
-        self._open_to_all: KafkaProducer | None = (
-            self._newest
-        )  # the same, or None: a recovery is going on
-        self._recovery: _rdkafka.Thread | None = None
+        self._producers = Replaceable(partial(KafkaProducer, self._settings))
+        self._changed = self._producers.changed  # guards what follows as well
+        self._open_to_all: KafkaProducer | None = None  # while a recovery is going on
         self._fatal: KafkaError | None = None
-        self._unanswered: list[_Sent] = []  # to be sent again
-        self._outstanding = (
-            0  # accepted, and its callback not returned from; counted with "resend" only
-        )
+        self._unanswered: list[Sent] = []  # to be sent again
+        self._outstanding = 0  # accepted, callback not returned from; counted with "resend" only
         self._purging = False
-        self._closing = False
-        self._hurry = False  # a close elsewhere has run out of time
+        self._drain_now = False  # another thread's close() has run out of time
         self._giving_up = False  # nothing is sent again any more
         self._closed = False
         self._one_closes = _rdkafka.Monitor()
         self._numbers = itertools.count()
         self._recoveries = 0
-        self._past = ProducerMetrics()  # of the producers that were replaced
+        self._producers.get(NEVER)
+        with self._changed:
+            if self._recovery is None:  # its first producer may be broken already
+                self._open_to_all = self._newest
         timeout_ms = int(self._newest.get_property("message.timeout.ms") or 0)
         self._lifetime = timeout_ms / 1000 if timeout_ms else float("inf")
-        _all.add(self)
+        register(self)
+
+    @property
+    def _newest(self) -> KafkaProducer:
+        """The producer whose reports come."""
+        newest = self._producers.current
+        assert newest is not None
+        return newest
 
     # ------------------------------------------------------------------ sending
 
@@ -216,8 +159,10 @@ class RecoverableProducer:
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
     ) -> None:
-        """As `KafkaProducer.send`. With "resend" the value stays pinned until the final outcome;
-        TO_COPY_RECORD_VALUE copies it here.
+        """As `KafkaProducer.send`.
+
+        With "resend" the value stays pinned until the final outcome; TO_COPY_RECORD_VALUE copies
+        it here.
         """
         if not isinstance(record, ProducerRecord):
             raise _rdkafka.no_record("send", record)
@@ -232,26 +177,20 @@ class RecoverableProducer:
         until = _rdkafka.deadline(timeout)
         callback = on_delivery
         if self._serializers is not None:
-            record = _serialized(record, *self._serializers)
+            record = serialized(record, *self._serializers)
         if self._resends:
-            record = _frozen(record, option is SendOption.TO_COPY_RECORD_VALUE)
+            record = frozen(record, option is SendOption.TO_COPY_RECORD_VALUE)
             option = SendOption.NO_COPY_RECORD_VALUE
-            callback = _Sent(
-                self, record, on_delivery, next(self._numbers), time.monotonic() + self._lifetime
-            )
+            give_up = time.monotonic() + self._lifetime
+            callback = Sent(self._reported, record, on_delivery, next(self._numbers), give_up)
             self._count(1)
         accepted = False
         try:
             while not accepted:
                 producer = self._ready(until, action is ActionWhileQueueIsFull.BLOCK)
                 try:
-                    producer.send(
-                        record,
-                        callback,
-                        option=option,
-                        action=action,
-                        timeout=_rdkafka.seconds_until(until),
-                    )
+                    left = _rdkafka.seconds_until(until)
+                    producer.send(record, callback, option=option, action=action, timeout=left)
                     accepted = True
                 except ProducerForkedError:
                     raise
@@ -279,135 +218,122 @@ class RecoverableProducer:
             return exc.error
         return None
 
-    def send_future(
+    def send_batch(
         self,
-        record: ProducerRecord,
+        topic: str,
+        values: Any,
         *,
+        keys: Any = None,
+        partitions: Any = None,
+        timestamps: Any = None,
+        headers: Any = None,
+        ids: Sequence[Any] | None = None,
+        on_delivery: Callable[[BatchDelivery], object] | None = None,
         option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
         action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
         timeout: float | None = None,
-    ) -> Future[RecordMetadata]:
-        """As `KafkaProducer.send_future`; the future has the final outcome."""
-        if not isinstance(record, ProducerRecord):
-            raise _rdkafka.no_record("send_future", record)
-        future = DeliveryFuture(self._check_may_wait)
-
-        def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            if error is None:
-                future.set_result(metadata)
-            else:
-                future.set_exception(_rdkafka.exception_for(error))
-
-        self.send(record, on_delivery, option=option, action=action, timeout=timeout)
-        return future
-
-    def sync_send(self, record: ProducerRecord, timeout: float | None = None) -> RecordMetadata:
-        """As `KafkaProducer.sync_send`: the final outcome, recoveries included."""
-        if not isinstance(record, ProducerRecord):
-            raise _rdkafka.no_record("sync_send", record)
-        self._check_may_wait("sync_send")
-        until = _rdkafka.deadline(timeout)
-        reports: list[tuple[RecordMetadata, KafkaError | None]] = []
-        reported = _rdkafka.Event()
-
-        def on_delivery(metadata: RecordMetadata, error: KafkaError | None) -> None:
-            reports.append((metadata, error))
-            reported.set()
-
-        # Told once the callback is gone, and with it what it kept pinned: the value is the caller's
-        # again when this returns.
-        released = _rdkafka.Event()
-        gone = weakref.ref(on_delivery, released.set)
-        self.send(record, on_delivery, timeout=timeout)
-        del on_delivery
-        if not reported.wait(_rdkafka.seconds_until(until)):
-            text = (
-                f"no report within {timeout} s; the record stays enqueued and may still be"
-                f" delivered{self._newest.handle.cause}"
-            )
-            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
-        metadata, error = reports[0]
-        released.wait(1.0)  # in vain where an interceptor keeps the callback
-        del gone
-        if error is not None:
-            raise _rdkafka.exception_for(error)
-        return metadata
-
-    def send_batch(
-        self, topic: str, values: Any, *, timeout: float | None = None, **arguments: Any
     ) -> BatchDelivery:
-        """As `KafkaProducer.send_batch`, with "report" only: `errors()` has what a fatal error has
-        failed.
+        """As `KafkaProducer.send_batch`, with "report" only: `errors()` names what was lost.
 
         Raises:
-            KafkaException: with "resend", for a batch keeps no record that could be sent again:
-                `send` them, or wait for the batch, and send again what its `errors()` name.
+            KafkaException: with "resend", because a batch keeps no records that could be sent
+                again. `send` them one by one, or use "report" and send again what `errors()` names.
         """
-        return self._batch(KafkaProducer.send_batch, topic, values, timeout=timeout, **arguments)
+        return self._batch(
+            lambda producer, left: producer.send_batch(
+                topic,
+                values,
+                keys=keys,
+                partitions=partitions,
+                timestamps=timestamps,
+                headers=headers,
+                ids=ids,
+                on_delivery=on_delivery,
+                option=option,
+                action=action,
+                timeout=left,
+            ),
+            action,
+            timeout,
+        )
 
     def send_table(
-        self, table: Any, *, timeout: float | None = None, **arguments: Any
+        self,
+        table: Any,
+        *,
+        topic: str,
+        value: str,
+        key: str | None = None,
+        partition: str | None = None,
+        timestamp: str | None = None,
+        headers: Sequence[str] = (),
+        on_delivery: Callable[[BatchDelivery], object] | None = None,
+        option: SendOption = SendOption.NO_COPY_RECORD_VALUE,
+        action: ActionWhileQueueIsFull = ActionWhileQueueIsFull.BLOCK,
+        timeout: float | None = None,
     ) -> BatchDelivery:
         """As `KafkaProducer.send_table`, with "report" only; see `send_batch`."""
-        return self._batch(KafkaProducer.send_table, table, timeout=timeout, **arguments)
+        return self._batch(
+            lambda producer, left: producer.send_table(
+                table,
+                topic=topic,
+                value=value,
+                key=key,
+                partition=partition,
+                timestamp=timestamp,
+                headers=headers,
+                on_delivery=on_delivery,
+                option=option,
+                action=action,
+                timeout=left,
+            ),
+            action,
+            timeout,
+        )
 
     def _batch(
         self,
-        send: Callable[..., BatchDelivery],
-        *values: Any,
+        send: Callable[[KafkaProducer, float | None], BatchDelivery],
+        action: ActionWhileQueueIsFull,
         timeout: float | None,
-        **arguments: Any,
     ) -> BatchDelivery:
         if self._serializers is not None:
-            text = (
-                "value_serializer and key_serializer see records one by one, and a batch has none:"
-                " send() records"
-            )
+            text = "value_serializer and key_serializer see records one by one: send() records"
             raise KafkaException(KafkaError(ErrorCode["NOT_IMPLEMENTED"], text))
         if self._resends:
-            raise KafkaException(
-                KafkaError(
-                    ErrorCode["NOT_IMPLEMENTED"],
-                    "on_fatal='resend' sends records one by one, and a batch keeps none: send()"
-                    " them, or use on_fatal='report'",
-                )
+            text = (
+                "on_fatal='resend' sends records one by one, and a batch keeps none: send() them,"
+                " or use on_fatal='report'"
             )
+            raise KafkaException(KafkaError(ErrorCode["NOT_IMPLEMENTED"], text))
         until = _rdkafka.deadline(timeout)
-        may_wait = (
-            arguments.get("action", ActionWhileQueueIsFull.BLOCK) is ActionWhileQueueIsFull.BLOCK
-        )
         while True:
-            producer = self._ready(until, may_wait)
+            producer = self._ready(until, action is ActionWhileQueueIsFull.BLOCK)
             try:
-                return send(producer, *values, timeout=_rdkafka.seconds_until(until), **arguments)
+                return send(producer, _rdkafka.seconds_until(until))
             except ProducerClosedError as exc:
                 self._raise_unless_recovering(producer, exc)
 
     # ------------------------------------------------------------------ which producer
 
     def _ready(self, until: int, may_wait: bool) -> KafkaProducer:
-        """The producer that takes records now, waiting for the end of a recovery where that is
-        allowed.
-        """
+        """The producer that takes records now. Waits for the end of a recovery, if it may."""
         producer = self._open_to_all
-        if producer is not None and not self._closing:
+        if producer is not None and not self._is_closing:
             return producer
         self._check_forked()
         may_wait = may_wait and not _rdkafka.in_callback()
         with self._changed:
             while True:
-                if self._closing:
+                if self._is_closing:
                     raise ProducerClosedError(
                         KafkaError(ErrorCode["STATE"], "the producer is closed")
                     )
                 if self._open_to_all is not None:
                     return self._open_to_all
                 if not may_wait:
-                    text = (
-                        f"the producer is being replaced after a fatal error ({self._fatal}); try"
-                        " again"
-                    )
-                    raise QueueFullError(KafkaError(ErrorCode["QUEUE_FULL"], text))
+                    text = f"the producer is being replaced after a fatal error ({self._fatal})"
+                    raise QueueFullError(KafkaError(ErrorCode["QUEUE_FULL"], f"{text}; try again"))
                 left = _rdkafka.seconds_until(until)
                 if left == 0.0:
                     text = (
@@ -415,27 +341,28 @@ class RecoverableProducer:
                         f" ({self._fatal}); the record was not enqueued"
                     )
                     raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
-                self._changed.wait(_SLICE if left is None else min(left, _SLICE))
+                self._changed.wait(SLICE if left is None else min(left, SLICE))
 
     def _raise_unless_recovering(self, producer: KafkaProducer, exc: KafkaException) -> None:
-        """A call that failed because its producer has ended is tried again with the next one; all
-        else is the caller's.
-        """
+        """Raise, unless the call failed because its producer has ended: the next one takes it."""
         if exc.error.is_fatal:
             self._recover(producer, exc.error)
         elif not isinstance(exc, ProducerClosedError) or self._open_to_all is producer:
             raise exc
-        if self._closing or self._giving_up:
+        if self._is_closing or self._giving_up:
             raise exc
 
     def _check_forked(self) -> None:
         handle = self._newest.handle
         if handle.forked:
-            handle.check_usable()  # raises; the lock may be one that nobody here lets go
+            handle.check_usable()  # raises; a thread of the parent may have held the lock
 
     def _check_may_wait(self, call: str) -> None:
         self._check_forked()
         self._newest.handle.check_not_in_callback(call)
+
+    def _check_of_waits(self) -> Callable[[str], object]:
+        return self._check_may_wait
 
     # ------------------------------------------------------------------ reports
 
@@ -445,10 +372,8 @@ class RecoverableProducer:
             if not self._outstanding:
                 self._changed.notify_all()
 
-    def _reported(self, sent: _Sent, metadata: RecordMetadata, error: KafkaError | None) -> None:
-        """What the producer of the day says of a record: final, or a reason to send it again.
-        Called in its events thread.
-        """
+    def _reported(self, sent: Sent, metadata: RecordMetadata, error: KafkaError | None) -> None:
+        """The outcome of an attempt: the final one, or a reason to send the record again."""
         if error is not None and self._is_to_be_sent_again(sent, error):
             sent.keep(metadata, error)
             with self._changed:
@@ -457,41 +382,35 @@ class RecoverableProducer:
             return
         self._finish(sent, metadata, error)
 
-    def _is_to_be_sent_again(self, sent: _Sent, error: KafkaError) -> bool:
+    def _is_to_be_sent_again(self, sent: Sent, error: KafkaError) -> bool:
         if self._giving_up or time.monotonic() >= sent.until:
             return False
         if self._purging and error in _PURGED:
             return False
         if error.is_fatal:
             return True
-        # librdkafka purges what it had not sent yet, and what was in flight is failed by its own
-        # code or by the close() of a recovery.
+        # librdkafka purges what it had not sent yet. What was in flight fails with the error's own
+        # code, or by the close() of a recovery.
         fatal = self._newest.handle.fatal_error()
         return fatal is not None and (error == fatal or error in _PURGED)
 
-    def _finish(self, sent: _Sent, metadata: RecordMetadata, error: KafkaError | None) -> None:
+    def _finish(self, sent: Sent, metadata: RecordMetadata, error: KafkaError | None) -> None:
         try:
             if sent.on_delivery is not None:
                 sent.on_delivery(metadata, error)
             elif error is not None:
-                _log.warning(
-                    "1 record to %s not delivered, and no callback to tell: %s",
-                    metadata.topic,
-                    error,
-                )
+                text = "1 record to %s not delivered, and no callback to tell: %s"
+                _log.warning(text, metadata.topic, error)
         finally:
-            if sent.pin is not None:
-                sent.pin.release()
+            sent.release()
             self._count(-1)
 
-    def _finish_here(self, sent: _Sent, error: KafkaError | None) -> None:
-        """Outside of an events thread: what the callback raises goes where it would have gone
-        there.
-        """
+    def _finish_here(self, sent: Sent, error: KafkaError | None) -> None:
+        """Outside of an events thread: exceptions of the callback go where they go there."""
         assert sent.metadata is not None
         try:
             self._finish(sent, sent.metadata, error)
-        except BaseException as exc:  # noqa: BLE001 - nobody is to lose his own report by it
+        except BaseException as exc:  # noqa: BLE001 - the other records need their reports
             _unraisable(exc, sent.on_delivery)
 
     # ------------------------------------------------------------------ recovering
@@ -503,18 +422,14 @@ class RecoverableProducer:
                 return
             self._fatal = producer.handle.fatal_error() or error
             self._open_to_all = None
-            # In a thread of its own: close() would wait for itself in the events thread that has
-            # brought the news.
+            # In a thread of its own: in the events thread, close() would wait for itself.
             try:
                 self._recovery = _rdkafka.new_thread("kafka_ext recovery", self._run)
                 self._recovery.start()
                 return
-            except Exception as exc:  # noqa: BLE001 - the process may have no more threads, or no more memory
-                _log.error(
-                    "no recovery from %s: %s; what was not delivered is reported so",
-                    self._fatal,
-                    exc,
-                )
+            except Exception as exc:  # noqa: BLE001 - no more threads, or no memory
+                text = "no recovery from %s: %s; what was not delivered is reported so"
+                _log.error(text, self._fatal, exc)
                 self._recovery = None
                 self._giving_up = True
                 self._open_to_all = producer  # which refuses all from now on, and says why
@@ -522,18 +437,16 @@ class RecoverableProducer:
                 left, self._unanswered = self._unanswered, []
         for sent in left:
             self._finish_here(sent, sent.error)
-        producer.purge()  # what a fatal error has stopped waits in there else
+        producer.purge()  # a fatal error leaves in the queue what was not sent yet
 
     def _run(self) -> None:
         with self._changed:
             if self._recovery is None:
-                return  # start() raised though this thread runs: it had no memory to wait for it
+                return  # start() raised, without the memory to wait for this thread
         fatal = self._fatal
-        pause = _FIRST_PAUSE
-        while (resent := self._replace()) is None:
-            with self._changed:
-                self._changed.wait_for(lambda: self._giving_up, pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+        resent = None
+        while resent is None:
+            resent = self._replace()
         with self._changed:
             self._purging = False
             self._fatal = None
@@ -543,44 +456,36 @@ class RecoverableProducer:
             self._changed.notify_all()
         if self._giving_up or fatal is None:
             return
-        _log.warning(
-            "the producer was replaced after a fatal error, and %d records were sent again: %s",
-            resent,
-            fatal,
-        )
+        text = "the producer was replaced after a fatal error, and %d records were sent again: %s"
+        _log.warning(text, resent, fatal)
         again = self._newest.handle.fatal_error()
         if again is not None:
             self._recover(self._newest, again)  # it came while this recovery was going on
         if self._on_recovery is not None:
             try:
                 self._on_recovery(fatal, resent)
-            except BaseException as exc:  # noqa: BLE001 - there is nobody above
+            except BaseException as exc:  # noqa: BLE001 - there is no caller to raise it to
                 _unraisable(exc, self._on_recovery)
 
     def _replace(self) -> int | None:
-        """A new producer in place of the newest, with what is to be sent again: how many, or None
-        when that did not work.
+        """Replace the newest producer, and send again what had no answer.
+
+        Returns:
+            How many records were sent again. None: it did not work, and has to be done again.
         """
         old = self._newest
-        # When this returns, each of its records has been reported: called back, or in _unanswered.
+        # When this returns, each of its records was called back, or is in _unanswered.
         old.close(self._answer_timeout)
+        try:
+            self._producers.replace(old, given_up=lambda: self._giving_up)
+        except Exception as exc:  # noqa: BLE001 - a certificate that is gone, no memory, no threads
+            text = (
+                "no producer could be made in place of the one with a fatal error; trying again: %s"
+            )
+            _log.error(text, exc)
         with self._changed:
             again = sorted(self._unanswered, key=lambda sent: sent.number)
             self._unanswered = []
-        if not self._giving_up:
-            try:
-                new = KafkaProducer(self._settings)
-            except Exception as exc:  # noqa: BLE001 - a certificate's file that is gone, no memory, no more threads
-                _log.error(
-                    "no producer could be made in place of the one with a fatal error; trying"
-                    " again: %s",
-                    exc,
-                )
-                new = old
-            with self._changed:
-                if new is not old:
-                    self._past = added(self._past, old.metrics())
-                    self._newest = new
         before = self._newest.metrics().sent
         for position, sent in enumerate(again):
             if not self._send_again(sent):
@@ -591,10 +496,8 @@ class RecoverableProducer:
             return None
         return self._newest.metrics().sent - before
 
-    def _send_again(self, sent: _Sent) -> bool:
-        """Whether that record is seen to: sent, or finished. False: there is no producer that could
-        take it.
-        """
+    def _send_again(self, sent: Sent) -> bool:
+        """Send the record, or finish it. False: no producer takes it."""
         while True:
             if self._giving_up or time.monotonic() >= sent.until:
                 self._finish_here(sent, sent.error)
@@ -603,7 +506,7 @@ class RecoverableProducer:
                 self._finish_here(sent, KafkaError(ErrorCode["PURGE_QUEUE"]))
                 return True
             try:
-                self._newest.send(sent.record, sent, timeout=_SLICE)
+                self._newest.send(sent.record, sent, timeout=SLICE)
                 return True
             except KafkaTimeoutError:
                 continue  # no room: look whether there is still reason to go on
@@ -614,27 +517,32 @@ class RecoverableProducer:
                     return False
                 self._finish_here(sent, exc.error)
             except Exception as exc:  # noqa: BLE001 - a partitioner's
-                self._finish_here(
-                    sent, KafkaError(ErrorCode["FAIL"], f"{type(exc).__name__}: {exc}")
-                )
+                text = f"{type(exc).__name__}: {exc}"
+                self._finish_here(sent, KafkaError(ErrorCode["FAIL"], text))
             return True
 
     # ------------------------------------------------------------------ waiting, and the end
 
+    def poll_events(self, timeout: float = 0.0) -> int:
+        """Raises a KafkaException: the events threads serve all events."""
+        self._check_forked()
+        text = "a RecoverableProducer serves its events itself; poll_events() is for manual polling"
+        raise KafkaException(KafkaError(ErrorCode["STATE"], text))
+
     def flush(self, timeout: float | None = None) -> None:
         """As `KafkaProducer.flush`; records that are sent again are waited for as well."""
         self._check_may_wait("flush")
-        if self._closing:
+        if self._is_closing:
             raise ProducerClosedError(KafkaError(ErrorCode["STATE"], "the producer is closed"))
         if not self._drain(_rdkafka.deadline(timeout)):
             text = f"records are still outstanding after {timeout} s{self._newest.handle.cause}"
             raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
 
     def _drain(self, until: int) -> bool:
-        """Wait until all is reported, recoveries included; False when time runs out."""
+        """Wait until all is reported, recoveries included. False: time has run out."""
         while True:
             left = _rdkafka.seconds_until(until)
-            pause = _SLICE if left is None else min(left, _SLICE)
+            pause = SLICE if left is None else min(left, SLICE)
             producer = self._newest
             flushed = False
             if self._recovery is None:
@@ -644,23 +552,17 @@ class RecoverableProducer:
                 except (KafkaTimeoutError, ProducerClosedError):
                     pass
             with self._changed:
-                quiet = (
-                    flushed
-                    and self._recovery is None
-                    and producer is self._newest
-                    and not self._outstanding
-                )
-                if quiet and (self._giving_up or producer.handle.fatal_error() is None):
+                is_same = self._recovery is None and producer is self._newest
+                is_quiet = flushed and is_same and not self._outstanding
+                if is_quiet and (self._giving_up or producer.handle.fatal_error() is None):
                     return True
-                if left == 0.0 or self._hurry:
+                if left == 0.0 or self._drain_now:
                     return False
                 if flushed or self._recovery is not None:
                     self._changed.wait(pause)
 
     def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
-        """As `KafkaProducer.purge`; during a recovery, what was to be sent again fails with
-        PURGE_QUEUE.
-        """
+        """As `KafkaProducer.purge`; in a recovery, what was to be sent again fails: PURGE_QUEUE."""
         self._check_forked()
         with self._changed:
             if self._recovery is not None:
@@ -669,8 +571,9 @@ class RecoverableProducer:
         self._newest.purge(in_queue=in_queue, in_flight=in_flight)
 
     def close(self, timeout: float | None = None) -> None:
-        """As `KafkaProducer.close`: waits for reports, and for recoveries that this takes; past
-        `timeout` nothing is sent again.
+        """As `KafkaProducer.close`: waits for reports, and for the recoveries that this takes.
+
+        After `timeout` seconds nothing is sent again.
         """
         self._check_forked()
         if self._closed:
@@ -679,21 +582,21 @@ class RecoverableProducer:
         until = _rdkafka.deadline(timeout)
         caller = _lifecycle.begin_closing(self._newest.handle)
         try:
-            while not self._one_closes.acquire(timeout=_SLICE):
+            while not self._one_closes.acquire(timeout=SLICE):
                 if _rdkafka.seconds_until(until) == 0.0:
-                    self._hurry = True  # the thread that closes may have more time than this one
+                    self._drain_now = True  # the thread that closes may have more time
             try:
                 if not self._closed:
-                    self._end(until)
+                    self._close_newest(until)
             finally:
                 self._one_closes.release()
         finally:
             if caller is not None:
                 _lifecycle.end_closing(caller)
 
-    def _end(self, until: int) -> None:
+    def _close_newest(self, until: int) -> None:
         with self._changed:
-            self._closing = True
+            self._is_closing = True
             self._changed.notify_all()
         self._drain(until)
         with self._changed:
@@ -703,10 +606,8 @@ class RecoverableProducer:
         if recovery is not None:
             self._newest.handle.hurry = True
             recovery.join()
-        self._newest.close(_rdkafka.seconds_until(until) if not self._hurry else 0.0)
-        for (
-            sent
-        ) in self._unanswered:  # by a fatal error that came after nothing was to be sent again
+        self._newest.close(0.0 if self._drain_now else _rdkafka.seconds_until(until))
+        for sent in self._unanswered:  # by a fatal error after nothing was to be sent again
             self._finish_here(sent, sent.error)
         self._unanswered = []
         self._closed = True
@@ -715,23 +616,62 @@ class RecoverableProducer:
         self._check_forked()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+    def __del__(self) -> None:
+        """The producer inside delivers what it was given, and warns."""
+
+    # At the interpreter's exit it is closed before sinks and log handlers.
+    _exit_turn = 0
+
+    def _end_at_exit(self, seconds: float) -> None:
+        if self._closed or self._newest.handle.forked:
+            return
+        try:
+            text = f"{self!r} was not closed; what it was given is still delivered"
+            warnings.warn(text, ResourceWarning, stacklevel=1)
+        finally:
+            self.close(left_at_exit(seconds))
+
+    def _forget_parent(self) -> None:
+        """In a forked child each call raises ProducerForkedError."""
+
+    # ------------------------------------------------------------------ transactions
+
+    def _refuse_transaction(self) -> NoReturn:
+        self._check_forked()
+        raise KafkaException(KafkaError(ErrorCode["NOT_IMPLEMENTED"], _NO_TRANSACTIONS))
+
+    def init_transactions(self, timeout: float | None = None) -> None:
+        """Raises a KafkaException, as all calls of transactions do here: no other producer could
+        go on with one.
+        """
+        self._refuse_transaction()
+
+    def begin_transaction(self) -> None:
+        """Raises a KafkaException, see `init_transactions`."""
+        self._refuse_transaction()
+
+    def commit_transaction(self, timeout: float | None = None) -> None:
+        """Raises a KafkaException, see `init_transactions`."""
+        self._refuse_transaction()
+
+    def abort_transaction(self, timeout: float | None = None) -> None:
+        """Raises a KafkaException, see `init_transactions`."""
+        self._refuse_transaction()
+
+    def send_offsets_to_transaction(
+        self, offsets: Any, group_metadata: Any, timeout: float | None = None
     ) -> None:
-        if exc is not None and self._newest.handle.forked:
-            return  # a child leaving by the block it was forked in
-        self.close()
+        """Raises a KafkaException, see `init_transactions`."""
+        self._refuse_transaction()
 
     # ------------------------------------------------------------------ what is known
 
     @property
     def handle(self) -> _rdkafka.Handle:
-        """The C side of the producer of the day. Internal, but for tests of what must happen after
-        a fatal error.
-        """
+        """The C side of the current producer. Internal, but for tests of fatal errors."""
+        return self._newest.handle
+
+    def _handle_or_none(self) -> _rdkafka.Handle | None:
         return self._newest.handle
 
     @property
@@ -745,105 +685,63 @@ class RecoverableProducer:
         return self._fatal
 
     def metrics(self) -> ProducerMetrics:
-        """As `KafkaProducer.metrics`, over all producers there were: a record that was sent again
-        has been sent twice and failed once.
+        """As `KafkaProducer.metrics`, over all producers there were.
+
+        A record that was sent again has been sent twice and failed once.
         """
         self._check_forked()
-        with self._changed:
-            return added(self._past, self._newest.metrics())
+        return self._producers.metrics()
 
     def fetch_broker_metadata(
         self, topic: str | None = None, timeout: float | None = 10.0
     ) -> BrokerMetadata:
         """As `KafkaProducer.fetch_broker_metadata`; during a recovery it waits for its end."""
         until = _rdkafka.deadline(timeout)
-        return self._ready(until, True).fetch_broker_metadata(topic, _rdkafka.seconds_until(until))
-
-    @property
-    def properties(self) -> Properties:
-        """The properties as given, as a copy; secrets are masked in its `repr`."""
-        self._check_forked()
-        return self._properties.copy()
+        producer = self._ready(until, True)
+        return producer.fetch_broker_metadata(topic, _rdkafka.seconds_until(until))
 
     def get_property(self, name: str) -> str | None:
-        """As `KafkaProducer.get_property`."""
+        """As `KafkaProducer.get_property`; during a recovery it waits for its end."""
         if name == "error_cb" or name in SERIALIZERS:
             value = self._properties.get(name)
             return None if value is None else repr(value)
-        return self._ready(_rdkafka.deadline(None), True).get_property(name)
+        return self._ready(NEVER, True).get_property(name)
 
-    def __repr__(self) -> str:
-        state = (
-            "closed" if self._closing else "recovering" if self._recovery is not None else "open"
-        )
-        return f"<RecoverableProducer {self._properties.get('bootstrap.servers', '')!r} {state}>"
+    def _state(self) -> str:
+        if self._is_closing:
+            return "closed"
+        return "open" if self._recovery is None else "recovering"
 
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "a RecoverableProducer cannot be pickled; a KafkaSink(properties, topic) can, and"
-            " replaces its producer as well"
-        )
+
+def _checked_serializers(properties: Properties) -> Any:
+    """The serializers in `properties`, once it is known that all of them can be had here."""
+    settings = resolve(properties)
+    if settings.manual:
+        text = "a recovery needs the events served while it waits for them"
+        raise invalid(MANUAL_POLL, f"property {MANUAL_POLL!r} cannot be set: {text}")
+    if "transactional.id" in settings.librdkafka:
+        text = f"property 'transactional.id' cannot be set: {_NO_TRANSACTIONS}"
+        raise invalid("transactional.id", text)
+    return settings.serializers
 
 
 def _weakly(
     owner: RecoverableProducer, error_cb: Callable[[KafkaError], object] | None
 ) -> Callable[[KafkaError], None]:
-    """The error callback of each producer. It must not keep the owner: the events thread keeps the
-    callback.
-    """
+    """The error callback of each producer. The events thread keeps it; it must not keep `owner`."""
     found = weakref.ref(owner)
 
     def on_error(error: KafkaError) -> None:
         owner = found()
-        if error.is_fatal and owner is not None:
-            owner._recover(owner._newest, error)
+        newest = None if owner is None else owner._producers.current
+        if error.is_fatal and owner is not None and newest is not None:
+            owner._recover(newest, error)
         if error_cb is not None:
             error_cb(error)
         else:
             _log.log(logging.ERROR if error.is_fatal else logging.WARNING, "%s", error)
 
     return on_error
-
-
-def _frozen(record: ProducerRecord, copy_value: bool) -> ProducerRecord:
-    """The record as it is now, to be sent again as it was, whatever its owner does with it and with
-    its key and headers.
-    """
-    return ProducerRecord(
-        record.topic,
-        _copied("value", record.value) if copy_value else record.value,
-        key=_copied("key", record.key),
-        partition=record.partition,
-        headers=None if record.headers is None else list(_rdkafka.header_pairs(record.headers)),
-        timestamp=int(time.time() * 1000) if record.timestamp is None else record.timestamp,
-        id=record.id,
-    )
-
-
-def _serialized(
-    record: ProducerRecord, of_key: Serialize | None, of_value: Serialize | None
-) -> ProducerRecord:
-    return ProducerRecord(
-        record.topic,
-        (
-            record.value
-            if of_value is None or record.value is None
-            else of_value(record.topic, record.value)
-        ),
-        key=(
-            record.key if of_key is None or record.key is None else of_key(record.topic, record.key)
-        ),
-        partition=record.partition,
-        headers=record.headers,
-        timestamp=record.timestamp,
-        id=record.id,
-    )
-
-
-def _copied(what: str, content: _Content) -> _Content:
-    if content is None or isinstance(content, (bytes, str)):
-        return content
-    return _rdkafka.content_of(content, what)
 
 
 def _unraisable(exc: BaseException, where: object) -> None:
@@ -856,27 +754,3 @@ def _unraisable(exc: BaseException, where: object) -> None:
             object=where,
         )
     )
-
-
-_all: weakref.WeakSet[RecoverableProducer] = weakref.WeakSet()
-
-
-def _at_exit() -> None:
-    """Before _lifecycle.py closes the producers one by one: a recovery that is going on still sends
-    what it has.
-    """
-    end = time.monotonic() + _lifecycle.EXIT_TIMEOUT
-    for producer in list(_all):
-        if producer._closed or producer._newest.handle.forked:
-            continue
-        try:
-            warnings.warn(
-                f"{producer!r} was not closed; what it was given is still delivered",
-                ResourceWarning,
-                stacklevel=1,
-            )
-        finally:
-            producer.close(max(0.0, end - time.monotonic()))
-
-
-atexit.register(_at_exit)

@@ -24,6 +24,8 @@ from ._rdkafka import (
 from .metrics import ProducerMetrics
 from .producer import KafkaProducer
 
+__all__ = ["DeliveryError", "KafkaSink"]
+
 # Rows are sent as batches of so many: nothing of Python's is left of each but the reading of it.
 _ROWS = 4096
 
@@ -189,7 +191,7 @@ class KafkaSink:
         """
         with self._writing(timeout) as writing:
             writing.add(
-                KafkaProducer.send_batch,
+                writing.producer.send_batch,
                 self._topic,
                 values,
                 keys=keys,
@@ -218,7 +220,7 @@ class KafkaSink:
             )
         with self._writing(timeout) as writing:
             writing.add(
-                KafkaProducer.send_table,
+                writing.producer.send_table,
                 table,
                 topic=self._topic,
                 value=value,
@@ -232,7 +234,7 @@ class KafkaSink:
     @contextmanager
     def _writing(self, timeout: float | None) -> Iterator[_Writing]:
         until = _rdkafka.deadline(timeout)
-        with _shared_producers.producer_for(self._recipe) as producer:
+        with _shared_producers.producer_for(self._recipe, until) as producer:
             writing = _Writing(producer, until)
             try:
                 yield writing
@@ -277,7 +279,10 @@ class KafkaSink:
                 if any(item is not None for item in column)
             }
             writing.add(
-                KafkaProducer.send_batch, part[0].topic, [record.value for record in part], **given
+                writing.producer.send_batch,
+                part[0].topic,
+                [record.value for record in part],
+                **given,
             )
 
     # ------------------------------------------------------------------ life
@@ -361,7 +366,7 @@ class _Writing:
             name in producer.properties
             for name in ("interceptors", "value_serializer", "key_serializer")
         )
-        self._producer = producer
+        self.producer = producer
         self._until = until
         self._failures: list[tuple[int, KafkaError]] = []
         self._batches: deque[tuple[int, BatchDelivery]] = deque()
@@ -371,9 +376,7 @@ class _Writing:
     def add(self, send: Callable[..., BatchDelivery], *arguments: Any, **keywords: Any) -> None:
         """Send a batch by this method of the producer's, and keep it until it is reported."""
         try:
-            batch = send(
-                self._producer, *arguments, on_delivery=_heard, timeout=self._left(), **keywords
-            )
+            batch = send(*arguments, on_delivery=_heard, timeout=self._left(), **keywords)
         except BaseException as exc:
             sent = getattr(exc, "batch", None)
             if sent is not None:
@@ -397,7 +400,7 @@ class _Writing:
         with self._answered:
             self._unanswered += 1
         try:
-            self._producer.send(
+            self.producer.send(
                 record, lambda metadata, error: self._answer(index, error), timeout=self._left()
             )
         except KafkaException as exc:
@@ -424,7 +427,7 @@ class _Writing:
             while self._unanswered:
                 left = self._left()
                 if left == 0.0:
-                    cause = self._producer.handle.cause
+                    cause = self.producer.handle.cause
                     raise KafkaTimeoutError(
                         KafkaError(
                             ErrorCode["TIMED_OUT"],
@@ -439,7 +442,7 @@ class _Writing:
         if self._failures:
             # Nobody but a fatal error purges here, so that is what those failed for which
             # librdkafka had not sent yet.
-            fatal = self._producer.fatal_error()
+            fatal = self.producer.fatal_error()
             failures = [
                 (index, fatal if fatal is not None and error in _PURGED else error)
                 for index, error in self._failures

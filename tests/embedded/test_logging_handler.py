@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.config
@@ -10,9 +11,9 @@ import sys
 import threading
 
 import pytest
-from faultlib import run_program, within
+from faultlib import run_program, wait_until, within
 
-from kafka_ext import InvalidConfigError, KafkaProducer, ProducerRecord
+from kafka_ext import ErrorCode, InvalidConfigError, KafkaException, KafkaProducer, ProducerRecord
 from kafka_ext.logging import JsonFormatter, KafkaHandler
 from kafka_ext.testing import EmbeddedBroker
 
@@ -266,7 +267,7 @@ def test_a_signal_handler_that_logs_while_a_forked_child_makes_its_producer():
                     signal.raise_signal(signal.SIGALRM)
                     return super().items()
 
-            handler._properties = Loud(UNREACHABLE)
+            handler._own._make = lambda: KafkaProducer(Loud(UNREACHABLE))
             logger.warning("the first of the child")
             assert handler.dropped == 1, handler.dropped
             os._exit(0)
@@ -547,3 +548,42 @@ def test_one_whose_constructor_raised_says_nothing_at_exit():
         timeout=60,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+IDEMPOTENT = {"enable.idempotence": True, "error_cb": lambda error: None}
+
+
+def test_after_a_fatal_error_it_has_another_producer(broker, logger, attach):
+    handler = attach(IDEMPOTENT)
+    logger.info("before")
+    handler.flush()
+    first = handler._producer
+    first.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")
+    logger.info("after")
+    handler.flush()
+    assert (handler.dropped, handler.failed) == (0, 0)
+    assert handler._producer is not first
+    wait_until(lambda: first.handle.closed)
+    assert sorted(message.value for message in broker.messages("logs", count=2)) == [
+        b"after",
+        b"before",
+    ]
+
+
+def test_producers_that_break_at_once_are_made_at_a_pace(broker, logger, attach):
+    """A cluster that grants nothing ends each of them. A program that logs much must not make
+    one for each record.
+    """
+    handler = attach(IDEMPOTENT)
+    logger.info("before")
+    handler.flush()
+    made = set()
+    for _ in range(100):
+        made.add(handler._producer)
+        with contextlib.suppress(KafkaException):  # it is broken already
+            handler._producer.handle.test_fatal_error(
+                ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "for the test"
+            )
+        logger.info("more")
+    assert len(made) <= 20
+    assert handler.dropped >= 80

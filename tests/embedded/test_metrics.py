@@ -310,7 +310,8 @@ class TestSink:
     def no_producer_is_shared(self):
         yield
         for made in list(_shared_producers._producers.values()):
-            made.producer.close(0)
+            if made.current is not None:
+                made.current.close(0)
         _shared_producers._producers.clear()
 
     def test_sinks_of_one_process_share_them(self, broker):
@@ -341,13 +342,13 @@ class TestSink:
             sink.write([b"1"])
             assert (sink.metrics().sent, sink.metrics().delivered) == (number, number)
             (made,) = _shared_producers._producers.values()
-            made.producer.handle.test_fatal_error(
+            made.current.handle.test_fatal_error(
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test"
             )
         sink.write([b"1"])
         (made,) = _shared_producers._producers.values()
         assert sink.metrics().delivered == 4
-        assert made.before is None  # its counts are kept, it is not
+        assert made._replaced == []  # their counts are kept, they are not
 
 
 def test_a_recoverable_producer_adds_up_its_producers(broker):

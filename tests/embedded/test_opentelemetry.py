@@ -884,7 +884,7 @@ class TestMetrics:
         properties = broker.config(
             linger_ms=60_000, error_cb=lambda error: None, log_cb=lambda *log: None
         )
-        with RecoverableProducer(properties) as producer:
+        with RecoverableProducer(properties, on_fatal="resend") as producer:
             producer.send(ProducerRecord("orders", b"v"), lambda *report: None)
             producer._newest.handle.test_fatal_error(
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test"

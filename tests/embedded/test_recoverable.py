@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import itertools
+import logging
 import os
 import pickle
 import random
@@ -35,6 +37,7 @@ from kafka_ext import (
     QueueFullError,
     SendOption,
 )
+from kafka_ext.logging import KafkaHandler
 from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import EmbeddedBroker
 
@@ -49,18 +52,18 @@ def broker():
 
 @pytest.fixture
 def recoverable(broker):
-    """Makes RecoverableProducers that hold what they are sent until they are flushed, so that a
-    fatal error finds it.
+    """Makes RecoverableProducers that send again, and hold what they are sent until they are
+    flushed: a fatal error finds it.
     """
     made = []
 
-    def make(properties=None, /, **keywords):
+    def make(properties=None, /, on_fatal="resend", **keywords):
         settings = {
             "linger.ms": 60_000,
             "error_cb": lambda error: None,
             "log_cb": lambda *log: None,
         } | dict(properties or {})
-        made.append(RecoverableProducer(broker.config() | settings, **keywords))
+        made.append(RecoverableProducer(broker.config() | settings, on_fatal=on_fatal, **keywords))
         return made[-1]
 
     yield make
@@ -471,14 +474,11 @@ def test_no_producer_to_be_had(broker, recoverable, monkeypatch, caplog):
     producer = recoverable()
     outcomes = Outcomes()
     producer.send(ProducerRecord("orders", b"0", partition=0), outcomes.expect(0))
-    good = producer._settings
-    producer._settings = (
-        good.copy().put("ssl.ca.location", "/nowhere").put("security.protocol", "ssl")
-    )
+    producer._settings.put("ssl.ca.location", "/nowhere").put("security.protocol", "ssl")
     break_it(producer)
     wait_until(lambda: "no producer could be made" in caplog.text)
     assert not outcomes.reports
-    producer._settings = good
+    del producer._settings["ssl.ca.location"], producer._settings["security.protocol"]
     producer.flush(20)
     outcomes.check([0])
     assert not outcomes.errors
@@ -488,9 +488,7 @@ def test_close_when_no_producer_is_to_be_had(broker, recoverable):
     producer = recoverable()
     outcomes = Outcomes()
     producer.send(ProducerRecord("orders", b"0", partition=0), outcomes.expect(0))
-    producer._settings = (
-        producer._settings.copy().put("ssl.ca.location", "/nowhere").put("security.protocol", "ssl")
-    )
+    producer._settings.put("ssl.ca.location", "/nowhere").put("security.protocol", "ssl")
     break_it(producer)
     with within(1):
         producer.close(1)
@@ -532,6 +530,91 @@ def test_report_takes_batches_and_resend_says_why_not(broker, recoverable):
     producer.flush(10)
     with pytest.raises(KafkaException, match="a batch keeps none"):
         recoverable().send_batch("orders", [b"a"])
+
+
+def test_it_reports_unless_told_otherwise(broker):
+    """A record that may be stored already could be there twice if it was sent again unasked."""
+    quiet = {"linger.ms": 60_000, "error_cb": lambda error: None, "log_cb": lambda *log: None}
+    with RecoverableProducer(broker.config() | quiet) as producer:
+        outcomes = Outcomes()
+        for number in range(10):
+            producer.send(
+                ProducerRecord("orders", b"%d" % number, partition=0), outcomes.expect(number)
+            )
+        break_it(producer)
+        outcomes.wait(10)
+        assert len(outcomes.errors) == 10
+        for number, (metadata, _) in sorted(outcomes.reports.items()):
+            assert metadata.persisted_status is PersistedStatus.NOT
+            producer.send(
+                ProducerRecord("orders", b"%d" % number, partition=0)
+            )  # nobody can have them
+        producer.flush(10)
+        assert producer.recoveries == 1
+    assert sent(broker, 10) == [(0, b"%d" % number) for number in range(10)]
+
+
+# ---------------------------------------------------------------------- in a KafkaProducer's place
+
+
+def test_it_is_a_kafka_producer(broker, recoverable):
+    producer = recoverable(on_fatal="report")
+    assert isinstance(producer, KafkaProducer)
+    logger = logging.getLogger("test_it_is_a_kafka_producer")
+    handler = KafkaHandler("orders", producer=producer)
+    logger.addHandler(handler)
+    logger.propagate = False
+    break_it(producer)
+    wait_until(lambda: producer.recoveries == 1)
+    logger.warning("after")
+    handler.flush()
+    logger.removeHandler(handler)
+    handler.close()
+    assert (handler.dropped, handler.failed) == (0, 0)
+    assert [content for _, content in sent(broker, 1)] == [b"after"]
+
+
+def test_every_call_of_a_kafka_producer_is_its_own():
+    """What is inherited must not use the C side that a RecoverableProducer does not have."""
+    inherited = {
+        "sync_send",
+        "send_future",
+        "transaction",
+        "properties",
+    }  # they call what is overridden
+    public = {name for name in dir(KafkaProducer) if not name.startswith("_")}
+    assert public - inherited <= set(vars(RecoverableProducer))
+    for name in public - inherited - {"handle"}:
+        expected, own = (
+            inspect.signature(getattr(KafkaProducer, name)),
+            inspect.signature(getattr(RecoverableProducer, name)),
+        )
+        assert list(own.parameters) == list(expected.parameters), name
+
+
+def test_transactions_and_manual_polling_are_refused_with_the_reason(recoverable):
+    producer = recoverable()
+    calls = [
+        producer.init_transactions,
+        producer.begin_transaction,
+        producer.commit_transaction,
+        producer.abort_transaction,
+        lambda: producer.send_offsets_to_transaction({}, "group"),
+        producer.transaction().__enter__,
+    ]
+    for call in calls:
+        with pytest.raises(
+            KafkaException, match="no transactions: another producer cannot go on with one"
+        ):
+            call()
+    with pytest.raises(KafkaException, match="serves its events itself"):
+        producer.poll_events()
+
+
+@pytest.mark.parametrize("kind", [KafkaProducer, RecoverableProducer])
+def test_unfit_properties_leave_nothing_behind(kind):
+    with pytest.raises(InvalidConfigError):
+        kind({"bootstrap.servers": "127.0.0.1:9", "linger.mss": 5})
 
 
 # ---------------------------------------------------------------------- callbacks
@@ -683,8 +766,9 @@ def test_each_send_has_one_outcome_whatever_happens(broker, recoverable, seed):
 # ---------------------------------------------------------------------- life
 
 
-def test_dropped_without_close_it_still_delivers(broker, recoverable):
-    producer = RecoverableProducer(broker.config(linger_ms=200))
+@pytest.mark.parametrize("on_fatal", ["resend", "report"])
+def test_dropped_without_close_it_still_delivers(broker, recoverable, on_fatal):
+    producer = RecoverableProducer(broker.config(linger_ms=200), on_fatal=on_fatal)
     told = []
     producer.send(ProducerRecord("orders", b"a"), lambda metadata, error: told.append(error))
     gone = weakref.ref(producer)
@@ -693,6 +777,7 @@ def test_dropped_without_close_it_still_delivers(broker, recoverable):
         del producer
         gc.collect()
         wait_until(lambda: gone() is None)
+        wait_until(lambda: told)
     assert told == [None]
     assert any("was not closed" in str(warning.message) for warning in warned)
 
@@ -700,7 +785,9 @@ def test_dropped_without_close_it_still_delivers(broker, recoverable):
 def test_the_interpreters_end_in_the_middle_of_a_recovery(broker):
     done = run_program(f"""
         from kafka_ext.recoverable import RecoverableProducer
-        producer = RecoverableProducer({broker.config(linger_ms=60_000)!r}, log_cb=lambda *log: None, error_cb=lambda error: None)
+        producer = RecoverableProducer(
+            {broker.config(linger_ms=60_000)!r}, on_fatal="resend", log_cb=lambda *log: None, error_cb=lambda error: None
+        )
         for number in range(100):
             producer.send(ProducerRecord("orders", b"%d" % number, partition=0), lambda metadata, error: print("told", error))
         producer._newest.handle.test_fatal_error(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, "for the test")

@@ -196,7 +196,9 @@ def test_a_recoverable_producer_serializes_once(broker, config):
         "enable.idempotence": True,
         "linger.ms": 10_000,
     }
-    with RecoverableProducer(config | quiet, value_serializer=counting) as producer:
+    with RecoverableProducer(
+        config | quiet, on_fatal="resend", value_serializer=counting
+    ) as producer:
         producer.send(ProducerRecord("orders", value))
         value["n"] = 2
         producer.handle.test_fatal_error(45, "for the test")

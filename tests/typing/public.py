@@ -30,6 +30,8 @@ from kafka_ext import (
     SendOption,
     TimestampType,
 )
+from kafka_ext.logging import KafkaHandler
+from kafka_ext.recoverable import RecoverableProducer
 from kafka_ext.testing import ApiKey, ConsumedMessage, EmbeddedBroker
 
 
@@ -130,3 +132,19 @@ def a_broker() -> None:
         broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.NOT_ENOUGH_REPLICAS, 7], broker_id=1)
         KafkaProducer(broker.config(linger_ms=5)).close()
     EmbeddedBroker(isolation="container")  # type: ignore[arg-type]
+
+
+def sends(producer: KafkaProducer) -> None:
+    producer.send(ProducerRecord("t"))
+
+
+def recoverable(anything: object) -> None:
+    with RecoverableProducer(bootstrap_servers="a:1", on_fatal="resend") as producer:
+        assert_type(producer, RecoverableProducer)
+        sends(producer)
+        KafkaHandler("logs", producer=producer)
+        assert_type(producer.recoveries, int)
+        assert_type(producer.send_batch("t", [b"v"], keys=[b"k"], timeout=1), BatchDelivery)
+        assert_type(producer.send_future(ProducerRecord("t")), Future[RecordMetadata])
+    if isinstance(anything, KafkaProducer):
+        sends(anything)
