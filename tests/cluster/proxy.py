@@ -23,7 +23,8 @@ class Proxy:
 
     `hold()`: no request goes on, until `release(…)` says what becomes of the next produce requests,
     one after the other: "pass", "corrupt" (a bit is changed, and the broker refuses it for its
-    checksum) or "lose".
+    checksum), "lose" (its response, and the connection) or "drop" (it goes no further, and the
+    connection is lost).
 
     `keep(api_key)`: the next request of that kind goes no further, and its connection is lost.
     `deliver_kept()` sends it to the broker, late, as a network does that had it in a buffer.
@@ -159,6 +160,8 @@ class Proxy:
         self._flowing.wait()
         with self._lock:
             fate = self._fates.pop(0) if self._fates else "pass"
+            if fate == "drop":
+                return None
             if fate == "lose":
                 losing.add(correlation)
             elif self._losing:

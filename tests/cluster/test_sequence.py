@@ -16,7 +16,7 @@ import pytest
 from faultlib import Outcomes, wait_until
 from proxy import ADD_PARTITIONS_TO_TXN, END_TXN, Proxy
 
-from kafka_ext import ErrorCode, KafkaException, ProducerRecord, _rdkafka
+from kafka_ext import ErrorCode, KafkaException, PersistedStatus, ProducerRecord, _rdkafka
 from kafka_ext.testing import KafkaCluster
 
 if "txn-abort-nothing" not in _rdkafka.build_info()["patches"]:
@@ -288,6 +288,141 @@ def test_a_record_out_of_retries_holds_nothing_up(proxied, idempotent, new_topic
     assert [error.name for error in outcomes.errors] == ["INVALID_MSG"]
     producer.sync_send(ProducerRecord(topic, b"third", partition=0), timeout=SOON)
     assert values(cluster, topic) == [b"before", b"second", b"third"]
+
+
+# ------------------------------------------------- what may be in the log at another epoch
+
+mended_of_doubles = pytest.mark.skipif(
+    "timeout-doubles" not in _rdkafka.build_info()["patches"],
+    reason="this librdkafka doubles what it sends again under another epoch",
+)
+# More requests than a producer sends until its records have timed out.
+ENOUGH = 1000
+RECONNECTING = {"reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 200}
+
+
+def send_after(seconds, producer, topic, value, outcomes, partition=0):
+    time.sleep(seconds)
+    producer.send(ProducerRecord(topic, value, partition=partition), outcomes.expect(value))
+
+
+def timed_out(outcomes, value):
+    metadata, error = outcomes.reports[value]
+    return (error and error.name, metadata.persisted_status) == (
+        "MSG_TIMED_OUT",
+        PersistedStatus.POSSIBLY,
+    )
+
+
+@mended_of_doubles
+@pytest.mark.parametrize("partition", [0, 1], ids=["behind it", "in another partition"])
+@pytest.mark.parametrize("fate", ["lose", "drop"])
+def test_a_record_that_times_out_doubles_no_other(proxied, idempotent, new_topic, fate, partition):
+    """All is stored and no answer comes back, or nothing gets through, until the old one has timed
+    out: another epoch begins.
+    """
+    cluster, proxy = proxied
+    topic = new_topic(cluster, 2)
+    producer = idempotent(message_timeout_ms=4000, **RECONNECTING)
+    for number in (0, 1):
+        producer.sync_send(ProducerRecord(topic, b"before", partition=number), timeout=SOON)
+    outcomes = Outcomes()
+    proxy.release(*[fate] * ENOUGH)
+    send_after(0, producer, topic, b"old", outcomes)
+    send_after(2.5, producer, topic, b"young", outcomes, partition)
+    wait_until(lambda: b"old" in outcomes.reports, SOON)
+    time.sleep(0.3)
+    proxy.release()
+    send_after(0, producer, topic, b"after", outcomes, partition)
+    producer.flush(SOON)
+    outcomes.check([b"old", b"young", b"after"])
+    assert timed_out(outcomes, b"old")
+    assert len(outcomes.errors) == 1
+    in_log = [in_partition(cluster, topic, number) for number in (0, 1)]
+    expected = [[b"before"], [b"before"]]
+    expected[0] += [b"old"] * (fate == "lose")
+    expected[partition] += [b"young", b"after"]
+    assert in_log == expected
+
+
+@mended_of_doubles
+def test_a_batch_that_may_be_in_the_log_times_out_whole(proxied, idempotent, new_topic):
+    """The broker knows a batch again as a whole only."""
+    cluster, proxy = proxied
+    topic = new_topic(cluster)
+    producer = idempotent(message_timeout_ms=4000, linger_ms=1500, **RECONNECTING)
+    producer.sync_send(ProducerRecord(topic, b"before", partition=0), timeout=SOON)
+    outcomes = Outcomes()
+    proxy.release(*["lose"] * ENOUGH)
+    send_after(0, producer, topic, b"old", outcomes)
+    send_after(1.2, producer, topic, b"young", outcomes)
+    wait_until(lambda: b"old" in outcomes.reports, SOON)
+    proxy.release()
+    send_after(0, producer, topic, b"after", outcomes)
+    producer.flush(SOON)
+    outcomes.check([b"old", b"young", b"after"])
+    assert timed_out(outcomes, b"old")
+    assert timed_out(outcomes, b"young")
+    assert values(cluster, topic) == [b"before", b"old", b"young", b"after"]
+
+
+@mended_of_doubles
+def test_records_of_a_backlog_do_not_time_out_with_the_oldest(proxied, idempotent, new_topic):
+    """They wait for the first acknowledgement, go out at once, are stored, and no answer comes
+    back. A batch spans 0.1 s.
+    """
+    cluster, proxy = proxied
+    topic = new_topic(cluster)
+    timeout = 6.0
+    producer = idempotent(message_timeout_ms=int(timeout * 1000), **RECONNECTING)
+    ages = {}
+    proxy.hold()
+    producer.send(ProducerRecord(topic, b"first", partition=0), lambda metadata, error: None)
+    time.sleep(0.2)
+
+    def reporter(number, sent):
+        return lambda metadata, error: ages.__setitem__(
+            number, (time.monotonic() - sent, error and error.name)
+        )
+
+    for number in range(8):
+        producer.send(
+            ProducerRecord(topic, b"%d" % number, partition=0), reporter(number, time.monotonic())
+        )
+        time.sleep(0.4)
+    proxy.release("pass", *["lose"] * ENOUGH)
+    wait_until(lambda: len(ages) == 8, 2 * timeout)
+    assert {error for _, error in ages.values()} == {"MSG_TIMED_OUT"}
+    assert min(age for age, _ in ages.values()) > timeout - 0.2
+    proxy.release()
+    producer.sync_send(ProducerRecord(topic, b"after", partition=0), timeout=SOON)
+    assert values(cluster, topic) == [b"first", *(b"%d" % number for number in range(8)), b"after"]
+
+
+@mended_of_doubles
+def test_a_refused_record_doubles_none_of_another_partition(proxied, idempotent, new_topic):
+    """It is refused for good, so another epoch begins, while an answer is lost."""
+    cluster, proxy = proxied
+    topic = new_topic(cluster, 2)
+    producer = idempotent(message_max_bytes=3_000_000)
+    for number in (0, 1):
+        producer.sync_send(ProducerRecord(topic, b"before", partition=number), timeout=SOON)
+    outcomes = Outcomes()
+    proxy.hold()
+    try:
+        for partition, value in ((0, bytes(2_000_000)), (1, b"stored"), (1, b"behind")):
+            producer.send(
+                ProducerRecord(topic, value, partition=partition),
+                outcomes.expect((partition, value[:6])),
+            )
+            time.sleep(0.2)
+    finally:
+        proxy.release("pass", "lose")
+    producer.flush(SOON)
+    outcomes.check([(0, bytes(6)), (1, b"stored"), (1, b"behind")])
+    assert [error.name for error in outcomes.errors] == ["MSG_SIZE_TOO_LARGE"]
+    assert in_partition(cluster, topic, 0) == [b"before"]
+    assert in_partition(cluster, topic, 1) == [b"before", b"stored", b"behind"]
 
 
 # ---------------------------------------------------------------------- the first request

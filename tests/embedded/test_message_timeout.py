@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from faultlib import PATIENCE, closed_port, wait_until
 
-from kafka_ext import ErrorCode, KafkaProducer, ProducerRecord
+from kafka_ext import ErrorCode, KafkaProducer, ProducerRecord, _rdkafka
 from kafka_ext.aio import AsyncKafkaProducer
-from kafka_ext.testing import EmbeddedBroker
+from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 pytestmark = pytest.mark.slow(6)
 
@@ -147,6 +147,33 @@ def test_records_of_a_topic_that_is_not_known_yet() -> None:
         broker.kill()
         for some in waiting:
             some.check()
+
+
+@pytest.mark.skipif(
+    "timeout-doubles" not in _rdkafka.build_info()["patches"],
+    reason="this librdkafka sees to each record by itself",
+)
+def test_a_batch_that_may_be_in_the_log_times_out_whole() -> None:
+    """Its broker could know it again as a whole only (docs/chaos.md)."""
+    reported: dict[str, float] = {}
+
+    def reporter(name: str) -> Any:
+        return lambda metadata, error: reported.__setitem__(name, time.monotonic())
+
+    with EmbeddedBroker(topics={"orders": 1}) as broker:
+        linger = 2.5
+        settings = SETTINGS | {"linger.ms": linger * 1000, "enable.idempotence": True}
+        with producing(broker.config(**settings)) as producer:
+            producer.send(ProducerRecord("orders", b"before"))
+            producer.flush(30)
+            broker.fail_requests(ApiKey.PRODUCE, [ErrorCode.REQUEST_TIMED_OUT] * 1000)
+            sent = time.monotonic()
+            producer.send(ProducerRecord("orders", b"old"), reporter("old"))
+            time.sleep(linger / 2)
+            producer.send(ProducerRecord("orders", b"young"), reporter("young"))
+            wait_until(lambda: len(reported) == 2, 4 * TIMEOUT)
+    assert 0 <= reported["old"] - sent - TIMEOUT <= LATE
+    assert 0 <= reported["young"] - reported["old"] < linger / 4
 
 
 class Counting:
