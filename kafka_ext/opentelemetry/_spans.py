@@ -277,8 +277,9 @@ class Sending(_Operation):
         if error is not None:
             kind = error.name
             self._failed(kind, str(error))
-        self._end(kind)
+        # First the count: who waits for the span may look at it.
         self._spans.sent.add(1, self._labels(kind))
+        self._end(kind)
 
 
 class SendingBatch(_Operation):
@@ -319,12 +320,12 @@ class SendingBatch(_Operation):
                 kind,
                 f"{batch.failed} of {len(batch)} records were not delivered: {', '.join(failures)}",
             )
-        self._end(kind)
         delivered = len(batch) - sum(failures.values())
         if delivered:
             self._spans.sent.add(delivered, self._labels(None))
         for name, count in failures.items():
             self._spans.sent.add(count, self._labels(name))
+        self._end(kind)
 
 
 def _histogram(meter: Meter, name: str, unit: str, description: str) -> Histogram:

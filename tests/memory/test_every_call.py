@@ -23,6 +23,7 @@ from faultlib import SCALE, closed_port
 import kafka_ext
 from kafka_ext import (
     ActionWhileQueueIsFull,
+    AsyncKafkaProducer,
     BrokerMetadata,
     BrokerNode,
     ConsumerGroupMetadata,
@@ -82,9 +83,9 @@ class World:
         self.manual = KafkaProducer(
             broker.config(linger_ms=0) | quiet | {"enable.manual.events.poll": True}
         )
-        self.full = KafkaProducer(
-            {"bootstrap.servers": closed_port(), "queue.buffering.max.messages": 1} | quiet
-        )
+        # Full for as long as the tests take: a record that timed out would make room.
+        full = {"queue.buffering.max.messages": 1, "message.timeout.ms": 0}
+        self.full = KafkaProducer({"bootstrap.servers": closed_port()} | full | quiet)
         self.full.send(ProducerRecord("t", VALUE))
         self.transactional = KafkaProducer(
             broker.config(transactional_id="t", log_level=0, error_cb=lambda error: None)
@@ -99,6 +100,8 @@ class World:
         self.batch.wait(20)
         self.failed = self.full.send_batch("t", [VALUE] * 3, action=ActionWhileQueueIsFull.NO_BLOCK)
         self.failed.wait(20)
+        self.loop = asyncio.new_event_loop()
+        self.aio, self.aio_transactional, self.aio_closed = self.run(self.make_aio(quiet))
         self.record = ProducerRecord(
             "t", VALUE, key=KEY, headers=HEADERS, id=ID, partition=0, timestamp=1
         )
@@ -117,11 +120,29 @@ class World:
             "TopicPartition": TopicPartition("t", 0),
             "ProducerMetrics": self.producer.metrics(),
             "KafkaProducer": self.producer,
+            "AsyncKafkaProducer": self.aio,
         }
         self.sink = self.samples["KafkaSink"] = KafkaSink(broker.config(linger_ms=0), "t")
         self.rows = KafkaSink(broker.config(linger_ms=0), "t", value="v", key="k")
 
+    async def make_aio(self, quiet):
+        """Its producers, one of each kind too, which live in the world's own event loop."""
+        producer = AsyncKafkaProducer(self.broker.config(linger_ms=0) | quiet)
+        transactional = AsyncKafkaProducer(
+            self.broker.config(transactional_id="aio", log_level=0, error_cb=lambda error: None)
+        )
+        await transactional.init_transactions(20)
+        closed = AsyncKafkaProducer(self.broker.config() | quiet)
+        await closed.aclose()
+        return producer, transactional, closed
+
+    def run(self, awaitable):
+        return self.loop.run_until_complete(awaitable)
+
     def close(self):
+        for producer in (self.aio, self.aio_transactional):
+            self.run(producer.aclose(20))
+        self.loop.close()
         self.sink.close()
         self.rows.close()
         self.full.close(0)
@@ -149,6 +170,52 @@ def fails(call, *exceptions):
         raise AssertionError("it did not fail")
 
     return case
+
+
+def awaits(call):
+    """A call of an AsyncKafkaProducer, awaited in the world's event loop."""
+
+    async def awaiting(w):
+        result = call(w)
+        if inspect.isawaitable(result):
+            result = await result
+        if isinstance(result, asyncio.Future):
+            await result
+
+    return lambda w: w.run(awaiting(w))
+
+
+async def aio_sends(w):
+    """What waits to be sent is reported before the call counts as done."""
+    await asyncio.gather(
+        *(w.aio.send_nowait(ProducerRecord("t", value)) for value in (VALUE, BUFFER))
+    )
+
+
+async def aio_in_transaction(w, end="commit"):
+    await w.aio_transactional.begin_transaction()
+    await w.aio_transactional.send(ProducerRecord("t", VALUE))
+    if end == "commit":
+        await w.aio_transactional.commit_transaction(20)
+    else:
+        await w.aio_transactional.abort_transaction(20)
+
+
+async def aio_transaction_fails(w):
+    async with w.aio_transactional.transaction(20):
+        raise ZeroDivisionError
+
+
+async def aio_offsets(w):
+    async with w.aio_transactional.transaction(20):
+        await w.aio_transactional.send_offsets_to_transaction(
+            {TopicPartition("t", 0): 1}, ConsumerGroupMetadata("g"), 20
+        )
+
+
+async def aio_life(w):
+    async with AsyncKafkaProducer(w.broker.config(enable_idempotence=False)) as producer:
+        await producer.send_and_wait(ProducerRecord("t", VALUE))
 
 
 def sent(call):
@@ -210,6 +277,100 @@ def dropped(w):
 
 
 CASES = {
+    "AsyncKafkaProducer": [
+        awaits(aio_life),
+        lambda w: repr(w.aio),
+        fails(awaits(lambda w: AsyncKafkaProducer({"no.such.property": 1}))),
+    ],
+    "AsyncKafkaProducer.abort_transaction": [
+        awaits(lambda w: aio_in_transaction(w, "abort")),
+        fails(awaits(lambda w: w.aio.abort_transaction(1))),
+    ],
+    "AsyncKafkaProducer.aclose": [
+        awaits(lambda w: w.aio_closed.aclose()),
+        fails(awaits(lambda w: w.aio.aclose(Refused()))),
+    ],
+    "AsyncKafkaProducer.begin_transaction": [
+        fails(awaits(lambda w: w.aio.begin_transaction())),
+        fails(awaits(lambda w: w.aio_closed.begin_transaction())),
+    ],
+    "AsyncKafkaProducer.close": [
+        awaits(lambda w: w.aio_closed.close()),
+        fails(awaits(lambda w: w.aio.close(Refused()))),
+    ],
+    "AsyncKafkaProducer.commit_transaction": [
+        awaits(aio_in_transaction),
+        fails(awaits(lambda w: w.aio.commit_transaction(1))),
+    ],
+    "AsyncKafkaProducer.fatal_error": [
+        lambda w: w.aio.fatal_error(),
+        fails(lambda w: w.aio_closed.fatal_error()),
+    ],
+    "AsyncKafkaProducer.fetch_broker_metadata": [
+        awaits(lambda w: w.aio.fetch_broker_metadata("t")),
+        fails(awaits(lambda w: w.aio.fetch_broker_metadata(5))),
+        fails(awaits(lambda w: w.aio_closed.fetch_broker_metadata("t"))),
+    ],
+    "AsyncKafkaProducer.flush": [
+        awaits(lambda w: w.aio.flush(20)),
+        fails(awaits(lambda w: w.aio.flush(Refused()))),
+        fails(awaits(lambda w: w.aio_closed.flush())),
+    ],
+    "AsyncKafkaProducer.get_property": [
+        lambda w: w.aio.get_property("linger.ms"),
+        fails(lambda w: w.aio.get_property("no.such.property")),
+    ],
+    "AsyncKafkaProducer.init_transactions": [
+        fails(awaits(lambda w: w.aio.init_transactions(1))),
+        fails(awaits(lambda w: w.aio_closed.init_transactions(1))),
+    ],
+    "AsyncKafkaProducer.metrics": [lambda w: w.aio.metrics()],
+    "AsyncKafkaProducer.purge": [
+        awaits(lambda w: w.aio.purge()),
+        fails(awaits(lambda w: w.aio_closed.purge())),
+    ],
+    "AsyncKafkaProducer.send": [
+        awaits(lambda w: w.aio.send(w.record)),
+        awaits(
+            lambda w: w.aio.send(
+                ProducerRecord("t", BUFFER, id=ID), option=SendOption.TO_COPY_RECORD_VALUE
+            )
+        ),
+        fails(awaits(lambda w: w.aio.send(Refused()))),
+        fails(awaits(lambda w: w.aio.send("t", VALUE))),
+        fails(awaits(lambda w: w.aio.send(w.record, option=Refused()))),
+        fails(awaits(lambda w: w.aio.send(ProducerRecord("t", Refused())))),
+        fails(awaits(lambda w: w.aio.send(ProducerRecord("t", BUFFER, partition=999)))),
+        fails(awaits(lambda w: w.aio_closed.send(w.record))),
+    ],
+    "AsyncKafkaProducer.send_and_wait": [
+        awaits(lambda w: w.aio.send_and_wait(w.record)),
+        fails(awaits(lambda w: w.aio.send_and_wait(Refused()))),
+        fails(awaits(lambda w: w.aio_closed.send_and_wait(w.record))),
+    ],
+    "AsyncKafkaProducer.send_batch": [
+        awaits(lambda w: w.aio.send_batch("t", [VALUE, BUFFER, KEY, None], ids=[ID] * 4)),
+        fails(awaits(lambda w: w.aio.send_batch("t", [VALUE, Refused()]))),
+        fails(awaits(lambda w: w.aio_closed.send_batch("t", [VALUE]))),
+    ],
+    "AsyncKafkaProducer.send_nowait": [
+        awaits(aio_sends),
+        fails(awaits(lambda w: w.aio.send_nowait(Refused()))),
+        fails(awaits(lambda w: w.aio_closed.send_nowait(w.record))),
+    ],
+    "AsyncKafkaProducer.send_offsets_to_transaction": [
+        awaits(aio_offsets),
+        fails(awaits(lambda w: w.aio.send_offsets_to_transaction(Refused(), "g", 1))),
+    ],
+    "AsyncKafkaProducer.send_table": [
+        awaits(lambda w: w.aio.send_table(table(), topic="t", value="v", key="k")),
+        fails(awaits(lambda w: w.aio.send_table(table(), topic="t", value="no such column"))),
+        fails(awaits(lambda w: w.aio.send_table(Refused(), topic="t", value="v"))),
+    ],
+    "AsyncKafkaProducer.transaction": [
+        fails(awaits(aio_transaction_fails), ZeroDivisionError),
+        fails(lambda w: w.run(w.aio.transaction().__aenter__())),
+    ],
     "BatchDelivery": [
         fails(lambda w: kafka_ext.BatchDelivery()),
         lambda w: (len(w.batch), bool(w.batch), repr(w.batch)),
