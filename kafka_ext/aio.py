@@ -228,8 +228,7 @@ class AsyncKafkaProducer(AsyncProducer, Client):
                 by index.
 
         Raises: what `KafkaProducer.send_batch` raises. Cancelled, what is not enqueued yet fails
-            with INTR, and `batch` of the
-        CancelledError is what was sent.
+        with INTR, and `batch` of the CancelledError is what was sent.
         """
         self._usable()
         try:

@@ -13,7 +13,7 @@ class ProducerInterceptor(Protocol):
 
     They are called in their order. One that raises is reported to `sys.unraisablehook` and passed
     over: the record goes on as it was, as with the Java client
-        (org.apache.kafka.clients.producer.ProducerInterceptor).
+    (org.apache.kafka.clients.producer.ProducerInterceptor).
     """
 
     def on_send(self, record: ProducerRecord) -> ProducerRecord:

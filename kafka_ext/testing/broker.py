@@ -376,7 +376,7 @@ class EmbeddedBroker:
 
         What no request has used by the end of a test fails that test, see `unused_faults`.
         Source: rd_kafka_mock_push_request_errors_array(),
-            rd_kafka_mock_broker_push_request_error_rtts().
+        rd_kafka_mock_broker_push_request_error_rtts().
         """
         if isinstance(api_key, bool) or not isinstance(api_key, int):
             raise TypeError(f"api_key must be an ApiKey, not {type(api_key).__name__}")
