@@ -5,7 +5,6 @@ properties, gone with the process.
 from __future__ import annotations
 
 import os
-import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -91,7 +90,7 @@ class Recipe:
             return Recipe, (source,)
         with _lock:
             if self._token is None:
-                self._token = uuid.uuid4().hex
+                self._token = os.urandom(16).hex()
             _named.setdefault(self._token, self)
         return _restore, (self._token, source)
 
