@@ -62,7 +62,7 @@ demo: build  ## a million real records through an embedded broker, read back and
 	$(py) examples/demo.py $(ARGS)
 
 .PHONY: test test-slow test-all
-test: $(VENV)/.extra-test build  ## the tests of everything that is not slow, in a few minutes
+test: $(VENV)/.extra-test build  ## the tests of everything that is not slow, in about five minutes on two cores
 	$(pytest) -m "not slow" tests/unit tests/embedded $(ARGS)
 
 test-slow: $(VENV)/.extra-test build  ## the rest: what waits for real timeouts, what looks at random, what watches memory

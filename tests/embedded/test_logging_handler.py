@@ -319,6 +319,7 @@ def test_what_cannot_be_sent_is_dropped(logger, attach):
 # ---------------------------------------------------------------------- its producer
 
 
+@pytest.mark.slow(5)
 def test_a_producer_of_somebody_elses_is_flushed_and_not_closed(broker, logger, attach):
     with KafkaProducer(broker.config(enable_idempotence=False, linger_ms=5000)) as producer:
         handler = attach(producer=producer)

@@ -138,6 +138,7 @@ def test_an_abort_that_has_ended_since_needs_no_second_call(broker, producer):
     producer.commit_transaction(30)
 
 
+@pytest.mark.slow(6)
 @pytest.mark.found(3)
 @pytest.mark.parametrize("end", ["commit_transaction", "abort_transaction"])
 def test_the_thread_of_what_nobody_waits_for_ends(broker, end):
@@ -348,6 +349,7 @@ def test_a_transactions_calls_end_with_a_close_by_another_thread(broker, call):
     wait_until(lambda: own_threads() == 0)
 
 
+@pytest.mark.slow(6)
 @pytest.mark.found(21)
 def test_asyncio_calls_end_with_a_close_by_another_task(broker):
     settings = {"transaction.timeout.ms": 3000, "message.timeout.ms": 3000}
@@ -623,6 +625,7 @@ def silence_after_refusals(broker):
 REFUSED = "the last answer was CONCURRENT_TRANSACTIONS"
 
 
+@pytest.mark.slow(6)
 @pytest.mark.found(25)
 def test_a_timeout_tells_the_refusal_before_it(broker, producer):
     with silence_after_refusals(broker), pytest.raises(KafkaTimeoutError, match=REFUSED):
@@ -630,6 +633,7 @@ def test_a_timeout_tells_the_refusal_before_it(broker, producer):
     producer.init_transactions(30)
 
 
+@pytest.mark.slow(6)
 @pytest.mark.found(25)
 def test_a_timeout_tells_the_refusal_before_it_on_asyncio(broker, monkeypatch):
     monkeypatch.setattr(

@@ -45,6 +45,7 @@ def copied(tmp_path):
     return package
 
 
+@pytest.mark.slow(5)
 def test_the_order_of_the_files_means_nothing(tmp_path):
     pytest.importorskip("Cython")
     package = copied(tmp_path)
