@@ -57,6 +57,16 @@ UNREACHABLE = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "error_cb": l
 """
 
 
+def close_shared_producers():
+    """Those of this process' KafkaSinks, of tests before this one too."""
+    from kafka_ext import _shared_producers
+
+    for made in list(_shared_producers._producers.values()):
+        if made.current is not None:
+            made.current.close(0)
+    _shared_producers._producers.clear()
+
+
 def run_program(*sources, arguments=(), timeout=60, check=True, flags=()):
     """Run Python `sources`, with this package imported, in a process of its own; its
     CompletedProcess. A hang is a failure.

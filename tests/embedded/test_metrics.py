@@ -9,7 +9,7 @@ import dataclasses
 import threading
 
 import pytest
-from faultlib import wait_until
+from faultlib import close_shared_producers, wait_until
 
 from kafka_ext import (
     ActionWhileQueueIsFull,
@@ -308,11 +308,9 @@ class TestAsync:
 class TestSink:
     @pytest.fixture(autouse=True)
     def no_producer_is_shared(self):
+        close_shared_producers()
         yield
-        for made in list(_shared_producers._producers.values()):
-            if made.current is not None:
-                made.current.close(0)
-        _shared_producers._producers.clear()
+        close_shared_producers()
 
     def test_sinks_of_one_process_share_them(self, broker):
         properties = broker.config(enable_idempotence=False)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pytest
-from faultlib import run_program, wait_until
+from faultlib import close_shared_producers, run_program, wait_until
 
 from kafka_ext import (
     DeliveryError,
@@ -35,12 +35,10 @@ from kafka_ext.testing import ApiKey, EmbeddedBroker
 
 @pytest.fixture
 def broker():
+    close_shared_producers()
     with EmbeddedBroker(topics={"orders": 2, "other": 1}) as broker:
         yield broker
-        for made in list(_shared_producers._producers.values()):
-            if made.current is not None:
-                made.current.close(0)
-        _shared_producers._producers.clear()
+        close_shared_producers()
 
 
 @pytest.fixture

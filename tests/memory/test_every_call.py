@@ -24,6 +24,7 @@ import kafka_ext
 from kafka_ext import (
     ActionWhileQueueIsFull,
     AsyncKafkaProducer,
+    BatchDelivery,
     BrokerMetadata,
     BrokerNode,
     ConsumerGroupMetadata,
@@ -179,7 +180,7 @@ def awaits(call):
         result = call(w)
         if inspect.isawaitable(result):
             result = await result
-        if isinstance(result, asyncio.Future):
+        if isinstance(result, (asyncio.Future, BatchDelivery)):
             await result
 
     return lambda w: w.run(awaiting(w))
