@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
+import struct
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from kafka_ext import ErrorCode, KafkaException, KafkaProducer, ProducerRecord
-from kafka_ext._rdkafka import live_testing_objects
+from kafka_ext._rdkafka import build_info, live_testing_objects
 from kafka_ext.testing import ApiKey, BrokerStateError, EmbeddedBroker
 
 
@@ -464,3 +466,25 @@ def test_what_needs_a_process_says_so_in_a_thread() -> None:
                 call()
         with pytest.raises(RuntimeError):
             broker.kill()
+
+
+@pytest.mark.skipif(
+    "mock-producer-ids" not in build_info()["patches"],
+    reason="this librdkafka draws them, and some twice",
+)
+def test_producer_ids_are_unique() -> None:
+    """A transactional producer with another one's id is refused as that one's (wheels/patches)."""
+    count = 5000
+    no_client_id, no_transactional_id, timeout = -1, -1, 60_000
+    request = struct.pack(
+        ">hhihhi", ApiKey.INIT_PRODUCER_ID, 0, 0, no_client_id, no_transactional_id, timeout
+    )
+    answer = struct.Struct(">iiihqh")  # size, correlation id, throttle time, error, id, epoch
+    with EmbeddedBroker() as broker:
+        host, port = broker.bootstrap_servers.split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall((struct.pack(">i", len(request)) + request) * count)
+            with connection.makefile("rb") as answers:
+                read = answers.read(answer.size * count)
+    ids = [producer_id for *_, error, producer_id, epoch in answer.iter_unpack(read) if not error]
+    assert len(ids) == len(set(ids)) == count
