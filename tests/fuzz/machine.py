@@ -155,7 +155,7 @@ class Boundary(RuleBasedStateMachine):
                 # Metadata names the leader of a new partition before it leads. A request that it
                 # refuses until then (NOT_LEADER_FOR_PARTITION) and the next one change places
                 # without idempotence. Reading waits for all leaders.
-                assert not self.broker.messages(topic)
+                assert not self.broker.messages(topic, timeout=PATIENCE)
         self.alive = _alive()
         some.made.clear()
         unraisable.clear()
@@ -699,7 +699,7 @@ class Boundary(RuleBasedStateMachine):
             arrived.update(
                 {
                     (topic, message.partition, message.offset): message
-                    for message in self.broker.messages(topic, count)
+                    for message in self.broker.messages(topic, count, PATIENCE)
                 }
             )
 
