@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kafka_ext._rdkafka import KafkaError, KafkaException, Monitor
+from kafka_ext._rdkafka import ErrorCode, KafkaError, KafkaException, Monitor
 
 from ._faults import BrokerStateError
 from ._stopping import stop_process
@@ -21,6 +21,8 @@ from ._stopping import stop_process
 # Starting takes a tenth of a second; a machine that needs this long is not going to make it.
 _START_TIMEOUT = 30.0
 _CALL_TIMEOUT = 30.0
+_RESTARTS = 10
+_TOPIC_ALREADY_EXISTS = ErrorCode["TOPIC_ALREADY_EXISTS"]
 
 # The child must find this very package, wherever this process got it from; the working directory
 # may have another of that name.
@@ -196,7 +198,15 @@ class ProcessCluster:
             elif self._state != "killed":
                 self._check()
             self._settings["ports"] = list(self.ports)
-            self._start()
+            for left in reversed(range(_RESTARTS)):
+                try:
+                    self._start()
+                    break
+                except KafkaException as exc:
+                    # A client that waited for these ports has asked for a topic before it was made,
+                    # and so made it with another number of partitions.
+                    if exc.error != _TOPIC_ALREADY_EXISTS or not left:
+                        raise
 
     def close(self) -> None:
         if self._owner != os.getpid():

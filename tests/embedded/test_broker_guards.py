@@ -113,6 +113,8 @@ def test_a_message_over_256_mib_does_not_end_the_process() -> None:
     config = {
         "message_max_bytes": 1_000_000_000,
         "message_timeout_ms": 8000,
+        # The small record's time must not be over before the next connection is tried.
+        "reconnect_backoff_max_ms": 500,
         "error_cb": lambda error: None,
     }
     with EmbeddedBroker() as broker, KafkaProducer(broker.config(**config)) as producer:

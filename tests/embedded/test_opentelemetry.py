@@ -12,7 +12,7 @@ import time
 import weakref
 
 import pytest
-from faultlib import run_program, wait_until
+from faultlib import close_shared_producers, run_program, wait_until
 
 pytest.importorskip("opentelemetry.sdk")
 from opentelemetry import baggage, context, propagate, trace
@@ -590,6 +590,7 @@ class TestBatches:
         assert [event.name for event in span.events] == ["exception"]
 
     def test_a_sink_writes_with_spans(self, broker, instrumented):
+        close_shared_producers()
         sink = KafkaSink(broker.config(enable_idempotence=False), "other")
         sink.write([b"1", b"2"])
         assert instrumented.span().attributes["messaging.batch.message_count"] == 2
