@@ -3,9 +3,11 @@ librdkafka it needs.
 """
 
 import gc
+import inspect
 import signal
 import time
 from collections import Counter
+from functools import cache
 
 import pytest
 import watchdog
@@ -32,6 +34,18 @@ def pytest_configure(config):
     # A shell starts what it runs in the background with SIGINT ignored; Python then leaves it so,
     # and so do the children of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@cache
+def _forks(function):
+    text = inspect.getsource(function)
+    return "os.fork()" in text or "get_context(" in text
+
+
+def pytest_itemcollected(item):
+    """Mark what forks: its own text says so, and none is forgotten."""
+    if _forks(item.function):
+        item.add_marker(pytest.mark.forks)
 
 
 def pytest_collection_modifyitems(items):
