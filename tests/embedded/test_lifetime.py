@@ -310,6 +310,29 @@ class TestFork:
         )
         assert lines == ["0"] * 10
 
+    @pytest.mark.skipif(
+        _rdkafka.build_info()["linkage"] != "bundled static",
+        reason="mended in the bundled librdkafka",
+    )
+    def test_random_numbers_without_openssl(self):
+        """A forked child inherits the locks of OpenSSL's random numbers as they are just then.
+
+        Here OpenSSL never gives any, as in a child that has come at the wrong moment.
+        """
+        lines = run("""
+            import ctypes, re
+            from kafka_ext import KafkaProducer, ProducerRecord
+            path = re.search("/.*libcrypto.*", open("/proc/self/maps").read()).group()
+            class Method(ctypes.Structure):     # RAND_METHOD
+                _fields_ = [(name, ctypes.c_void_p) for name in ("seed", "bytes", "cleanup", "add", "pseudorand", "status")]
+            forever = ctypes.cast(ctypes.CDLL(None).pause, ctypes.c_void_p).value
+            method = Method(bytes=forever, pseudorand=forever)
+            ctypes.CDLL(path).RAND_set_rand_method(ctypes.byref(method))
+            with KafkaProducer({"test.mock.num.brokers": 1}) as producer:
+                print(producer.sync_send(ProducerRecord("t", b"v", partition=0), timeout=20).offset)
+        """)
+        assert lines == ["0"]
+
 
 class TestMetrics:
     def test_counts(self, make_producer):
