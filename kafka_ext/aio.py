@@ -361,9 +361,13 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         if self._loop_.is_closed():
             self._server.stop()
             closed_there = _Outcome(asyncio.get_running_loop())
-            _rdkafka.new_thread(
-                "kafka_ext call", _call, closed_there, lambda: self._close_here(timeout)
-            ).start()
+            try:
+                _rdkafka.Thread(
+                    "kafka_ext call", _call, (closed_there, lambda: self._close_here(timeout))
+                ).start()
+            except Exception:  # noqa: BLE001 - no more threads, or no more memory: then here
+                self._close_here(timeout)
+                return
             await closed_there.future
             return
         self._check_loop()
@@ -371,8 +375,13 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             self._closer = self._loop_.create_task(self._close())
         closed = _rdkafka.Event()
         if timeout is not None:
-            # Not by the loop's clock, which tests like to stop. The thread ends with the call.
-            _rdkafka.new_thread("kafka_ext call", self._server.hurry_after, closed, timeout).start()
+            try:
+                # Not by the loop's clock, which tests like to stop. The thread ends with the call.
+                _rdkafka.Thread(
+                    "kafka_ext call", self._server.hurry_after, (closed, timeout)
+                ).start()
+            except Exception:  # noqa: BLE001 - no more threads, or no more memory
+                self._loop_.call_later(timeout, self._server.hurry_after, closed, 0.0)
         try:
             await asyncio.shield(self._closer)
         finally:

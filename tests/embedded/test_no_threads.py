@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from faultlib import closed_port, within
 
 from kafka_ext import KafkaException, KafkaProducer, ProducerRecord, _rdkafka
 from kafka_ext.aio import AsyncKafkaProducer
@@ -55,6 +56,35 @@ def test_an_asyncio_producer_is_closed(broker):
         await producer.aclose()
 
     asyncio.run(main())
+    gc.collect()
+    assert _rdkafka.own_threads() == 0
+
+
+@pytest.mark.parametrize("loop_is_closed", [False, True], ids=["loop", "closed loop"])
+def test_an_asyncio_producer_is_closed_in_its_time(loop_is_closed):
+    nobody = {"bootstrap.servers": closed_port(), "error_cb": lambda error: None}
+
+    async def send():
+        producer = AsyncKafkaProducer(nobody, log_level=0, log_cb=lambda *log: None)
+        made.append((producer, await producer.send(ProducerRecord("orders", b"v"))))
+        if not loop_is_closed:
+            await close()
+
+    async def close():
+        producer, future = made[0]
+        with no_threads(), within(0.5):
+            await producer.aclose(0.5)
+        assert producer.handle.closed
+        if not loop_is_closed:
+            with pytest.raises(KafkaException) as failed:
+                await future
+            assert failed.value.error.name.startswith("PURGE")
+
+    made = []
+    asyncio.run(send())
+    if loop_is_closed:
+        asyncio.run(close())
+    made.clear()
     gc.collect()
     assert _rdkafka.own_threads() == 0
 
