@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,8 @@ def judge(result: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     options = arguments()
+    if find_spec("matplotlib") is None:  # known now, and not after an hour
+        sys.exit("the report has pictures, which take matplotlib: pip install matplotlib")
     began = time.monotonic()
 
     def say(text: str) -> None:
