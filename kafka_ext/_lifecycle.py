@@ -7,6 +7,7 @@ import time
 import warnings
 import weakref
 from _thread import get_ident
+from typing import TypeVar
 
 from ._rdkafka import (
     ErrorCode,
@@ -23,11 +24,22 @@ from ._rdkafka import (
 # PURGE_QUEUE or PURGE_INFLIGHT.
 EXIT_TIMEOUT = 30.0
 
+T = TypeVar("T")
+
 _open: weakref.WeakSet[Handle] = weakref.WeakSet()
 _threads: weakref.WeakKeyDictionary[Handle, Thread] = weakref.WeakKeyDictionary()
 # Whose events thread a thread is, and the producers that callbacks there are closing.
 _served: dict[int, Handle] = {}
 _closed_by: dict[Handle, list[Handle]] = {}
+
+
+def members(of: weakref.WeakSet[T]) -> list[T]:
+    """What is in it, also while other threads add to it: a loop over it may raise then."""
+    while True:
+        try:
+            return list(of)
+        except RuntimeError:  # noqa: PERF203
+            continue
 
 
 def start(handle: Handle) -> None:
@@ -128,7 +140,7 @@ def abandon(handle: Handle) -> None:
 def _close_all() -> None:
     """At exit: what was sent is still delivered, within EXIT_TIMEOUT for all producers together."""
     end = time.monotonic() + EXIT_TIMEOUT
-    for handle in list(_open):
+    for handle in members(_open):
         left = max(0.0, end - time.monotonic())
         if handle.forked or handle.closed:
             continue
@@ -143,7 +155,7 @@ def _close_all() -> None:
 
 def _at_exit() -> None:
     left_open = sum(
-        1 for handle in list(_open) if not (handle.forked or handle.closing or handle.abandoned)
+        1 for handle in members(_open) if not (handle.forked or handle.closing or handle.abandoned)
     )
     try:
         if left_open:

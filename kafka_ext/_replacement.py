@@ -44,6 +44,11 @@ def _close(producer: KafkaProducer) -> None:
     producer.close()
 
 
+def abandon(producer: KafkaProducer) -> None:
+    """Let it deliver what it can and end by itself: nobody waits for it."""
+    _lifecycle.abandon(producer.handle)
+
+
 def _go_on() -> bool:
     return False
 
@@ -60,6 +65,11 @@ class Replaceable:
         current: the newest producer; None before the first is made. Replaced with `changed` held.
         changed: guards this object, and is notified of changes.
         closing: no producer is made any more, and none is given out.
+        uses: who uses which producer: of each `enter`, the producer and the thread. A producer that
+            was replaced is not closed while it is in here.
+
+    Ctrl-C, or what else a signal handler raises, comes between any two calls of the main thread. It
+    must leave nobody behind for whom other threads wait.
     """
 
     def __init__(
@@ -75,9 +85,10 @@ class Replaceable:
         self.changed = _rdkafka.Monitor()
         self.current: KafkaProducer | None = None
         self.closing = False
+        self.uses: dict[object, tuple[KafkaProducer, int]] = {}
         self._maker: int | None = None  # the thread that makes one
-        self._users: dict[KafkaProducer, int] = {}
-        self._replaced: list[KafkaProducer] = []  # and not known to be closed
+        self._retired: list[KafkaProducer] = []  # to be ended once nobody uses them
+        self._ended: list[KafkaProducer] = []  # and not known to be closed
         self._past: ProducerMetrics | None = None  # the counts of those that are closed
         self._pause = 0.0
         self._not_before = 0.0  # on the clock of time.monotonic()
@@ -111,38 +122,43 @@ class Replaceable:
 
         Raises: what `make` raises; KafkaException where this thread is inside `make`.
         """
-        with self.changed:
-            while True:
-                if self.closing or given_up():
-                    return None
-                if self.current is not broken:
-                    return self.current
-                if self._maker == threading.get_ident():
-                    raise KafkaException(KafkaError(ErrorCode["STATE"], _IN_THE_MIDST))
-                pause = self._not_before - time.monotonic()
-                if self._maker is None and pause <= 0:
-                    break
-                left = _rdkafka.seconds_until(until)
-                if left == 0.0:
-                    return None
-                slice_ = SLICE if self._maker is not None else min(SLICE, pause)
-                self.changed.wait(slice_ if left is None else min(slice_, left))
-            self._maker = threading.get_ident()
+        me = threading.get_ident()
         new: KafkaProducer | None = None
+        is_maker = is_wanted = False
         try:
+            with self.changed:
+                while True:
+                    if self.closing or given_up():
+                        return None
+                    if self.current is not broken:
+                        return self.current
+                    if self._maker == me:
+                        raise KafkaException(KafkaError(ErrorCode["STATE"], _IN_THE_MIDST))
+                    pause = self._not_before - time.monotonic()
+                    if self._maker is None and pause <= 0:
+                        break
+                    left = _rdkafka.seconds_until(until)
+                    if left == 0.0:
+                        return None
+                    slice_ = SLICE if self._maker is not None else min(SLICE, pause)
+                    self.changed.wait(slice_ if left is None else min(slice_, left))
+                self._maker, is_maker = me, True
             new = self._make()
         finally:
-            with self.changed:
-                self._maker = None
-                self._pace(broken, new)
-                if new is not None:
-                    self.current = new
-                    if broken is not None and not broken.handle.forked:
-                        self._replaced.append(broken)
-                self.changed.notify_all()
-        if broken is not None and not broken.handle.forked:
-            self._end_if_unused(broken)
-        self._end_if_unused(new)  # where close() came meanwhile
+            if is_maker:
+                with self.changed:
+                    self._maker = None  # before any call: Ctrl-C has its turn at calls
+                    is_wanted = not self.closing
+                    if new is not None and is_wanted:
+                        self.current = new
+                        if broken is not None and not broken.handle.forked:
+                            self._retired.append(broken)
+                    self._pace(broken, new)
+                    self.changed.notify_all()
+        if not is_wanted:  # close() came meanwhile, and closes what was there before
+            self._end(new)
+            return None
+        self.end_unused()
         return new
 
     def _pace(self, broken: KafkaProducer | None, new: KafkaProducer | None) -> None:
@@ -159,8 +175,12 @@ class Replaceable:
 
     # ------------------------------------------------------------------ who uses it
 
-    def enter(self, until: int) -> KafkaProducer | None:
-        """As `get`; the producer is not closed before `leave`."""
+    def enter(self, until: int, use: object) -> KafkaProducer | None:
+        """As `get`; the producer is not closed while `use` is in `uses`.
+
+        At the end, also where this raises, its caller takes `use` out of there and calls
+        `end_unused`. No method does both: Ctrl-C may come at the beginning of a method.
+        """
         while True:
             producer = self.get(until)
             if producer is None:
@@ -169,33 +189,30 @@ class Replaceable:
                 if self.closing:
                     return None
                 if producer is self.current:
-                    self._users[producer] = self._users.get(producer, 0) + 1
+                    self.uses[use] = producer, threading.get_ident()
                     return producer
 
-    def leave(self, producer: KafkaProducer) -> None:
-        """Let it be closed, if it was replaced or is being closed, and this was its last user."""
-        if producer.handle.forked:
-            return  # it was entered in the parent
+    def end_unused(self) -> None:
+        """End the producers that were replaced and that nobody uses any more."""
         with self.changed:
-            self._users[producer] -= 1
-            if not self._users[producer]:
-                del self._users[producer]
-                self.changed.notify_all()
-        self._end_if_unused(producer)
-
-    def _end_if_unused(self, producer: KafkaProducer) -> None:
-        with self.changed:
-            if producer in self._users or (producer is self.current and not self.closing):
-                return
-        self._end(producer)
+            self.changed.notify_all()
+            used = {producer for producer, _ in list(self.uses.values())}
+            unused = [producer for producer in self._retired if producer not in used]
+            self._retired = [producer for producer in self._retired if producer in used]
+            self._ended += unused
+        for producer in unused:
+            self._end(producer)
         with self.changed:
             self._forget_closed()
 
+    def _threads_of(self, producer: KafkaProducer | None) -> set[int]:
+        return {thread for used, thread in list(self.uses.values()) if used is producer}
+
     def _forget_closed(self) -> None:
         """Keep the counts of the producers that are closed, and not the producers."""
-        for producer in [each for each in self._replaced if each.handle.closed]:
+        for producer in [each for each in self._ended if each.handle.closed]:
             self._past = self._with_past(producer)
-            self._replaced.remove(producer)
+            self._ended.remove(producer)
 
     # ------------------------------------------------------------------ counts, and the end
 
@@ -212,21 +229,35 @@ class Replaceable:
         with self.changed:
             self._forget_closed()
             total = self._past or ProducerMetrics()
-            for producer in (*self._replaced, self.current):
+            for producer in {*self._retired, *self._ended, self.current}:
                 if producer is not None:
                     total = added(total, producer.metrics())
             return total
 
     def close(self) -> None:
-        """Close the current producer, once nobody uses it. Idempotent; there is no next one."""
+        """Close the current producer, once no other thread uses it. Idempotent; there is no next
+        one.
+
+        Where this thread itself uses it (in a signal handler, say) it ends with the last use.
+        """
+        me = threading.get_ident()
         with self.changed:
             self.closing = True
             self.changed.notify_all()
             producer = self.current
-            while producer in self._users:
+            while self._threads_of(producer) - {me}:
                 self.changed.wait(SLICE)
+            if producer is not None and self._threads_of(producer):
+                self._retired.append(producer)
+                return
         if producer is not None:
             producer.close()
+
+    def close_unmade(self) -> bool:
+        """Close this where there is no producer, and none is being made; whether that is so."""
+        with self.changed:
+            self.closing = self.closing or (self.current is None and self._maker is None)
+            return self.closing and self.current is None
 
     def forget(self) -> None:
         """In a forked child: the producers are the parent's, and so may be the locks."""
@@ -264,7 +295,7 @@ def left_at_exit(seconds: float) -> float:
 
 
 def _after_fork_in_child() -> None:
-    for owner in list(_owners):
+    for owner in _lifecycle.members(_owners):
         owner._forget_parent()
 
 
@@ -273,7 +304,7 @@ def _at_exit() -> None:
     close, and a recovery that is going on still sends what it has."""
     started = time.monotonic()
     failure: BaseException | None = None
-    for owner in sorted(_owners, key=lambda owner: owner._exit_turn):
+    for owner in sorted(_lifecycle.members(_owners), key=lambda owner: owner._exit_turn):
         try:
             owner._end_at_exit(time.monotonic() - started)
         except BaseException as exc:  # noqa: BLE001, PERF203 - the others deliver as well

@@ -28,6 +28,7 @@ class Sent:
 
     __slots__ = (
         "__weakref__",
+        "called",
         "error",
         "metadata",
         "number",
@@ -52,6 +53,7 @@ class Sent:
         self.number = number
         self.until = until
         self.pin: memoryview | None = None
+        self.called = False  # the callback for the final outcome
         self.metadata: RecordMetadata | None = None
         self.error: KafkaError | None = None
 
@@ -67,8 +69,8 @@ class Sent:
         if self.pin is None and value is not None and not isinstance(value, (bytes, str)):
             try:
                 self.pin = memoryview(value)
-            except TypeError:
-                pass  # a tensor: nobody can resize its memory
+            except Exception:  # noqa: BLE001 - a tensor, or an array of a type that no
+                pass  # memoryview knows: nobody can resize its memory
 
     def release(self) -> None:
         """Let go of the value."""

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from . import _rdkafka
 from ._rdkafka import ErrorCode, KafkaError, KafkaTimeoutError
-from ._replacement import Replaceable, left_at_exit, register
+from ._replacement import Replaceable, abandon, left_at_exit, register
 from .metrics import ProducerMetrics
 from .producer import KafkaProducer
 from .properties import MANUAL_POLL, Properties, invalid, resolve
@@ -114,14 +113,33 @@ def _restore(token: str, source: PropertiesSource) -> Recipe:
         return _named.setdefault(token, recipe)
 
 
-class _Shared(Replaceable):
+class Shared(Replaceable):
     """The producer that all sinks with equal properties use."""
 
     _exit_turn = 1
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe.make)
+        # What a call that ran out of time has left behind is nothing for the next one to wait for.
+        super().__init__(recipe.make, abandon)
+        self._recipe = recipe
         register(self)
+
+    def next(self) -> Shared:
+        """After `enter` has given no producer: where to try again.
+
+        Raises:
+            KafkaTimeoutError: there is no reason to, but that time is up.
+        """
+        if not self.closing:
+            text = "no producer could be made in time in place of one that had a fatal error"
+            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
+        return shared(self._recipe)
+
+    def forget_unmade(self) -> None:
+        """Keep nothing of properties that no producer could be made from."""
+        with _lock:
+            if self.close_unmade() and _producers.get(self._recipe) is self:
+                del _producers[self._recipe]
 
     def _end_at_exit(self, seconds: float) -> None:
         if self.current is not None and not self.current.handle.forked:
@@ -133,52 +151,39 @@ class _Shared(Replaceable):
 
 _lock = _rdkafka.Monitor()
 _named: weakref.WeakValueDictionary[str, Recipe] = weakref.WeakValueDictionary()
-_producers: dict[Recipe, _Shared] = {}
+_producers: dict[Recipe, Shared] = {}
 
 
-@contextmanager
-def producer_for(recipe: Recipe, until: int) -> Iterator[KafkaProducer]:
-    """This process's producer for `recipe`; it is not closed while the block lasts.
-
-    Raises:
-        KafkaTimeoutError: there was none to be had before `until`.
-    """
-    shared, producer = _enter(recipe, until)
-    try:
-        yield producer
-    finally:
-        shared.leave(producer)
-
-
-def _enter(recipe: Recipe, until: int) -> tuple[_Shared, KafkaProducer]:
-    while True:
-        with _lock:
-            shared = _producers.get(recipe)
-            if shared is None:
-                shared = _producers[recipe] = _Shared(recipe)
-        producer = shared.enter(until)
-        if producer is not None:
-            return shared, producer
-        if not shared.closing:  # or else another thread has called close(): there will be another
-            text = "no producer could be made in time in place of one that had a fatal error"
-            raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
+def shared(recipe: Recipe) -> Shared:
+    """This process's producer for `recipe`."""
+    with _lock:
+        found = _producers.get(recipe)
+        if found is None:
+            found = _producers[recipe] = Shared(recipe)
+        return found
 
 
 def metrics(recipe: Recipe) -> ProducerMetrics:
     """Of this process's producer for `recipe`, and of those that it has replaced."""
     with _lock:
-        shared = _producers.get(recipe)
-    return ProducerMetrics() if shared is None else shared.metrics()
+        found = _producers.get(recipe)
+    return ProducerMetrics() if found is None else found.metrics()
 
 
 def close(recipe: Recipe) -> None:
     """Close this process's producer for `recipe`, once nobody uses it; the next to ask gets
     another.
+
+    Raises:
+        KafkaException: this is a callback of that producer.
     """
     with _lock:
-        shared = _producers.pop(recipe, None)
-    if shared is not None:
-        shared.close()
+        found = _producers.get(recipe)
+        if found is not None and found.current is not None:
+            found.current.handle.check_not_in_callback("close")
+        _producers.pop(recipe, None)
+    if found is not None:
+        found.close()
 
 
 def _after_fork_in_child() -> None:

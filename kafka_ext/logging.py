@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeAlias
 
-from . import _lifecycle
 from ._rdkafka import (
     KafkaError,
     KafkaException,
@@ -24,7 +23,7 @@ from ._rdkafka import (
     check_callback,
     check_topic_name,
 )
-from ._replacement import NOW, Replaceable, register
+from ._replacement import NOW, Replaceable, abandon, register
 from .producer import KafkaProducer
 from .properties import Properties
 
@@ -126,7 +125,7 @@ class KafkaHandler(logging.Handler):
         self._over = False
         self._given = producer
         self._own = Replaceable(
-            partial(KafkaProducer, None if properties is None else Properties(properties)), _abandon
+            partial(KafkaProducer, None if properties is None else Properties(properties)), abandon
         )
         if producer is None:
             self._own.get(NOW)
@@ -260,7 +259,7 @@ class KafkaHandler(logging.Handler):
             try:
                 producer.close(timeout)
             except KafkaException:
-                _abandon(producer)  # inside one of its callbacks
+                abandon(producer)  # inside one of its callbacks
         if self._dropped or self._failed:
             _log.warning(
                 "of the log records for %s, %d were dropped and %d not delivered",
@@ -413,8 +412,3 @@ def _plain(value: Any, within: tuple[int, ...]) -> Any:
         return [_plain(item, within) for item in list(value)]
     except Exception:  # noqa: BLE001 - a mapping of the program's own
         return _text(value)
-
-
-def _abandon(producer: KafkaProducer) -> None:
-    """Let it deliver what it can and end by itself: whoever logs does not wait for it."""
-    _lifecycle.abandon(producer.handle)

@@ -450,7 +450,7 @@ class KafkaProducer(Producer, Client):
 
     def __del__(self) -> None:
         handle = self._handle_or_none()
-        if handle is None or handle.forked or handle.closing:
+        if handle is None or handle.forked or handle.closing or handle.abandoned:
             return
         try:
             message = f"{self!r} was not closed; what it was given is still being delivered"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
+import threading
 import time
 import warnings
 import weakref
@@ -89,6 +90,7 @@ class RecoverableProducer(KafkaProducer):
         " its producer as well"
     )
     _recovery: _rdkafka.Thread | None = None
+    _turn: object = None  # the recovery thread that there is to be
     _is_closing = False
 
     def __init__(
@@ -125,8 +127,12 @@ class RecoverableProducer(KafkaProducer):
         self._open_to_all: KafkaProducer | None = None  # while a recovery is going on
         self._fatal: KafkaError | None = None
         self._unanswered: list[Sent] = []  # to be sent again
-        self._outstanding = 0  # accepted, callback not returned from; counted with "resend" only
-        self._purging = False
+        # With "resend": accepted, callback not returned from. A set and no count: a send may be
+        # interrupted (Ctrl-C) when its record is in already, and another may end twice.
+        self._outstanding: set[Sent] = set()
+        self._calling_back: list[int] = []  # threads in a callback, besides the events threads
+        # What purge() has purged: the records before this number, by the error they fail with.
+        self._purged = dict.fromkeys(_PURGED, 0)
         self._drain_now = False  # another thread's close() has run out of time
         self._giving_up = False  # nothing is sent again any more
         self._closed = False
@@ -176,16 +182,19 @@ class RecoverableProducer(KafkaProducer):
             _rdkafka.check_callback(on_delivery, "on_delivery")
         until = _rdkafka.deadline(timeout)
         callback = on_delivery
+        sent: Sent | None = None
         if self._serializers is not None:
             record = serialized(record, *self._serializers)
         if self._resends:
             record = frozen(record, option is SendOption.TO_COPY_RECORD_VALUE)
             option = SendOption.NO_COPY_RECORD_VALUE
             give_up = time.monotonic() + self._lifetime
-            callback = Sent(self._reported, record, on_delivery, next(self._numbers), give_up)
-            self._count(1)
+            sent = Sent(self._reported, record, on_delivery, next(self._numbers), give_up)
+            callback = sent
         accepted = False
         try:
+            if sent is not None:
+                self._outstanding.add(sent)
             while not accepted:
                 producer = self._ready(until, action is ActionWhileQueueIsFull.BLOCK)
                 try:
@@ -197,8 +206,9 @@ class RecoverableProducer(KafkaProducer):
                 except KafkaException as exc:
                     self._raise_unless_recovering(producer, exc)
         finally:
-            if not accepted and self._resends:
-                self._count(-1)
+            if sent is not None and not accepted:
+                self._outstanding.discard(sent)
+                self._notify_if_quiet()
 
     def try_send(
         self,
@@ -322,7 +332,7 @@ class RecoverableProducer(KafkaProducer):
         if producer is not None and not self._is_closing:
             return producer
         self._check_forked()
-        may_wait = may_wait and not _rdkafka.in_callback()
+        may_wait = may_wait and not _rdkafka.in_callback() and not self._is_calling_back()
         with self._changed:
             while True:
                 if self._is_closing:
@@ -360,16 +370,21 @@ class RecoverableProducer(KafkaProducer):
     def _check_may_wait(self, call: str) -> None:
         self._check_forked()
         self._newest.handle.check_not_in_callback(call)
+        if self._is_calling_back():
+            text = f"{call}() inside a callback of the same producer would wait for that callback"
+            raise KafkaException(KafkaError(ErrorCode["STATE"], f"{text}; call it outside"))
+
+    def _is_calling_back(self) -> bool:
+        return bool(self._calling_back) and threading.get_ident() in self._calling_back
 
     def _check_of_waits(self) -> Callable[[str], object]:
         return self._check_may_wait
 
     # ------------------------------------------------------------------ reports
 
-    def _count(self, change: int) -> None:
-        with self._changed:
-            self._outstanding += change
-            if not self._outstanding:
+    def _notify_if_quiet(self) -> None:
+        if not self._outstanding:
+            with self._changed:
                 self._changed.notify_all()
 
     def _reported(self, sent: Sent, metadata: RecordMetadata, error: KafkaError | None) -> None:
@@ -385,7 +400,7 @@ class RecoverableProducer(KafkaProducer):
     def _is_to_be_sent_again(self, sent: Sent, error: KafkaError) -> bool:
         if self._giving_up or time.monotonic() >= sent.until:
             return False
-        if self._purging and error in _PURGED:
+        if sent.number < self._purged.get(error.code, 0):
             return False
         if error.is_fatal:
             return True
@@ -396,22 +411,30 @@ class RecoverableProducer(KafkaProducer):
 
     def _finish(self, sent: Sent, metadata: RecordMetadata, error: KafkaError | None) -> None:
         try:
+            if sent.called:
+                return  # a close() that was interrupted is done again
+            sent.called = True
             if sent.on_delivery is not None:
                 sent.on_delivery(metadata, error)
             elif error is not None:
                 text = "1 record to %s not delivered, and no callback to tell: %s"
                 _log.warning(text, metadata.topic, error)
         finally:
+            self._outstanding.discard(sent)
             sent.release()
-            self._count(-1)
+            self._notify_if_quiet()
 
     def _finish_here(self, sent: Sent, error: KafkaError | None) -> None:
         """Outside of an events thread: exceptions of the callback go where they go there."""
         assert sent.metadata is not None
+        me = threading.get_ident()
+        self._calling_back.append(me)
         try:
             self._finish(sent, sent.metadata, error)
         except BaseException as exc:  # noqa: BLE001 - the other records need their reports
             _unraisable(exc, sent.on_delivery)
+        finally:
+            self._calling_back.remove(me)
 
     # ------------------------------------------------------------------ recovering
 
@@ -420,41 +443,51 @@ class RecoverableProducer(KafkaProducer):
         with self._changed:
             if producer is not self._newest or self._recovery is not None or self._giving_up:
                 return
-            self._fatal = producer.handle.fatal_error() or error
-            self._open_to_all = None
+            turn = object()
+            fatal = producer.handle.fatal_error() or error
             # In a thread of its own: in the events thread, close() would wait for itself.
             try:
-                self._recovery = _rdkafka.new_thread("kafka_ext recovery", self._run)
+                self._fatal, self._open_to_all, self._turn = fatal, None, turn
+                self._recovery = _rdkafka.new_thread("kafka_ext recovery", self._run, turn)
                 self._recovery.start()
                 return
             except Exception as exc:  # noqa: BLE001 - no more threads, or no memory
                 text = "no recovery from %s: %s; what was not delivered is reported so"
                 _log.error(text, self._fatal, exc)
-                self._recovery = None
+                self._recovery = self._turn = None
                 self._giving_up = True
                 self._open_to_all = producer  # which refuses all from now on, and says why
                 self._changed.notify_all()
                 left, self._unanswered = self._unanswered, []
+            except BaseException:  # Ctrl-C: the next call, or the events thread, begins it anew
+                self._recovery = self._turn = self._fatal = None
+                self._open_to_all = producer
+                raise
         for sent in left:
             self._finish_here(sent, sent.error)
         producer.purge()  # a fatal error leaves in the queue what was not sent yet
 
-    def _run(self) -> None:
+    def _run(self, turn: object) -> None:
         with self._changed:
-            if self._recovery is None:
-                return  # start() raised, without the memory to wait for this thread
+            if self._turn is not turn:
+                return  # start() was interrupted, or raised without the memory to wait for this
         fatal = self._fatal
         resent = None
         while resent is None:
-            resent = self._replace()
+            try:
+                resent = self._replace()
+            except BaseException as exc:  # noqa: BLE001, PERF203 - no memory, say: all calls wait
+                _log.error("the recovery from %s failed: %r", fatal, exc)
+                if self._giving_up:
+                    break  # close() goes on from here
+                _rdkafka.sleep(SLICE)
         with self._changed:
-            self._purging = False
             self._fatal = None
-            self._recovery = None
+            self._recovery = self._turn = None
             self._recoveries += 1
             self._open_to_all = self._newest
             self._changed.notify_all()
-        if self._giving_up or fatal is None:
+        if self._giving_up or fatal is None or resent is None:
             return
         text = "the producer was replaced after a fatal error, and %d records were sent again: %s"
         _log.warning(text, resent, fatal)
@@ -487,11 +520,15 @@ class RecoverableProducer(KafkaProducer):
             again = sorted(self._unanswered, key=lambda sent: sent.number)
             self._unanswered = []
         before = self._newest.metrics().sent
-        for position, sent in enumerate(again):
-            if not self._send_again(sent):
-                with self._changed:
-                    self._unanswered += again[position:]
-                return None
+        done = 0
+        try:
+            while done < len(again) and self._send_again(again[done]):
+                done += 1
+        finally:
+            with self._changed:
+                self._unanswered += again[done:]
+        if done < len(again):
+            return None
         if self._newest is old and not self._giving_up:
             return None
         return self._newest.metrics().sent - before
@@ -502,7 +539,7 @@ class RecoverableProducer(KafkaProducer):
             if self._giving_up or time.monotonic() >= sent.until:
                 self._finish_here(sent, sent.error)
                 return True
-            if self._purging:
+            if sent.number < self._purged[ErrorCode["PURGE_QUEUE"]]:
                 self._finish_here(sent, KafkaError(ErrorCode["PURGE_QUEUE"]))
                 return True
             try:
@@ -516,7 +553,7 @@ class RecoverableProducer(KafkaProducer):
                 if exc.error.is_fatal:
                     return False
                 self._finish_here(sent, exc.error)
-            except Exception as exc:  # noqa: BLE001 - a partitioner's
+            except BaseException as exc:  # noqa: BLE001 - a partitioner's
                 text = f"{type(exc).__name__}: {exc}"
                 self._finish_here(sent, KafkaError(ErrorCode["FAIL"], text))
             return True
@@ -562,13 +599,21 @@ class RecoverableProducer(KafkaProducer):
                     self._changed.wait(pause)
 
     def purge(self, *, in_queue: bool = True, in_flight: bool = True) -> None:
-        """As `KafkaProducer.purge`; in a recovery, what was to be sent again fails: PURGE_QUEUE."""
+        """As `KafkaProducer.purge`, for all that was sent before: none of it is sent again.
+
+        What waits to be sent again fails with PURGE_QUEUE, by `in_queue`.
+        """
         self._check_forked()
-        with self._changed:
-            if self._recovery is not None:
-                self._purging = bool(in_queue)
-                return
-        self._newest.purge(in_queue=in_queue, in_flight=in_flight)
+        # First: what fails by this is not to be sent again, where a fatal error has come already.
+        for error, is_meant in zip(_PURGED, (in_queue, in_flight), strict=True):
+            if is_meant:
+                self._purged[error] = next(self._numbers)
+        producer = self._newest
+        try:
+            producer.purge(in_queue=in_queue, in_flight=in_flight)
+        except ProducerClosedError:
+            if self._recovery is None and producer is self._newest:
+                raise
 
     def close(self, timeout: float | None = None) -> None:
         """As `KafkaProducer.close`: waits for reports, and for the recoveries that this takes.

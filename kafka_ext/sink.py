@@ -5,8 +5,7 @@ Ray, Spark, multiprocessing).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -157,6 +156,8 @@ class KafkaSink:
         Raises:
             DeliveryError: some were not delivered; it says which, and why. The others were.
             KafkaTimeoutError: some have no report within `timeout`; they may be delivered yet.
+            KafkaException: called inside a callback of the same producer, where it would wait for
+                that callback.
             TypeError: a row is not of these types. What was sent before it has been waited for, as
                 with whatever `rows` raises.
         """
@@ -165,14 +166,16 @@ class KafkaSink:
                 f"rows must be many rows, not {type(rows).__name__}: a single one goes into a list"
             )
         records = map(self._record_of, rows)
-        with self._writing(timeout) as writing:
+
+        def send(writing: _Writing) -> None:
             if writing.one_by_one:
                 for record in records:
                     writing.send(record)
             else:
                 while chunk := list(islice(records, _ROWS)):
                     self._write_chunk(writing, chunk)
-        return writing.total
+
+        return self._deliver(send, timeout)
 
     def write_batch(
         self,
@@ -189,8 +192,8 @@ class KafkaSink:
 
         The arguments are those of `KafkaProducer.send_batch`; returns and raises as `write`.
         """
-        with self._writing(timeout) as writing:
-            writing.add(
+        return self._deliver(
+            lambda writing: writing.add(
                 writing.producer.send_batch,
                 self._topic,
                 values,
@@ -198,8 +201,9 @@ class KafkaSink:
                 partitions=partitions,
                 timestamps=timestamps,
                 headers=headers,
-            )
-        return writing.total
+            ),
+            timeout,
+        )
 
     def write_table(self, table: Any, *, timeout: float | None = None) -> int:
         """Write the rows of a table, by the columns that the sink names, and return when each of
@@ -218,8 +222,8 @@ class KafkaSink:
                 "this sink names no column for the values: KafkaSink(properties, topic,"
                 " value='column')"
             )
-        with self._writing(timeout) as writing:
-            writing.add(
+        return self._deliver(
+            lambda writing: writing.add(
                 writing.producer.send_table,
                 table,
                 topic=self._topic,
@@ -228,22 +232,36 @@ class KafkaSink:
                 partition=self._partition,
                 timestamp=self._timestamp,
                 headers=self._headers,
-            )
-        return writing.total
+            ),
+            timeout,
+        )
 
-    @contextmanager
-    def _writing(self, timeout: float | None) -> Iterator[_Writing]:
+    def _deliver(self, send: Callable[[_Writing], object], timeout: float | None) -> int:
+        """Let `send` send, and wait until all is delivered; how many records there were."""
         until = _rdkafka.deadline(timeout)
-        with _shared_producers.producer_for(self._recipe, until) as producer:
+        use = object()
+        shared = _shared_producers.shared(self._recipe)
+        try:
+            while (producer := shared.enter(until, use)) is None:
+                shared = shared.next()
+            producer.handle.check_not_in_callback("write")
             writing = _Writing(producer, until)
             try:
-                yield writing
+                send(writing)
             except Exception:
                 # Whoever sees it may run the task again: nothing of this one is still on its way
                 # then.
                 writing.wait()
                 raise
             writing.finish()
+            return writing.total
+        finally:
+            # First of all, and here: Ctrl-C may come at the beginning of any method, and close()
+            # waits for all uses.
+            shared.uses.pop(use, None)
+            shared.end_unused()
+            if shared.current is None:
+                shared.forget_unmade()
 
     def _record_of(self, row: Any) -> ProducerRecord:
         if isinstance(row, ProducerRecord):
@@ -298,7 +316,11 @@ class KafkaSink:
 
     def close(self) -> None:
         """Close this process's producer, once the calls of other threads that write with it are
-        through. Idempotent.
+        through. Idempotent. In the midst of a call of this thread (in a signal handler, say) it does
+        not wait: the producer ends after that call.
+
+        Raises:
+            KafkaException: called inside a callback of that producer.
 
         Not needed at the end of a task, nor of the process. A later call makes a new producer.
         """
@@ -370,7 +392,9 @@ class _Writing:
         self._until = until
         self._failures: list[tuple[int, KafkaError]] = []
         self._batches: deque[tuple[int, BatchDelivery]] = deque()
-        self._unanswered = 0
+        # A set and no count: a send may be interrupted when its record is in already, and another
+        # may end twice.
+        self._unanswered: set[int] = set()
         self._answered = _rdkafka.Monitor()
 
     def add(self, send: Callable[..., BatchDelivery], *arguments: Any, **keywords: Any) -> None:
@@ -397,8 +421,7 @@ class _Writing:
     def send(self, record: ProducerRecord) -> None:
         """Send one record."""
         index = self.total
-        with self._answered:
-            self._unanswered += 1
+        self._unanswered.add(index)
         try:
             self.producer.send(
                 record, lambda metadata, error: self._answer(index, error), timeout=self._left()
@@ -414,7 +437,7 @@ class _Writing:
         with self._answered:
             if error is not None:
                 self._failures.append((index, error))
-            self._unanswered -= 1
+            self._unanswered.discard(index)
             if not self._unanswered:
                 self._answered.notify_all()
 
@@ -431,7 +454,7 @@ class _Writing:
                     raise KafkaTimeoutError(
                         KafkaError(
                             ErrorCode["TIMED_OUT"],
-                            f"{self._unanswered} records have no report in time{cause}",
+                            f"{len(self._unanswered)} records have no report in time{cause}",
                         )
                     )
                 self._answered.wait(3600.0 if left is None else left)

@@ -60,20 +60,22 @@ def test_many_threads_get_the_same_one(make):
 
 def test_who_uses_a_broken_one_keeps_it_until_he_leaves(make):
     replaceable = Replaceable(make)
-    first = replaceable.enter(NEVER)
+    first = replaceable.enter(NEVER, 1)
     first.sync_send(ProducerRecord("orders", b"v"), timeout=10)
     break_it(first)
-    second = replaceable.enter(NEVER)
+    second = replaceable.enter(NEVER, 2)
     assert second is not first
     assert not first.handle.closing
-    replaceable.leave(first)
+    del replaceable.uses[1]
+    replaceable.end_unused()
     assert first.handle.closed
-    replaceable.leave(second)
+    del replaceable.uses[2]
+    replaceable.end_unused()
     assert not second.handle.closing
     assert replaceable.metrics().delivered == 1
     replaceable.close()
     assert second.handle.closed
-    assert replaceable.enter(NEVER) is None
+    assert replaceable.enter(NEVER, 3) is None
 
 
 def test_waiting_for_one_that_another_thread_makes_ends_in_time(make):

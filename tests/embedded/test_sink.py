@@ -426,7 +426,7 @@ def test_close_waits_for_those_who_write_and_can_be_done_again(broker, propertie
     written = []
     thread = threading.Thread(target=lambda: written.append(sink.write([b"a"])))
     thread.start()
-    wait_until(lambda: any(made._users for made in _shared_producers._producers.values()))
+    wait_until(lambda: any(made.uses for made in _shared_producers._producers.values()))
     (made,) = _shared_producers._producers.values()
     sink.close()
     assert made.current.handle.closed
