@@ -66,6 +66,8 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def signals_as_they_were():
     """Whatever a test did with signals, the next one's Ctrl-C is a KeyboardInterrupt."""
+    # A Ctrl-C that comes in one of these is lost, and hypothesis leaves one behind.
+    gc.callbacks.clear()
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
