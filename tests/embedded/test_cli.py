@@ -63,7 +63,11 @@ def pairs(messages):
 @contextlib.contextmanager
 def started(*words, **keywords):
     process = subprocess.Popen(
-        [*COMMAND, *map(str, words)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **keywords
+        [*COMMAND, *map(str, words)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,  # or a readline() takes lines along that communicate() does not know of
+        **keywords,
     )
     try:
         yield process

@@ -93,12 +93,18 @@ def _start(library: str, when: str, body: str, *arguments: str) -> subprocess.Po
 
 
 def _ends_well(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    hangs = False
     try:
-        out, err = process.communicate(timeout=60)
+        process.wait(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
-        out, err = process.communicate()
-        pytest.fail(f"it hung, after {out!r}\n{err}")
+        hangs = True
+    # Not communicate(): it does not know of lines that a readline() has taken along.
+    with process:
+        out, err = process.stdout.read(), process.stderr.read()
+    assert not hangs, f"it hung, after {out!r}\n{err}"
     assert (process.returncode, out.strip().splitlines()[-1:]) == (0, ["passed"]), err
 
 
