@@ -375,6 +375,7 @@ def test_fault_12_unknown_partition(quiet, headers):
     double free before librdkafka 2.12.
     """
     with EmbeddedBroker(topics={"orders": 1}) as broker:
+        broker.round_trip_time(3)  # what the partitions are is not known before the first send
         producer = quiet(broker.config())
         outcomes = Outcomes()
         raised = []
@@ -389,7 +390,8 @@ def test_fault_12_unknown_partition(quiet, headers):
                 assert error.error == ErrorCode["UNKNOWN_PARTITION"]  # noqa: PT017
                 raised.append(number)
             if number == 50:
-                producer.flush(10)
+                broker.round_trip_time(0)
+                producer.flush(20)
                 producer.fetch_broker_metadata("orders")
         producer.flush(10)
         assert raised
