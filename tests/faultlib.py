@@ -2,7 +2,10 @@
 report each.
 """
 
+import contextlib
+import functools
 import os
+import random
 import re
 import shlex
 import signal
@@ -96,11 +99,23 @@ def run_program(*sources, arguments=(), timeout=60, check=True, flags=()):
     return done
 
 
+@functools.cache
 def closed_port():
-    """The address of a port where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    """The address of a port where nobody listens, nor will: another test's broker could else."""
+    probe = socket.socket()
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+    probe.detach()  # bound for as long as this process lives
+    return f"127.0.0.1:{port}"
+
+
+def free_port():
+    """A port for a server: none that the system gives to whoever asks for any, before it starts."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def is_pinned(value):

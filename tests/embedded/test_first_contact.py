@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from faultlib import closed_port
 
 from kafka_ext import (
     ErrorCode,
@@ -85,9 +86,7 @@ def test_what_is_no_topic_for_a_batch(kafka_broker: EmbeddedBroker) -> None:
 
 
 def _unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return int(closed_port().rpartition(":")[2])
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from faultlib import free_port
 
 from kafka_ext.testing import ApiKey, EmbeddedBroker
 
@@ -75,9 +75,7 @@ def gunicorn(broker, application, *arguments, folder=EXAMPLES):
     it.
     """
     pytest.importorskip("gunicorn")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [
         sys.executable,
         "-m",

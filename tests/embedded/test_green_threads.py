@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -20,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from faultlib import free_port
 
 from kafka_ext.testing import EmbeddedBroker
 
@@ -301,12 +301,6 @@ def test_sigint_ends_a_wait(wait: str, library: str, when: str) -> None:
 # ---------------------------------------------------------------------- servers
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def _running(
     arguments: list[str], log: Path, environment: dict[str, str], directory: Path
@@ -360,7 +354,7 @@ def test_gunicorn(
     _needs("gunicorn")
     _needs(library)
     (tmp_path / "app.py").write_text(_WSGI)
-    port, log = _free_port(), tmp_path / "log"
+    port, log = free_port(), tmp_path / "log"
     arguments = [
         "gunicorn",
         "-k",
