@@ -109,8 +109,8 @@ def test_a_failure_keeps_its_backoff() -> None:
     errors = [ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 3
     with EmbeddedBroker(brokers=3, topics={"orders": 3}) as broker:
         broker.fail_requests(ApiKey.INIT_PRODUCER_ID, errors)
-        producer, log = connect(broker, enable_idempotence=True)
         started = time.monotonic()
+        producer, log = connect(broker, enable_idempotence=True)
         with producer:
             for partition in range(3):
                 producer.send(ProducerRecord("orders", b"x", partition=partition))
