@@ -49,7 +49,13 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__BAD_MSG
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__TRANSPORT
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__RESOLVE
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__MSG_TIMED_OUT
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__SSL
+    rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__AUTHENTICATION
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__INTR
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__WAIT_CACHE
     rd_kafka_resp_err_t RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED

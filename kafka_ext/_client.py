@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Protocol
 
 from . import _annotations, _rdkafka
-from ._rdkafka import ErrorCode, Handle, KafkaError, KafkaException, KafkaTimeoutError
+from ._rdkafka import ErrorCode, KafkaError, KafkaException, KafkaTimeoutError, ProducerClient
 from .properties import OWN_NAMES, Properties, invalid
 
 
@@ -15,8 +15,8 @@ class _Producer(Protocol):
     _properties: Properties
 
     @property
-    def handle(self) -> Handle: ...
-    def _handle_or_none(self) -> Handle | None: ...
+    def handle(self) -> ProducerClient: ...
+    def _handle_or_none(self) -> ProducerClient | None: ...
     def _state(self) -> str: ...
 
 
@@ -93,12 +93,14 @@ class Client:
         raise TypeError(self._unpicklable)
 
 
-def _check_not_forked(handle: Handle) -> None:
+def _check_not_forked(handle: ProducerClient) -> None:
     if handle.forked:
         handle.check_usable()
 
 
-def metadata_failure(exc: KafkaException, timeout: float | None, handle: Handle) -> KafkaException:
+def metadata_failure(
+    exc: KafkaException, timeout: float | None, handle: ProducerClient
+) -> KafkaException:
     if exc.error.code in (ErrorCode["TRANSPORT"], ErrorCode["TIMED_OUT"]):
         return KafkaTimeoutError(
             KafkaError(

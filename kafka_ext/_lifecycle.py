@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from ._rdkafka import (
     ErrorCode,
-    Handle,
     KafkaError,
     KafkaException,
+    ProducerClient,
     Thread,
     end_handovers,
     new_thread,
@@ -26,11 +26,11 @@ EXIT_TIMEOUT = 30.0
 
 T = TypeVar("T")
 
-_open: weakref.WeakSet[Handle] = weakref.WeakSet()
-_threads: weakref.WeakKeyDictionary[Handle, Thread] = weakref.WeakKeyDictionary()
+_open: weakref.WeakSet[ProducerClient] = weakref.WeakSet()
+_threads: weakref.WeakKeyDictionary[ProducerClient, Thread] = weakref.WeakKeyDictionary()
 # Whose events thread a thread is, and the producers that callbacks there are closing.
-_served: dict[int, Handle] = {}
-_closed_by: dict[Handle, list[Handle]] = {}
+_served: dict[int, ProducerClient] = {}
+_closed_by: dict[ProducerClient, list[ProducerClient]] = {}
 
 
 def members(of: weakref.WeakSet[T]) -> list[T]:
@@ -42,7 +42,7 @@ def members(of: weakref.WeakSet[T]) -> list[T]:
             continue
 
 
-def start(handle: Handle) -> None:
+def start(handle: ProducerClient) -> None:
     """Give `handle` its events thread (none under manual polling) and remember it for the
     interpreter's exit.
     """
@@ -52,7 +52,7 @@ def start(handle: Handle) -> None:
         _start_thread(handle)
 
 
-def _start_thread(handle: Handle) -> None:
+def _start_thread(handle: ProducerClient) -> None:
     # A daemon: what it must do before the interpreter ends is seen to by `_close_all`, which can be
     # bounded; joining it could not.
     thread = new_thread("kafka_ext events", _serve, handle)
@@ -60,7 +60,7 @@ def _start_thread(handle: Handle) -> None:
     thread.start()
 
 
-def _serve(handle: Handle) -> None:
+def _serve(handle: ProducerClient) -> None:
     _served[get_ident()] = handle
     try:
         handle.run()
@@ -68,7 +68,7 @@ def _serve(handle: Handle) -> None:
         del _served[get_ident()]
 
 
-def begin_closing(handle: Handle) -> Handle | None:
+def begin_closing(handle: ProducerClient) -> ProducerClient | None:
     """Before this thread closes `handle`, which waits for its callbacks to end: those may be
     closing others, and so on.
 
@@ -101,14 +101,14 @@ def begin_closing(handle: Handle) -> Handle | None:
     return caller
 
 
-def end_closing(caller: Handle) -> None:
+def end_closing(caller: ProducerClient) -> None:
     waits_for = _closed_by[caller]
     waits_for.pop()
     if not waits_for:
         del _closed_by[caller]
 
 
-def close(handle: Handle, timeout: float | None) -> bool:
+def close(handle: ProducerClient, timeout: float | None) -> bool:
     """Every report, then the end of the thread and of the handle. True when nothing had to be
     purged.
     """
@@ -126,7 +126,7 @@ def close(handle: Handle, timeout: float | None) -> bool:
     return delivered
 
 
-def abandon(handle: Handle) -> None:
+def abandon(handle: ProducerClient) -> None:
     """Its producer was collected: let the events thread (or one made for it) deliver everything and
     end the handle. Does not wait.
     """
@@ -147,7 +147,7 @@ def _close_all() -> None:
         thread = _threads.get(handle)
         if handle.abandoned and thread is not None and thread.is_alive():
             thread.join(left)
-            handle.hurry = True  # what it still has fails now
+            handle.out_of_time = True  # what it still has fails now
             thread.join()
             continue
         close(handle, left)

@@ -33,10 +33,10 @@ from ._rdkafka import (
     AsyncProducer,
     BatchDelivery,
     ErrorCode,
-    Handle,
     KafkaError,
     KafkaException,
     KafkaTimeoutError,
+    ProducerClient,
     ProducerRecord,
     RecordMetadata,
     SendOption,
@@ -120,7 +120,7 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             settings.callbacks
         )  # the handle asks librdkafka for what these need
         self._one_closes = _rdkafka.Monitor()  # where its loop is closed
-        handle = Handle(settings.librdkafka, callbacks, True, OWN_NAMES)
+        handle = ProducerClient(settings.librdkafka, callbacks, True, OWN_NAMES)
         for name, callback in settings.callbacks.items():
             callbacks[name] = _OnLoop(loop, handle, name, callback)
         try:
@@ -378,10 +378,10 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             try:
                 # Not by the loop's clock, which tests like to stop. The thread ends with the call.
                 _rdkafka.Thread(
-                    "kafka_ext call", self._server.hurry_after, (closed, timeout)
+                    "kafka_ext call", self._server.purge_after, (closed, timeout)
                 ).start()
             except Exception:  # noqa: BLE001 - no more threads, or no more memory
-                self._loop_.call_later(timeout, self._server.hurry_after, closed, 0.0)
+                self._loop_.call_later(timeout, self._server.purge_after, closed, 0.0)
         try:
             await asyncio.shield(self._closer)
         finally:
@@ -640,7 +640,7 @@ class _Server:
     of it. Does not keep the producer.
     """
 
-    def __init__(self, handle: Handle, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, handle: ProducerClient, loop: asyncio.AbstractEventLoop) -> None:
         self._handle = handle
         self._loop = loop
         self._waiting: list[asyncio.Future[None]] = []
@@ -680,11 +680,11 @@ class _Server:
                 {"message": "a callback of an AsyncKafkaProducer raised", "exception": exc}
             )
 
-    def hurry_after(self, closed: _rdkafka.Event, seconds: float) -> None:
+    def purge_after(self, closed: _rdkafka.Event, seconds: float) -> None:
         """In a thread of its own: unless it is `closed` by then, what has no report fails."""
         if closed.wait(seconds):
             return
-        self._handle.hurry = True
+        self._handle.out_of_time = True
         try:
             self._loop.call_soon_threadsafe(self.wake)
         except RuntimeError:
@@ -704,22 +704,22 @@ class _Server:
         await waiter
 
     async def drained(self, deadline: int) -> bool:
-        """Until everything has been reported (True), or `deadline` is over. While a close is in a
-        hurry, what is left is purged.
+        """Until everything has been reported (True), or `deadline` is over. When a close is out of time,
+        what is left is purged.
         """
         handle = self._handle
         closing = handle.closing
-        while not _rdkafka.all_reported(handle):
+        while not handle.all_reported:
             if handle.closing and not closing:
                 # close() has begun elsewhere: that sees to the reports, within its own time
                 handle.check_usable()
-            if closing and handle.hurry:
-                _rdkafka.purge_rest(handle)
+            if closing and handle.out_of_time:
+                handle.purge_rest()
             left = _rdkafka.seconds_until(deadline)
             if left == 0.0:
                 return False
             if self._nudge:
-                _rdkafka.hurry(handle)
+                handle.drain_now()
             waiter = self._loop.create_future()
             self._waiting.append(waiter)
             # In any case once in a while: purging may have to be repeated, and a nudge come too
@@ -765,7 +765,7 @@ class _OnLoop:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        handle: Handle,
+        handle: ProducerClient,
         name: str,
         callback: Callable[..., Any],
     ) -> None:

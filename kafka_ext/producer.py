@@ -18,11 +18,11 @@ from ._rdkafka import (
     ActionWhileQueueIsFull,
     BatchDelivery,
     ErrorCode,
-    Handle,
     KafkaError,
     KafkaException,
     KafkaTimeoutError,
     Producer,
+    ProducerClient,
     ProducerClosedError,
     ProducerRecord,
     RecordMetadata,
@@ -69,7 +69,7 @@ class KafkaProducer(Producer, Client):
         self._properties = Properties(properties, **keywords)
         self._closing = _rdkafka.Monitor()
         settings = resolve(self._properties)
-        handle = Handle(settings.librdkafka, settings.callbacks, settings.manual, OWN_NAMES)
+        handle = ProducerClient(settings.librdkafka, settings.callbacks, settings.manual, OWN_NAMES)
         try:
             _lifecycle.start(handle)
         except BaseException:  # "can't start new thread", for one
@@ -419,7 +419,7 @@ class KafkaProducer(Producer, Client):
         try:
             while not self._closing.acquire(timeout=min(deadline.remaining(), 0.1)):
                 if deadline.expired():
-                    handle.hurry = (
+                    handle.out_of_time = (
                         True  # another thread closes, and may have more time than this one
                     )
             try:

@@ -649,7 +649,7 @@ class RecoverableProducer(KafkaProducer):
             self._changed.notify_all()
             recovery = self._recovery
         if recovery is not None:
-            self._newest.handle.hurry = True
+            self._newest.handle.out_of_time = True
             recovery.join()
         self._newest.close(0.0 if self._drain_now else _rdkafka.seconds_until(until))
         for sent in self._unanswered:  # by a fatal error after nothing was to be sent again
@@ -712,11 +712,11 @@ class RecoverableProducer(KafkaProducer):
     # ------------------------------------------------------------------ what is known
 
     @property
-    def handle(self) -> _rdkafka.Handle:
+    def handle(self) -> _rdkafka.ProducerClient:
         """The C side of the current producer. Internal, but for tests of fatal errors."""
         return self._newest.handle
 
-    def _handle_or_none(self) -> _rdkafka.Handle | None:
+    def _handle_or_none(self) -> _rdkafka.ProducerClient | None:
         return self._newest.handle
 
     @property

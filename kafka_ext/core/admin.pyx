@@ -15,11 +15,7 @@ cdef bytes _topic_name(object topic):
     """`topic` as librdkafka wants it. The mock cluster takes any name, so Kafka's rule is checked here."""
     if not isinstance(topic, str):
         raise TypeError(f"topic must be a str, not {type(topic).__name__}")
-    if not _TOPIC_NAME.fullmatch(topic) or topic in (".", ".."):
-        raise InvalidRecordError(KafkaError(
-            RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
-            f"topic {_shorten(topic)}: a topic's name is 1 to 249 of the characters a-z A-Z 0-9 . _ -, and neither . nor .."))
-    return exact_str(topic).encode()
+    return checked_topic_name(topic).encode()
 
 
 def check_topic_name(topic):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._rdkafka import Handle
+from .._rdkafka import ProducerClient
 
 BATCH_MESSAGE_COUNT = "messaging.batch.message_count"
 CLIENT_ID = "messaging.client.id"
@@ -45,7 +45,7 @@ def of_servers(servers: str | None) -> dict[str, str | int]:
     return {SERVER_ADDRESS: host.strip("[]"), SERVER_PORT: int(port)}
 
 
-def of_client(handle: Handle) -> dict[str, str | int]:
+def of_client(handle: ProducerClient) -> dict[str, str | int]:
     """A producer's. Raises ProducerClosedError, ProducerForkedError."""
     return {
         SYSTEM: "kafka",

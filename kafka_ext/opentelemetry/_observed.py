@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from .. import _lifecycle
-from .._rdkafka import Handle, KafkaException, Monitor
+from .._rdkafka import KafkaException, Monitor, ProducerClient
 from ..metrics import ProducerMetrics, added, together
 from . import _attributes as attributes
 
@@ -58,7 +58,7 @@ class _Watched:
 
     __slots__ = ("handle", "key", "last")
 
-    def __init__(self, handle: Handle, key: _Key) -> None:
+    def __init__(self, handle: ProducerClient, key: _Key) -> None:
         self.handle = weakref.ref(handle)
         self.key = key
         self.last = ProducerMetrics()
@@ -107,7 +107,7 @@ class Observed:
     def end(cls) -> None:
         cls._now = None
 
-    def watch(self, handle: Handle) -> None:
+    def watch(self, handle: ProducerClient) -> None:
         try:
             key = tuple(attributes.of_client(handle).items())
         except KafkaException:
@@ -116,7 +116,7 @@ class Observed:
             self._forget_what_is_gone()
             self._watched.append(_Watched(handle, key))
 
-    def read(self, handle: Handle | None) -> None:
+    def read(self, handle: ProducerClient | None) -> None:
         """A producer was closed: these are its last counts."""
         with self._lock:
             for watched in self._watched:

@@ -383,8 +383,8 @@ def recovering(other_process, recoverable):
     old = producer._newest
     break_it(producer)
     wait_until(lambda: producer.fatal_error() is not None)
-    yield producer, outcomes, lambda: setattr(old.handle, "hurry", True)
-    old.handle.hurry = True
+    yield producer, outcomes, lambda: setattr(old.handle, "out_of_time", True)
+    old.handle.out_of_time = True
     other_process.resume()
 
 

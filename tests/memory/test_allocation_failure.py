@@ -576,7 +576,7 @@ def test_a_producer_that_cannot_be_made_leaves_nothing():
         from kafka_ext import _lifecycle, properties
         settings = properties.resolve(Properties(QUICK))
         def making():
-            handle = _rdkafka.Handle(settings.librdkafka, settings.callbacks, False, properties.OWN_NAMES)
+            handle = _rdkafka.ProducerClient(settings.librdkafka, settings.callbacks, False, properties.OWN_NAMES)
             try:
                 _lifecycle.start(handle)
             except BaseException:

@@ -60,6 +60,23 @@ def test_the_order_of_the_files_means_nothing(tmp_path):
     assert done.returncode == 0, f"{shuffled}\n{done.stderr}"
 
 
+def test_a_client_knows_neither_producer_nor_consumer(tmp_path):
+    pytest.importorskip("Cython")
+    package = copied(tmp_path)
+    includes = "\n".join(
+        f'include "{path.relative_to(CORE.parent)}"'
+        for path in sorted((CORE / "client").glob("*.pyx"))
+    )
+    (package / "_rdkafka.pyx").write_text(
+        f"# cython: language_level=3\ncimport cython\n{includes}\n", encoding="utf-8"
+    )
+    (package / "_rdkafka.pxd").write_text(
+        'cimport cython\ninclude "core/client/client.pxd"\n', encoding="utf-8"
+    )
+    done = cythonize(package, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_c_is_declared_once_and_in_a_pxd():
     for path in SOURCES:
         assert "cdef extern" not in path.read_text(encoding="utf-8"), path

@@ -14,6 +14,9 @@ from posix.time cimport nanosleep, timespec
 
 from librdkafka cimport *
 
+cdef class Client
+cdef class Event
+
 
 # ------------------------------------------------------------------ CPython and libc
 
@@ -138,9 +141,170 @@ cdef extern from "kafka_ext/build.h":
     const bint KX_DEBUG_BUILD
 
 
+cdef extern from "kafka_ext/future.h":
+    ctypedef int (*kx_sendfunc)(PyObject *, PyObject *, PyObject **) except -1
+    Py_ssize_t kx_future_loop_at(object future, object loop) noexcept
+    object kx_future_new(PyTypeObject *type, object loop, Py_ssize_t loop_at)
+    void kx_future_shown(object future) noexcept
+    void kx_set_am_send(PyTypeObject *type, kx_sendfunc send) noexcept
+
+
+# ------------------------------------------------------------------ life.pyx
+
+
+cdef struct Life:
+    # Where a client is in its life. life.pyx has the state machine and says who may change what.
+    int state                       # ClientState
+    int generation                  # kx_fork_generation of the process that made it
+    int64_t callers                 # calls that may touch rk right now; close() waits for them
+    int users                       # those that keep rk: the client until destroy(), and threads
+    kx_gate gate                    # opens when events were served and when the state changes
+    bint gate_made
+    int abandoned                   # KX_FLAG: its owner was collected: finish the work, then end
+    int stop                        # KX_FLAG: the events thread is to end
+    bint in_run                     # a thread is inside run()
+    bint out_of_time                # a close elsewhere has no time left: give up what is open
+
+
+# ------------------------------------------------------------------ serving.pyx
+
+
+cdef struct Throttle:
+    Throttle *next
+    int32_t broker_id
+    int milliseconds
+    char[256] broker_name
+
+
+cdef struct Serving:
+    # Who serves the queue of events, and what the next turn finds. Only the serving thread
+    # changes anything but `taken`.
+    int taken                       # KX_TRY: a thread serves, one at a time
+    unsigned long thread            # its ident; 0: none. In a callback, the thread that runs it
+    # When the last turn began for which another thread had to give up the GIL, in microseconds; else 0
+    int64_t handed_over
+    rd_kafka_event_t *at_hand       # owned: an event of whose messages some have been answered
+    int64_t at_hand_taken           # how many
+    Throttle *throttles             # owned: what librdkafka has called back since the last turn
+
+
+@cython.final
+cdef class CallbackErrors:
+    # What callbacks have raised.
+    cdef int64_t count              # all of them, for the metrics
+    cdef list kept                  # manual polling: for the serving call to raise
+    cdef int64_t not_kept           # and how many more, past MAX_RAISED
+    cdef int shown                  # events thread: given to sys.unraisablehook in this second
+    cdef int64_t not_shown          # and how many more, past MAX_RAISED
+    cdef int64_t shown_until        # when that second is over, in microseconds
+
+    cdef int keep(self, object exc) except -1
+    cdef int show(self, object exc, object callback) except -1
+    cdef int report_not_shown(self) noexcept
+
+
+# ------------------------------------------------------------------ loop.pyx
+
+
+@cython.final
+cdef class EventLoop:
+    # The asyncio event loop that serves a client.
+    cdef object loop
+    cdef unsigned long thread       # the thread that the loop ran in when it last served
+    cdef list outcomes              # for futures, found in another thread than the loop's
+
+    cdef int pass_on(self) except -1
+
+
+# ------------------------------------------------------------------ diagnosis.pyx, secrets.pyx
+
+
+@cython.final
+cdef class ConnectionErrors:
+    # The last error of a connection, and what was logged when. Only the serving thread writes it.
+    cdef str last                   # "; last connection error: …"; None: there was none
+    cdef int64_t last_at            # in microseconds of the monotonic clock
+    cdef int64_t progress           # Client.progress() at that time
+    cdef dict logged                # text -> when
+
+    cdef bint due(self, str text) except -1
+    cdef int remember(self, Client client, int code, str text) except -1
+    cdef str hint(self, Client client)
+
+
+@cython.final
+cdef class Secrets:
+    # The texts that must appear nowhere: of the settings, and of the newest token.
+    cdef tuple of_settings
+    cdef tuple all
+
+    cdef str redacted(self, const char *text)
+
+
+# ------------------------------------------------------------------ client.pyx
+
+
+cdef class Client:
+    cdef rd_kafka_t *rk             # owned
+    cdef rd_kafka_queue_t *queue    # owned: all events come here
+    cdef Life life
+    cdef Serving serving
+    cdef readonly bint manual       # no events thread: whoever calls serves
+    cdef EventLoop loop             # None: no event loop serves
+    cdef object callbacks           # dict: error_cb, stats_cb, throttle_cb, log_cb, …
+    cdef CallbackErrors callback_errors
+    cdef ConnectionErrors connection_errors
+    cdef Secrets secrets
+    cdef kx_counts errors           # librdkafka's own, by code
+    cdef bytes statistics           # the newest, as JSON
+    cdef object __weakref__
+
+    cdef int connect(
+        self, rd_kafka_type_t kind, int events, dict settings, object extra_names) except -1
+
+    # ---- life.pyx says what these are for
+    cdef int enter(self) except -1
+    cdef bint try_enter(self) noexcept
+    cdef int leave(self) noexcept
+    cdef int let_signals(self) except -1
+    cdef bint retain(self) noexcept
+    cdef int retain_open(self) except -1
+    cdef int release(self) except -1
+    cdef bint ended(self) noexcept
+    cdef int64_t serve_here(self, int timeout_ms) except -1
+
+    # ---- what each kind of client has its own way of; serving.pyx and client.pyx call them
+    cdef int refuse(self) except -1
+    cdef int64_t progress(self) noexcept
+    cdef rd_kafka_topic_t *topic_handle(self, object name) except NULL
+    cdef int64_t take(self, rd_kafka_event_t *event, int64_t at_most) noexcept nogil
+    cdef int64_t ready(self) noexcept nogil
+    cdef bint answer(self) noexcept
+    cdef bint finish_turn(self) noexcept
+    cdef int give_back(self, int64_t messages) noexcept nogil
+    cdef bint finish_slice(self, int milliseconds) noexcept
+    cdef int give_up(self) except -1
+    cdef bint has_rest(self) noexcept nogil
+    cdef int release_rest(self) noexcept
+    cdef int before_destroy(self) except -1
+    cdef int after_destroy(self) except -1
+
+
+# ------------------------------------------------------------------ calls.pyx
+
+
+@cython.final
+cdef class ThreadCall:
+    # The outcome of a call in a thread of its own, and whether anybody still waits for it.
+    cdef readonly tuple outcome     # (failed, result); None while it is not done
+    cdef public bint given_up       # nobody waits any more
+    cdef Event done
+    cdef object tell                # called with the outcome as well; or None
+
+    cdef object wait(self, Client client)
+
+
 # ------------------------------------------------------------------ threads.pyx
-
-
 @cython.final
 cdef class Event:
     cdef kx_gate gate

@@ -252,3 +252,18 @@ cdef int check_error(rd_kafka_error_t *error, str call, str cause="") except -1:
     finally:
         rd_kafka_error_destroy(error)
     raise _exception(value)
+
+
+def exception_for(error):
+    """The exception that carries `error`, of the class its code calls for."""
+    return _exception(error)
+
+
+cdef str _shorten(object value):
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}… <{type(value).__name__}>"
+
+
+cdef str exact_str(object text):
+    """The characters of a str, as a plain one: a subclass (a StrEnum, say) may print as something else, or hash as something else."""
+    return text if type(text) is str else PyUnicode_FromObject(text)

@@ -82,3 +82,18 @@ def redact(str text, tuple secrets):
         elif secret in text:
             text = text.replace(secret, "***")
     return _QUOTED.sub(r"\1***", text) if "OAUTHBEARER" in text or "oauthbearer" in text else text
+
+
+cdef Secrets _secrets_for(dict settings):
+    cdef Secrets secrets = Secrets.__new__(Secrets)
+    secrets.of_settings = secrets.all = secrets_of(settings)
+    return secrets
+
+
+@cython.final
+cdef class Secrets:
+    """The texts that must appear nowhere: of the settings, and of the newest token."""
+
+    cdef str redacted(self, const char *text):
+        """librdkafka's `text` with them masked."""
+        return redact(text.decode("utf-8", "replace"), self.all)

@@ -295,7 +295,7 @@ def sleep(double seconds):
     """As time.sleep, of the thread and not of a green one; not interrupted by signals."""
     cdef int milliseconds = <int>(seconds * 1000)
     with nogil:
-        _let_be(milliseconds)
+        _sleep_ms(milliseconds)
 
 
 def is_patched():

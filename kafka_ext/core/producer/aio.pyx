@@ -1,288 +1,16 @@
-# asyncio: a producer that is served by its event loop, on the loop's own thread.
-#
-# librdkafka writes to a pipe when its queue of events stops being empty (rd_kafka_queue_io_event_enable); the loop reads the pipe and calls
-# `serve_on_loop`, which answers all that waits, a bounded number at a turn, so that other tasks get theirs. No thread but librdkafka's own
-# is there, and none of those ever wants the GIL (rule 3): the whole turn runs with it, and futures are resolved directly.
+# asyncio: sending from an event loop. client/loop.pyx serves the reports.
 
-import sys as _sys
 import warnings as _warnings
 
-# asyncio's, known from the first event loop on: importing it takes longer than all of this package.
-cdef object _Future = None              # the C type behind asyncio.Future; uvloop makes the same ones
-cdef object _set_result = None
-cdef object _set_exception = None
-cdef object _callbacks_of = None        # _Future's attribute _callbacks: its descriptor
-cdef object _get_running_loop = None
-cdef object _base_is_running = None
-cdef bint _GETPID_EACH_TIME = _sys.version_info < (3, 12)
-
 cdef enum:
-    # Reports answered in one turn, some 0.3 microseconds each: how long other tasks wait, beside librdkafka's own way of taking back the
-    # memory of a request's messages at once.
-    LOOP_MESSAGES = 1024
-    # Sends that go through one after the other before the task lets others have a turn: an `await` that need not wait does not.
+    # Sends that go through one after the other before the task lets others have a turn: an `await`
+    # that need not wait does not.
     LOOP_SENDS = 256
-    # Futures made the short way before the loop is asked again for one of its own: whether it is in debug mode by now.
+    # Futures made the short way before the loop is asked again for one of its own: whether it is in
+    # debug mode by now.
     LOOP_FUTURES = 256
     PYGEN_RETURN = 0
     PYGEN_NEXT = 1
-
-
-cdef int _know_asyncio() except -1:
-    global _callbacks_of, _Future, _set_result, _set_exception, _get_running_loop, _base_is_running
-    if _Future is None:
-        import asyncio
-
-        _set_result, _set_exception = asyncio.Future.set_result, asyncio.Future.set_exception
-        # None, where get_running_loop() raises: outside of a loop, and from Python 3.12 on in a child forked in a loop's callback.
-        _get_running_loop = asyncio._get_running_loop
-        _base_is_running = asyncio.BaseEventLoop.is_running
-        _callbacks_of = vars(asyncio.Future)["_callbacks"]
-        _Future = asyncio.Future
-    return 0
-
-
-# ------------------------------------------------------------------ serving
-
-def attach_loop(Handle handle, loop, int fd):
-    """Have librdkafka write a byte to `fd` when there is something to serve, and answer futures on `loop`."""
-    _know_asyncio()
-    handle.loop = loop
-    handle.loop_thread = PyThread_get_thread_ident()
-    rd_kafka_queue_io_event_enable(handle.queue, fd, b"1", 1)
-
-
-def detach_loop(Handle handle):
-    """No more bytes to the descriptor, which can be closed then. Any thread."""
-    if handle.queue != NULL and handle.generation == kx_fork_generation:
-        rd_kafka_queue_io_event_enable(handle.queue, -1, NULL, 0)
-
-
-def all_reported(Handle handle):
-    """Whether every record and batch has been reported, and its report served to the end."""
-    return handle.all_reported()
-
-
-def hurry(Handle handle):
-    """Send what waits now, whatever linger.ms says. Takes a millisecond: rd_kafka_flush() ignores linger.ms only while it waits."""
-    if handle.state != CLOSED:
-        rd_kafka_flush(handle.rk, 1)
-
-
-def purge_rest(Handle handle):
-    """Fail all that is left; callable while closing."""
-    if handle.state != CLOSED and handle.generation == kx_fork_generation:
-        handle.purge_now(True, True)
-
-
-def serve_on_loop(Handle handle):
-    """Serve one turn; true when there may be more to serve. Called by the loop, on its thread."""
-    cdef int64_t budget = LOOP_MESSAGES
-    cdef rd_kafka_event_t *event
-    cdef kx_part *finished
-    # In a forked child all this is the parent's. And a producer that was dropped has a thread that delivers what is left.
-    if handle.generation != kx_fork_generation or KX_FLAG(handle.dropped) or handle.state == CLOSED:
-        return False
-    if not KX_TRY(handle.serving):
-        return False
-    handle.serving_thread = handle.loop_thread = PyThread_get_thread_ident()
-    kx_enter_callbacks()
-    try:
-        while budget > 0:
-            if handle.at_hand != NULL:
-                budget -= answer_some(handle)
-                if handle.generation != kx_fork_generation:
-                    return False                # a callback has forked, and this is the child
-                continue
-            event = rd_kafka_queue_poll(handle.queue, 0)
-            if event == NULL:
-                break
-            if rd_kafka_event_type(event) == RD_KAFKA_EVENT_DR:
-                handle.at_hand = event
-                continue
-            serve_other(handle, event)
-            rd_kafka_event_destroy(event)
-            budget -= 16
-        report_unheard(handle)
-        if handle.throttles != NULL:
-            serve_throttles(handle)
-        finished = kx_parts_take_finished(&handle.parts)
-        if finished != NULL:
-            finish_parts(handle, finished)
-        if KX_LOAD(handle.completed_count):
-            complete_batches(handle)
-    finally:
-        kx_leave_callbacks()
-        handle.serving_thread = 0
-        KX_LET(handle.serving)
-    return budget <= 0
-
-
-cdef int64_t answer_some(Handle handle) noexcept:
-    """Answer some of the reports at hand; the last ones give the event back to librdkafka, which makes room. How many."""
-    cdef (const rd_kafka_message_t *)[128] batch          # borrowed: the event owns them
-    cdef kx_part *part = NULL
-    cdef kx_part *of_message
-    cdef int64_t[128] latencies
-    cdef int64_t answered = 0
-    cdef size_t i
-    cdef rd_kafka_event_t *event = handle.at_hand
-    cdef size_t n = rd_kafka_event_message_array(event, batch, 128)
-    # One reading of the clock for all of them. Nothing but this happens while it stands still, Python least of all.
-    kafka_ext_clock_stop()
-    for i in range(n):
-        latencies[i] = rd_kafka_message_latency(batch[i])
-    kafka_ext_clock_go()
-    for i in range(n):
-        if kx_opaque_is_part(batch[i]._private):
-            of_message = kx_part_report(&handle.parts, batch[i])
-            if of_message != part:
-                kx_part_answered(&handle.parts, part, answered)
-                part = of_message
-                answered = 0
-            answered += 1
-            if batch[i].err == RD_KAFKA_RESP_ERR_NO_ERROR:
-                KX_ADD(handle.delivered, 1)
-            else:
-                count_failed(handle, batch[i])
-            continue
-        if i + 4 < n:                       # made by another thread, so in another core's cache
-            __builtin_prefetch(kx_message_of(batch[i + 4]._private))
-        report(handle, batch[i], latencies[i])
-        if handle.generation != kx_fork_generation:
-            return <int64_t>n
-    kx_part_answered(&handle.parts, part, answered)
-    handle.at_hand_answered += <int64_t>n
-    if rd_kafka_event_message_count(event) == 0:
-        handle.at_hand = NULL
-        rd_kafka_event_destroy(event)
-        KX_ADD(handle.reported, handle.at_hand_answered)
-        handle.at_hand_answered = 0
-    return max(<int64_t>n, 1)
-
-
-cdef int answer(Handle handle, const rd_kafka_message_t *message, int64_t latency, kx_message *kept, object future,
-                object error) noexcept:
-    """Resolve the future of one message; what it kept is released by the caller (rule 1), whatever becomes of the future."""
-    cdef RecordMetadata metadata
-    try:
-        # `kept` has one reference, report() the other: nobody can ever look at it, unless it has somebody to call.
-        if not KX_FREE_THREADED and Py_REFCNT(future) == 2 and not _has_callbacks(future):
-            if error is not None:
-                unheard(handle, message)
-            return 0
-        if error is None:
-            metadata = RecordMetadata.__new__(RecordMetadata)
-            metadata.message = message
-            metadata._topic = <object>rd_kafka_topic_opaque(message.rkt)
-            metadata._record_id = <object>kept.id if kept.id != NULL else None
-            metadata._headers = <object>kept.headers if kept.headers != NULL else None
-            metadata.settle(latency)
-            if kept.id == NULL and kept.headers == NULL:
-                PyObject_GC_UnTrack(metadata)       # it is in no cycle, for it refers to a str alone: one object less to look at
-            outcome = metadata
-        else:
-            outcome = _exception(error)
-        if handle.loop_thread == PyThread_get_thread_ident():
-            if not resolve(future, outcome, error is not None) and error is not None:
-                unheard(handle, message)        # cancelled: nobody listens
-        else:
-            if handle.answers is None:
-                handle.answers = []
-            handle.answers.append((future, outcome, error is not None))
-    except BaseException as exc:
-        not_lost(handle, exc)
-    return 0
-
-
-cdef bint _has_callbacks(object future) except -1:
-    """Whether a future calls somebody when it is done. One that does not tell may."""
-    callbacks = getattr(future, "_callbacks", future)
-    return callbacks is future or bool(callbacks)
-
-
-cdef bint resolve(object future, object outcome, bint failed) except -1:
-    """Give `future` its outcome; False when it has one already, having been cancelled. Its callbacks run in the loop's next turn."""
-    cdef PyObject *arguments[2]
-    cdef PyObject *result
-    cdef PyGetSetDef *callbacks_of
-    cdef object callbacks
-    kx_future_shown(future)
-    # Where a signal handler raises in the loop's call_soon(), the future forgets whom it has not told yet.
-    if type(future) is _Future:
-        callbacks_of = (<PyGetSetDescrObject *>_callbacks_of).d_getset
-        result = callbacks_of.get(<PyObject *>future, callbacks_of.closure)
-        callbacks = <object>result
-        Py_DECREF(callbacks)
-    else:
-        callbacks = getattr(future, "_callbacks", None)
-    arguments[0] = <PyObject *>future
-    arguments[1] = <PyObject *>outcome
-    result = PyObject_Vectorcall(_set_exception if failed else _set_result, arguments, 2, NULL)
-    if result != NULL:
-        Py_DECREF(<object>result)
-        return True
-    return resolved_in_part(future, callbacks)
-
-
-cdef bint resolved_in_part(object future, object callbacks) except -1:
-    """What `resolve` does with the exception that is set: False, or the exception again, once all who wait are told nevertheless."""
-    try:
-        _propagate()
-    except BaseException as exc:
-        if isinstance(exc, Exception) and (not future.done() or future.get_loop().is_closed() or not callbacks):
-            return False        # InvalidStateError; or the loop is closed, and who waited is gone with it
-        tell_rest(future, callbacks or ())
-        raise
-
-
-cdef int tell_rest(object future, object callbacks) except -1:
-    """Have the loop call those of a future's callbacks that it does not know of yet."""
-    loop = future.get_loop()
-    if not future.done() or loop.is_closed():
-        return 0
-    for callback, context in callbacks:
-        for _ in range(100):            # each time another signal may come in between
-            try:
-                if not is_scheduled(loop, callback):
-                    loop.call_soon(callback, future, context=context)
-                break
-            except (KeyboardInterrupt, SystemExit):
-                continue
-    return 0
-
-
-cdef bint is_scheduled(object loop, object callback) except -1:
-    """Whether the loop has `callback` among what it calls next. uvloop has no such list, and no signal handler runs in its call_soon()."""
-    for handle in tuple(getattr(loop, "_ready", ())):
-        if getattr(handle, "_callback", None) is callback:
-            return True
-    return False
-
-
-cdef int pass_on_answers(Handle handle) noexcept:
-    """Outcomes found by another thread than the loop's (the producer was dropped, or the interpreter exits) go to the loop, all at once."""
-    answers = handle.answers
-    handle.answers = None
-    try:
-        try:
-            handle.loop.call_soon_threadsafe(_resolve_all, answers)
-        except RuntimeError:            # closed: nobody else can be at the futures
-            _resolve_all(answers)
-    except BaseException as exc:
-        not_lost(handle, exc)
-    return 0
-
-
-def _resolve_all(list answers):
-    interrupted = None
-    for future, outcome, failed in answers:
-        try:
-            resolve(future, outcome, failed)
-        except BaseException as exc:
-            interrupted = exc
-    if interrupted is not None:
-        raise interrupted
 
 
 # ------------------------------------------------------------------ sending
@@ -292,19 +20,19 @@ cdef class AsyncProducer:
 
     @property
     def handle(self):
-        if self._handle is None:
+        if self._client is None:
             raise ProducerClosedError(KafkaError(RD_KAFKA_RESP_ERR__STATE, "the producer is closed: its constructor failed"))
-        return self._handle
+        return self._client
 
     def _handle_or_none(self):
-        return self._handle
+        return self._client
 
-    cpdef object _open(self, Handle handle, partitioner, interceptors, loop, serializers=None):
+    cpdef object _open(self, ProducerClient client, partitioner, interceptors, loop, serializers=None):
         cdef Producer producer = Producer.__new__(Producer)
         _know_asyncio()
-        producer._open(handle, partitioner, interceptors, serializers)
+        producer._open(client, partitioner, interceptors, serializers)
         self._producer = producer
-        self._handle = handle
+        self._client = client
         self._loop = loop
         self._tells_its_thread = getattr(type(loop), "is_running", None) is _base_is_running
         self._turns_left = LOOP_SENDS
@@ -338,7 +66,7 @@ cdef class AsyncProducer:
             raise no_record("send", record, misplaced)
         if option is not _NO_COPY and option is not _COPY:
             raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
-        if self._handle is None:
+        if self._client is None:
             self.handle
         sending = Sending.__new__(Sending)
         sending.producer = self
@@ -356,7 +84,7 @@ cdef class AsyncProducer:
             raise no_record("send_nowait", record, misplaced)
         if option is not _NO_COPY and option is not _COPY:
             raise TypeError(f"option must be a SendOption, not {_shorten(option)}")
-        if self._handle is None:
+        if self._client is None:
             self.handle
         self._check_loop()
         try:
@@ -388,15 +116,15 @@ cdef class AsyncProducer:
 
     def _sent(self, record):
         """`record` is enqueued."""
-        if self._handle.owed is not None:
-            self._handle.catch_up(record)
+        if self._client.transaction.refused is not None:
+            self._client.transaction.note_sent(record)
 
     def _check_loop(self):
         """Raise unless the calling thread runs the producer's event loop."""
         running = _get_running_loop()
         if running is not self._loop:
-            if self._handle is not None and self._handle.generation != kx_fork_generation:
-                self._handle.refuse()
+            if self._client is not None and self._client.life.generation != kx_fork_generation:
+                self._client.refuse()
             where = "outside of any event loop" if running is None else "in another event loop"
             raise RuntimeError(
                 f"this AsyncKafkaProducer belongs to the event loop it was made in, and is used {where}; make one in each loop, "
@@ -409,7 +137,7 @@ cdef class AsyncProducer:
         runs at all and did so in this thread when it served last, it is the one. asyncio's own is_running() is a call of a Python function
         for one attribute, which those versions will not change any more.
         """
-        if _GETPID_EACH_TIME and self._handle.loop_thread == PyThread_get_thread_ident():
+        if _GETPID_EACH_TIME and self._client.loop.thread == PyThread_get_thread_ident():
             if self._tells_its_thread:
                 return self._loop._thread_id is not None
             return self._loop.is_running()
@@ -427,7 +155,7 @@ cdef class AsyncProducer:
         return self._loop.create_future()
 
     cdef int _enqueue_now(self, ProducerRecord record, object on_delivery, bint copy) except? -9999:
-        return self._producer._enqueue(self._handle, record, on_delivery, copy, False, -1)
+        return self._producer._enqueue(self._client, record, on_delivery, copy, False, -1)
 
     def _enqueue_for(self, record, on_delivery, bint copy, bint tries_again=False):
         """Enqueue or raise. For who `tries_again`, a full queue is no refusal to be counted."""
@@ -439,7 +167,7 @@ cdef class AsyncProducer:
 
     def _intercepted(self, record, future):
         """The record that the interceptors make of `record`, and who is to be told of its report."""
-        return (self._producer._intercept(record), _Acknowledge(self._producer._interceptors, _Resolve1(future)))
+        return (self._producer._intercept(record), _Acknowledge(self._producer._interceptors, _ResolveFuture(future)))
 
     def _prepare(self, record):
         """For a send that may have to wait: `(record, future, who is to be told)`."""
@@ -461,9 +189,9 @@ cdef class AsyncProducer:
         """Whether a partitioner written in Python can be asked where to put `record`; if not, they are being asked for."""
         if self._producer._partitioner is None or record._partition != NO_PARTITION:
             return True
-        self._handle.check_usable()
+        self._client.check_usable()
         try:
-            partition_count_of(self._handle, self._handle.topic(record._topic), False)
+            partition_count_of(self._client, self._client.topic(record._topic), False)
         except KafkaException as exc:
             if exc.error.code != RD_KAFKA_RESP_ERR__WAIT_CACHE:
                 raise
@@ -481,11 +209,11 @@ cdef class AsyncProducer:
 
     def _wait_ends(self, int64_t began):
         self._waiting -= 1
-        KX_ADD(self._handle.blocked_us, kx_now_us() - began)
+        KX_ADD(self._client.counts.blocked_us, kx_now_us() - began)
 
 
 @cython.final
-cdef class _Resolve1:
+cdef class _ResolveFuture:
     """A delivery callback that resolves a future: what is told last of an intercepted record."""
 
     cdef object future
@@ -607,8 +335,8 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
             if err != RD_KAFKA_RESP_ERR_NO_ERROR and err != RD_KAFKA_RESP_ERR__QUEUE_FULL:
                 producer._producer._missed(sending.record, err)
         if err == RD_KAFKA_RESP_ERR_NO_ERROR:
-            if producer._handle.owed is not None:
-                producer._handle.catch_up(sending.record)
+            if producer._client.transaction.refused is not None:
+                producer._client.transaction.note_sent(sending.record)
             sending.producer = None
             sending.record = None
             Py_INCREF(future)
@@ -653,11 +381,11 @@ def start_table(AsyncProducer producer, table, topic, value, key, partition, tim
 
 
 cdef tuple _started(AsyncProducer producer, steps):
-    producer._handle.check_usable()
+    producer._client.check_usable()
     return steps, next(steps)
 
 
-def resume_batch(Handle handle, steps, BatchDelivery batch):
+def resume_batch(ProducerClient client, steps, BatchDelivery batch):
     """One step: None when all is enqueued or failed, True when the queue is full, False when there is more to do at once."""
     return next(steps, None)
 
@@ -672,12 +400,12 @@ def give_up_batch(steps, BatchDelivery batch, exc):
 
 # ------------------------------------------------------------------ transactions
 
-def init_transactions_slice(Handle handle, int milliseconds):
+def init_transactions_slice(ProducerClient client, int milliseconds):
     """Begin or resume rd_kafka_init_transactions(): None when it is done, else the KafkaError."""
     cdef rd_kafka_error_t *error
-    error = init_slice(handle, milliseconds)
+    error = init_slice(client, milliseconds)
     try:
-        check_error(error, "rd_kafka_init_transactions", handle.cause)
+        check_error(error, "rd_kafka_init_transactions", client.cause)
     except KafkaException as exc:
         return exc.error
     return None

@@ -120,26 +120,26 @@ cdef class BatchDelivery:
         cdef int milliseconds
         if self.ended:
             return True
-        if self.handle.loop is not None and self.handle.loop_thread == PyThread_get_thread_ident() and not self.handle.closing:
+        if self.client.loop is not None and self.client.loop.thread == PyThread_get_thread_ident() and not self.client.closing:
             raise KafkaException(KafkaError(
                 RD_KAFKA_RESP_ERR__STATE, "wait() on the event loop's own thread would wait for itself; await the batch"))
-        self.handle.check_not_in_callback("wait")
+        self.client.check_not_in_callback("wait")
         while not self.ended:
-            if self.handle.forked:
-                self.handle.refuse()            # its reports come to the parent
-            if self.handle.manual and not self.handle.closing and self.handle.loop is None:
+            if self.client.forked:
+                self.client.refuse()            # its reports come to the parent
+            if self.client.manual and not self.client.closing and self.client.loop is None:
                 milliseconds = _remaining_ms(deadline, _slice_ms(SLICE_MS))
-                self.handle.enter()
-                serve_here(self.handle, milliseconds)
-                self.handle.leave()
-                raise_together(self.handle.take_raised())
+                self.client.enter()
+                self.client.serve_here(milliseconds)
+                self.client.leave()
+                raise_together(self.client.take_raised())
                 _pause()
             else:
                 self.finished.wait(_remaining_ms(deadline, 1000) / 1000.0)
             if not self.ended and _expired(deadline):
                 raise KafkaTimeoutError(KafkaError(
                     RD_KAFKA_RESP_ERR__TIMED_OUT,
-                    f"{self.pending} of {self.length} records have no report after {timeout} s{self.handle.cause}"))
+                    f"{self.pending} of {self.length} records have no report after {timeout} s{self.client.cause}"))
         return True
 
     def errors(self):
@@ -170,7 +170,7 @@ cdef class BatchDelivery:
         return found
 
     cdef object error_of(self, int code):
-        return delivery_error(self.handle, code)
+        return delivery_error(self.client, code)
 
     def raise_for_errors(self):
         """Raise a KafkaException for the first failure, if there is one; `errors()` has them all."""
@@ -246,24 +246,24 @@ cdef class BatchDelivery:
             self.open_parts -= 1
             left = self.open_parts
         if not left:
-            to_be_completed(self.handle, self)
+            to_be_completed(self.client, self)
         return 0
 
     cdef int complete(self) noexcept:
         """Tell who is to be told. It always comes to its end: whatever raises on the way, and where there is no memory either."""
-        cdef Handle handle = self.handle
+        cdef ProducerClient client = self.client
         cdef list callbacks
         cdef Py_ssize_t i
-        KX_ADD(handle.pending_batches, -1)      # before anybody is told: who is may look
+        KX_ADD(client.batches.pending, -1)      # before anybody is told: who is may look
         try:
             if self.on_delivery is not None:
-                call(handle, self.on_delivery, (self,))
+                call(client, self.on_delivery, (self,))
             elif self.failed and not self.heard:
                 _log.warning("kafka_ext: %d of %d records of a batch to %s not delivered, and no callback to tell: %s",
                              self.failed, self.length, self.topic, self.errors()[0][1])
         except BaseException as exc:
-            KX_ADD(handle.callback_errors, self.on_delivery is not None)
-            not_lost(handle, exc)
+            KX_ADD(client.callback_errors.count, self.on_delivery is not None)
+            not_lost(client, exc)
         with cython.critical_section(self):
             callbacks = self.callbacks
             self.callbacks = None
@@ -272,14 +272,14 @@ cdef class BatchDelivery:
         try:
             self.finished.set()
         except BaseException as exc:            # who waits looks at `ended` every second
-            not_lost(handle, exc)
+            not_lost(client, exc)
         for i in range(len(callbacks)):
             try:
-                call(handle, callbacks[i], (self,))
+                call(client, callbacks[i], (self,))
             except BaseException as exc:
-                KX_ADD(handle.callback_errors, 1)
-                not_lost(handle, exc)
-        KX_ADD(handle.open_batches, -1)
+                KX_ADD(client.callback_errors.count, 1)
+                not_lost(client, exc)
+        KX_ADD(client.batches.open, -1)
         return 0
 
 
@@ -326,13 +326,13 @@ cdef class _Resolve:
             resolve(self.future, batch, False)
 
 
-cdef int finish_parts(Handle handle, kx_part *part) noexcept:
+cdef int finish_parts(ProducerClient client, kx_part *part) noexcept:
     """Let go of what finished parts pin (rule 1: once, for the list is taken whole); complete_batches is to follow."""
     cdef kx_part *next
     cdef BatchPart owner
     while part != NULL:
         next = part.next
-        kx_parts_remove(&handle.parts, part)
+        kx_parts_remove(&client.batches.parts, part)
         owner = <BatchPart>part.owner
         Py_DECREF(owner)                # the reference that `_start_part` took
         owner.pins = None
@@ -342,30 +342,30 @@ cdef int finish_parts(Handle handle, kx_part *part) noexcept:
     return 0
 
 
-cdef int to_be_completed(Handle handle, BatchDelivery batch) noexcept:
+cdef int to_be_completed(ProducerClient client, BatchDelivery batch) noexcept:
     """Put `batch` into its place among those to be completed, the last one sent first: at the head, as a rule."""
     cdef BatchDelivery at
-    with cython.critical_section(handle):
-        at = handle.completed
+    with cython.critical_section(client):
+        at = client.completed
         if at is None or at.number < batch.number:
             batch.next = at
-            handle.completed = batch
+            client.completed = batch
         else:
             while at.next is not None and at.next.number > batch.number:
                 at = at.next
             batch.next = at.next
             at.next = batch
-    KX_ADD(handle.completed_count, 1)
+    KX_ADD(client.batches.completed_count, 1)
     return 0
 
 
-cdef int64_t complete_batches(Handle handle) noexcept:
+cdef int64_t complete_batches(ProducerClient client) noexcept:
     """Complete the batches with which nobody has anything left to do, in the order in which they were sent; how many."""
     cdef int64_t count = 0
     cdef BatchDelivery batch, first = None, following
-    with cython.critical_section(handle):
-        batch = handle.completed
-        handle.completed = None
+    with cython.critical_section(client):
+        batch = client.completed
+        client.completed = None
     while batch is not None:            # turned round: the oldest goes first
         following = batch.next
         batch.next = first
@@ -375,7 +375,7 @@ cdef int64_t complete_batches(Handle handle) noexcept:
         batch = first
         first = batch.next
         batch.next = None
-        KX_ADD(handle.completed_count, -1)
+        KX_ADD(client.batches.completed_count, -1)
         batch.complete()
         count += 1
     return count
@@ -383,19 +383,19 @@ cdef int64_t complete_batches(Handle handle) noexcept:
 
 # ------------------------------------------------------------------ sending
 
-cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids, int64_t length):
+cdef BatchDelivery _new_batch(ProducerClient client, str topic, on_delivery, ids, int64_t length):
     """A batch of `length` messages, or of as many as come: 0."""
     cdef BatchDelivery batch = BatchDelivery.__new__(BatchDelivery)
-    batch.handle = handle
+    batch.client = client
     batch.topic = topic
     batch.on_delivery = on_delivery
     batch.ids = ids
     batch.parts = []
     batch.callbacks = []
     batch.open_parts = 1
-    with cython.critical_section(handle):
-        handle.batch_number += 1
-        batch.number = handle.batch_number
+    with cython.critical_section(client):
+        client.batches.last_number += 1
+        batch.number = client.batches.last_number
     batch.finished = Event()
     if length > 0:
         batch.all_offsets = <int64_t *>malloc(length * sizeof(int64_t))
@@ -405,27 +405,27 @@ cdef BatchDelivery _new_batch(Handle handle, str topic, on_delivery, ids, int64_
     return batch
 
 
-cdef int _end_of_sending(Handle handle, BatchDelivery batch) except -1:
+cdef int _end_of_sending(ProducerClient client, BatchDelivery batch) except -1:
     """All is enqueued or refused. A batch that is complete already is completed by the thread that serves, like any other.
 
     Only from here on does close() wait for the batch. One that ends while it is being sent leaves the rest to the sender: it fails.
     """
-    KX_ADD(handle.batches, 1)
-    KX_ADD(handle.pending_batches, 1)
-    KX_ADD(handle.open_batches, 1)
+    KX_ADD(client.counts.batches, 1)
+    KX_ADD(client.batches.pending, 1)
+    KX_ADD(client.batches.open, 1)
     batch.close_part()
-    if handle.keep():
-        rd_kafka_queue_yield(handle.queue)      # where the last messages were refused, no report wakes who serves
-        handle.let_go()
-    if handle.state == CLOSED:                  # nobody serves any more
+    if client.retain():
+        rd_kafka_queue_yield(client.queue)      # where the last messages were refused, no report wakes who serves
+        client.release()
+    if client.life.state == CLOSED:                  # nobody serves any more
         kx_enter_callbacks()
-        finish_parts(handle, kx_parts_take_finished(&handle.parts))
-        complete_batches(handle)
+        finish_parts(client, kx_parts_take_finished(&client.batches.parts))
+        complete_batches(client)
         kx_leave_callbacks()
     return 0
 
 
-cdef BatchPart _start_part(Handle handle, BatchDelivery batch, int64_t length, pins):
+cdef BatchPart _start_part(ProducerClient client, BatchDelivery batch, int64_t length, pins):
     """A part for the next `length` messages, which `pins` keeps in place (None: they are copied). Either all of it is done or nothing."""
     cdef BatchPart part = BatchPart()
     cdef int result
@@ -443,7 +443,7 @@ cdef BatchPart _start_part(Handle handle, BatchDelivery batch, int64_t length, p
     part.c.owner = <void *>part
     part.c.number = batch.number
     batch.parts.append(part)
-    result = kx_parts_add(&handle.parts, &part.c)
+    result = kx_parts_add(&client.batches.parts, &part.c)
     if result != 0:
         batch.parts.pop()
         part.batch = None
@@ -466,11 +466,11 @@ cdef enum:
     GAVE_UP = 1
 
 
-cdef int _enqueue_turns(Handle handle, BatchDelivery batch, kx_enqueue *e) except -2:
+cdef int _enqueue_turns(ProducerClient client, BatchDelivery batch, kx_enqueue *e) except -2:
     """Enqueue some of a segment: 0 when it is through, GAVE_UP when the rest has failed, QUEUE_FULL, or -1: go on."""
     cdef int result
     # Another thread, or task, or a signal handler closes, or ends the transaction.
-    if not batch.gave_up and (handle.ending is not None or not handle.try_enter()):
+    if not batch.gave_up and (client.transaction.end is not None or not client.try_enter()):
         batch.gave_up = RD_KAFKA_RESP_ERR__STATE
     if batch.gave_up:
         with nogil:
@@ -478,13 +478,13 @@ cdef int _enqueue_turns(Handle handle, BatchDelivery batch, kx_enqueue *e) excep
         return GAVE_UP
     with nogil:
         result = kx_enqueue_some(e)
-    KX_ADD(handle.sent, e.accepted)
-    KX_ADD(handle.sent_bytes, e.accepted_bytes)
-    handle.leave()
+    KX_ADD(client.counts.sent, e.accepted)
+    KX_ADD(client.counts.sent_bytes, e.accepted_bytes)
+    client.leave()
     return result
 
 
-cdef BatchDelivery _send_here(Handle handle, steps, bint may_wait, int64_t deadline):
+cdef BatchDelivery _send_here(ProducerClient client, steps, bint may_wait, int64_t deadline):
     """Drive `steps` to the end on this thread, waiting for room as `send` does."""
     cdef unsigned long seen
     cdef int milliseconds
@@ -493,17 +493,17 @@ cdef BatchDelivery _send_here(Handle handle, steps, bint may_wait, int64_t deadl
     cdef BatchDelivery batch = next(steps)
     try:
         while True:
-            if handle.state == OPEN:            # else another thread closes, and the rest fails
-                handle.let_signals()
-            seen = kx_gate_seen(&handle.gate)
+            if client.life.state == OPEN:            # else another thread closes, and the rest fails
+                client.let_signals()
+            seen = kx_gate_seen(&client.life.gate)
             full = next(steps, None)
             if full is None:
                 return batch
-            if kx_releases_waiting(&handle.releases):
-                kx_releases_empty(&handle.releases, &handle.pool)
+            if kx_releases_waiting(&client.releases):
+                client.release_rest()
             if not full:
                 continue
-            if not may_wait or handle.manual or in_callback:
+            if not may_wait or client.manual or in_callback:
                 batch.gave_up = RD_KAFKA_RESP_ERR__QUEUE_FULL
             elif _expired(deadline):
                 batch.gave_up = RD_KAFKA_RESP_ERR__TIMED_OUT
@@ -511,8 +511,8 @@ cdef BatchDelivery _send_here(Handle handle, steps, bint may_wait, int64_t deadl
                 started = kx_now_us()
                 milliseconds = _remaining_ms(deadline, SLICE_MS)
                 with nogil:
-                    kx_gate_wait(&handle.gate, seen, milliseconds)
-                KX_ADD(handle.blocked_us, kx_now_us() - started)
+                    kx_gate_wait(&client.life.gate, seen, milliseconds)
+                KX_ADD(client.counts.blocked_us, kx_now_us() - started)
     except BaseException as exc:
         # By a signal handler, which may have closed the producer too; or the generator's own, which has ended then.
         batch.gave_up = RD_KAFKA_RESP_ERR__STATE if isinstance(exc, ProducerClosedError) else RD_KAFKA_RESP_ERR__INTR
@@ -528,15 +528,15 @@ cdef int _check_lengths(int64_t length, int64_t other, str what) except -1:
 
 
 def send_batch(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout):
-    cdef Handle handle = producer.handle
+    cdef ProducerClient client = producer.handle
     cdef int64_t deadline = _deadline(timeout)
     cdef BatchDelivery batch = None
     try:
         _check_batch_arguments(producer, topic, on_delivery, option, action)
-        handle.check_usable()
+        client.check_usable()
         steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option is _COPY,
                              action is _BLOCK, deadline)
-        batch = _send_here(handle, steps, action is _BLOCK, deadline)
+        batch = _send_here(client, steps, action is _BLOCK, deadline)
         return batch
     finally:
         if batch is None:
@@ -545,7 +545,7 @@ def send_batch(Producer producer, topic, values, keys, partitions, timestamps, h
 
 def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, bint copy, bint may_wait,
                  int64_t deadline):
-    cdef Handle handle = producer.handle
+    cdef ProducerClient client = producer.handle
     cdef Column column, key_column = None
     cdef Integers partition_numbers = None, timestamp_numbers = None
     cdef tuple same_headers = None
@@ -555,7 +555,7 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
     cdef Column piece, key_piece
     cdef _Cursor values_left, keys_left
     cdef int64_t length
-    known = handle.topic(topic)
+    known = client.topic(topic)
     column = column_of(values, "values")
     if keys is not None:
         key_column = column_of(keys, "keys", column.length)
@@ -573,8 +573,8 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
             raise TypeError(f"ids must be a sequence, one for each value, not {type(ids).__name__}")
         _check_lengths(column.length, len(ids), "ids")
     if producer._partitioner is not None and _leaves_some(partition_numbers):
-        partition_numbers = _chosen_partitions(producer, handle, known, key_column, column.length, partition_numbers, may_wait, deadline)
-    batch = _new_batch(handle, known.name, on_delivery, ids, column.length)
+        partition_numbers = _chosen_partitions(producer, client, known, key_column, column.length, partition_numbers, may_wait, deadline)
+    batch = _new_batch(client, known.name, on_delivery, ids, column.length)
     values_left = _cursor(column)
     keys_left = None if key_column is None else _cursor(key_column)
     try:
@@ -583,31 +583,31 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
             length = min(column.length - batch.length, PART)
             piece = values_left.take(length)
             key_piece = None if keys_left is None else keys_left.take(length)
-            yield from _column_steps(handle, known, batch, piece, key_piece, partition_numbers, timestamp_numbers, same_headers,
+            yield from _column_steps(client, known, batch, piece, key_piece, partition_numbers, timestamp_numbers, same_headers,
                                      each_headers, copy)
     except BaseException as exc:
         if batch.length:
-            _fail_rest(handle, batch, column.length)
+            _fail_rest(client, batch, column.length)
         _remember_batch(exc, batch)
         raise
     finally:
-        _end_of_sending(handle, batch)
+        _end_of_sending(client, batch)
 
 
-cdef int _fail_rest(Handle handle, BatchDelivery batch, int64_t until) except -1:
+cdef int _fail_rest(ProducerClient client, BatchDelivery batch, int64_t until) except -1:
     """What an interruption left without a part: each has its index, and failed."""
     cdef kx_enqueue e
     cdef kx_segment rest
     cdef BatchPart part
     if batch.length == until:
         return 0
-    part = _start_part(handle, batch, until - batch.length, None)
+    part = _start_part(client, batch, until - batch.length, None)
     memset(&rest, 0, sizeof(rest))
     rest.layout = KX_NULLS
     rest.length = part.c.length
     memset(&e, 0, sizeof(e))
     e.part = &part.c
-    e.parts = &handle.parts
+    e.parts = &client.batches.parts
     e.values = &rest
     kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
     return 0
@@ -643,9 +643,9 @@ cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, a
             ErrorCode["NOT_IMPLEMENTED"],
             "value_serializer and key_serializer see records one by one, and a batch has none: give it a column that is serialized "
             "already, to a producer without them, or send() records"))
-    cdef Handle handle = producer.handle
-    if handle.ending is not None or handle.transactions not in (NO_TRANSACTIONS, IN_TRANSACTION):
-        raise KafkaException(refused_outside(handle))
+    cdef ProducerClient client = producer.handle
+    if client.transaction.end is not None or client.transaction.state not in (NO_TRANSACTIONS, IN_TRANSACTION):
+        raise KafkaException(refused_outside(client))
     return 0
 
 
@@ -689,8 +689,9 @@ cdef bint _leaves_some(Integers partitions) noexcept:
     return partitions is None or partitions.c.blanks or partitions.c.validity != NULL
 
 
-cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, Column keys, int64_t length, Integers given, bint may_wait,
-                                 int64_t deadline):
+cdef Integers _chosen_partitions(
+        Producer producer, ProducerClient client, Topic topic, Column keys, int64_t length,
+        Integers given, bint may_wait, int64_t deadline):
     """Ask a partitioner written in Python for each key whose partition is not given, before anything is enqueued."""
     cdef int64_t partition
     cdef kx_span span
@@ -712,13 +713,14 @@ cdef Integers _chosen_partitions(Producer producer, Handle handle, Topic topic, 
                 key = (<const char *>span.data)[:span.size]
         partition = NO_PARTITION if given is None else kx_integer_at(&given.c, _i, NO_PARTITION)
         if partition == NO_PARTITION:
-            partition = producer._choose_partition(handle, topic, key, may_wait, deadline)
+            partition = producer._choose_partition(client, topic, key, may_wait, deadline)
         chosen.append(partition)
     return integers_of(chosen, "partitions", 0, INT32_MAX)
 
 
-def _column_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, Column keys, Integers partitions, Integers timestamps,
-                  tuple same_headers, list each_headers, bint copy):
+def _column_steps(
+        ProducerClient client, Topic topic, BatchDelivery batch, Column values, Column keys,
+        Integers partitions, Integers timestamps, tuple same_headers, list each_headers, bint copy):
     """Enqueue the batch's next piece of values and keys, run by run: as far as one segment of each goes.
 
     Of partitions, timestamps and headers the whole batch's are given.
@@ -735,13 +737,13 @@ def _column_steps(Handle handle, Topic topic, BatchDelivery batch, Column values
     cdef int64_t i, windowed = 0
     cdef int result = 0
     memset(&e, 0, sizeof(e))
-    e.turns = LOOP_TURNS if handle.loop is not None else 0
+    e.turns = LOOP_TURNS if client.loop is not None else 0
     e.copy = copy
-    e.rk = handle.rk
+    e.rk = client.rk
     e.topic = topic.rkt
-    e.parts = &handle.parts
+    e.parts = &client.batches.parts
     try:
-        part = _start_part(handle, batch, values.length, None if copy else values.pins)
+        part = _start_part(client, batch, values.length, None if copy else values.pins)
         e.part = &part.c
         if same_headers:
             headers = _make_headers(same_headers)
@@ -783,7 +785,7 @@ def _column_steps(Handle handle, Topic topic, BatchDelivery batch, Column values
                 e.timestamps = &timestamp_run
             e.next = 0
             while True:
-                result = _enqueue_turns(handle, batch, &e)
+                result = _enqueue_turns(client, batch, &e)
                 if result == 0 or result == GAVE_UP:
                     break
                 yield result == RD_KAFKA_RESP_ERR__QUEUE_FULL
@@ -818,15 +820,15 @@ def _column_steps(Handle handle, Topic topic, BatchDelivery batch, Column values
 
 
 def send_table(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout):
-    cdef Handle handle = producer.handle
+    cdef ProducerClient client = producer.handle
     cdef int64_t deadline = _deadline(timeout)
     cdef BatchDelivery batch = None
     try:
         _check_batch_arguments(producer, topic, on_delivery, option, action)
-        handle.check_usable()
+        client.check_usable()
         steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option is _COPY,
                              action is _BLOCK, deadline)
-        batch = _send_here(handle, steps, action is _BLOCK, deadline)
+        batch = _send_here(client, steps, action is _BLOCK, deadline)
         return batch
     finally:
         if batch is None:
@@ -835,7 +837,7 @@ def send_table(Producer producer, table, topic, value, key, partition, timestamp
 
 def _table_steps(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, bint copy, bint may_wait,
                  int64_t deadline):
-    cdef Handle handle = producer.handle
+    cdef ProducerClient client = producer.handle
     cdef _Stream stream = _Stream()
     cdef BatchDelivery batch
     cdef Topic known
@@ -848,7 +850,7 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
     for name in headers:
         names.append(_plain(name))
     value, key, partition, timestamp = _plain(value), _plain(key), _plain(partition), _plain(timestamp)
-    known = handle.topic(topic)
+    known = client.topic(topic)
     stream.open(table, "table")
     if stream.schema.format.decode() != "+s":
         raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
@@ -869,21 +871,21 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
         if columns.count(name) > 1:
             raise ValueError(f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all but one")
         where[name] = columns.index(name)
-    batch = _new_batch(handle, known.name, on_delivery, None, 0)
+    batch = _new_batch(client, known.name, on_delivery, None, 0)
     try:
         yield batch
         while True:
             holder = stream.next()
             if holder is None:
                 break
-            yield from _chunk_steps(producer, handle, known, batch, stream, holder, where, value, key, partition, timestamp, names, copy,
+            yield from _chunk_steps(producer, client, known, batch, stream, holder, where, value, key, partition, timestamp, names, copy,
                                     may_wait, deadline)
             yield False
     except BaseException as exc:
         _remember_batch(exc, batch)
         raise
     finally:
-        _end_of_sending(handle, batch)
+        _end_of_sending(client, batch)
 
 
 cdef object _plain(object name):
@@ -920,7 +922,7 @@ cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, 
     return integers
 
 
-def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery batch, _Stream stream, holder, dict where, value, key,
+def _chunk_steps(Producer producer, ProducerClient client, Topic topic, BatchDelivery batch, _Stream stream, holder, dict where, value, key,
                  partition, timestamp, list header_names, bint copy, bint may_wait, int64_t deadline):
     cdef kx_arrow_array *array = _array_of(holder)
     cdef Column values, keys = None
@@ -936,7 +938,7 @@ def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery ba
     if partition is not None:
         partitions = _child_integers(stream, array, where[partition], f"partition ({partition})", 0, INT32_MAX)
     if producer._partitioner is not None and _leaves_some(partitions):
-        partitions = _chosen_partitions(producer, handle, topic, keys, values.length, partitions, may_wait, deadline)
+        partitions = _chosen_partitions(producer, client, topic, keys, values.length, partitions, may_wait, deadline)
     if timestamp is not None:
         timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
     header_columns = []
@@ -944,12 +946,13 @@ def _chunk_steps(Producer producer, Handle handle, Topic topic, BatchDelivery ba
         header_columns.append(_child_column(stream, array, where[name], f"headers ({name})"))
     if values.length == 0:
         return
-    yield from _rows_steps(handle, topic, batch, values, keys, partitions, timestamps, header_names, header_columns,
+    yield from _rows_steps(client, topic, batch, values, keys, partitions, timestamps, header_names, header_columns,
                            None if copy else holder)
 
 
-def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, Column keys, Integers partitions, Integers timestamps,
-                list header_names, list header_columns, pins):
+def _rows_steps(
+        ProducerClient client, Topic topic, BatchDelivery batch, Column values, Column keys,
+        Integers partitions, Integers timestamps, list header_names, list header_columns, pins):
     """Enqueue a chunk of a table, one segment of each column, which `pins` keeps in place (None: its values are copied)."""
     cdef kx_enqueue e
     cdef BatchPart part = None
@@ -959,7 +962,7 @@ def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, 
     cdef const char **names = NULL          # owned; what it points at is kept by `encoded`
     memset(&e, 0, sizeof(e))
     try:
-        part = _start_part(handle, batch, values.length, pins)
+        part = _start_part(client, batch, values.length, pins)
         encoded = []
         for name in header_names:
             encoded.append(name.encode())
@@ -971,15 +974,15 @@ def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, 
             for i in range(count):
                 segments[i] = (<Column>header_columns[i]).segments[0]
                 names[i] = <bytes>encoded[i]
-        e.turns = LOOP_TURNS if handle.loop is not None else 0
+        e.turns = LOOP_TURNS if client.loop is not None else 0
         e.header_columns = segments
         e.header_names = names
         e.header_count = count
         e.copy = pins is None
-        e.rk = handle.rk
+        e.rk = client.rk
         e.topic = topic.rkt
         e.part = &part.c
-        e.parts = &handle.parts
+        e.parts = &client.batches.parts
         e.values = &values.segments[0]
         if keys is not None:
             e.keys = &keys.segments[0]
@@ -988,7 +991,7 @@ def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, 
         if timestamps is not None:
             e.timestamps = &timestamps.c
         while True:
-            result = _enqueue_turns(handle, batch, &e)
+            result = _enqueue_turns(client, batch, &e)
             if result == 0 or result == GAVE_UP:
                 break
             yield result == RD_KAFKA_RESP_ERR__QUEUE_FULL
@@ -996,7 +999,7 @@ def _rows_steps(Handle handle, Topic topic, BatchDelivery batch, Column values, 
         # Interrupted, or nothing could be tried: all that is left fails. As a rule nothing is.
         if part is not None:
             e.part = &part.c
-            e.parts = &handle.parts
+            e.parts = &client.batches.parts
             e.values = &values.segments[0]
             kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
         free(segments)

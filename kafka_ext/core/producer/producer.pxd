@@ -177,24 +177,10 @@ cdef extern from "kafka_ext/batch.h" nogil:
     int kx_enqueue_some(kx_enqueue *e) noexcept
     void kx_enqueue_abandon(kx_enqueue *e, int32_t code) noexcept
 
-cdef extern from "kafka_ext/future.h":
-    ctypedef int (*kx_sendfunc)(PyObject *, PyObject *, PyObject **) except -1
-    Py_ssize_t kx_future_loop_at(object future, object loop) noexcept
-    object kx_future_new(PyTypeObject *type, object loop, Py_ssize_t loop_at)
-    void kx_future_shown(object future) noexcept
-    void kx_set_am_send(PyTypeObject *type, kx_sendfunc send) noexcept
-
-
-cdef struct Throttle:
-    Throttle *next
-    int32_t broker_id
-    int milliseconds
-    char[256] broker_name
-
 
 cdef class BatchDelivery
-cdef class _Causes
-cdef class _Ending
+cdef class TransactionEnd
+cdef class ProducerClient
 cdef class RecordMetadata
 
 
@@ -236,144 +222,124 @@ cdef class RecordMetadata:
     cdef object header_pairs(self)
 
 
-# ------------------------------------------------------------------ handle.pyx
+# ------------------------------------------------------------------ topics.pyx
 
 
 @cython.final
 cdef class Topic:
-    cdef rd_kafka_topic_t *rkt      # owned; destroyed before the handle is
-    cdef str name                   # owned; also the C handle's opaque pointer, borrowed there (valid: Handle.topics keeps us)
+    cdef rd_kafka_topic_t *rkt      # owned; destroyed before the rd_kafka_t is
+    # Owned; also the C topic's opaque, borrowed there: Topics keeps us
+    cdef str name
     cdef int partition_count        # cached for partitioners written in Python; 0: not known
     cdef int64_t counted_at
     cdef bint asking                # a thread is finding that out
-    cdef Topic next                 # in Handle.all_topics
+    cdef Topic next                 # in Topics.all
 
 
 @cython.final
-cdef class Handle:
-    cdef rd_kafka_t *rk             # owned
-    cdef rd_kafka_queue_t *queue    # owned: where all events come
-    cdef dict topics                # str -> Topic: where they are found
-    cdef Topic all_topics           # chained: where they are kept, and nothing is needed to put one there
-    cdef Topic last_topic           # the one used last; not used by free-threaded builds, where reading it would need a lock
-    cdef kx_pool pool
-    cdef kx_releases releases
-    cdef kx_parts parts             # batches in flight
-    cdef bint parts_made
-    cdef int64_t pending_batches    # those of which a record is without a report
-    cdef int64_t open_batches       # those that are not completed yet, their callbacks called: close() waits for them
-    cdef int64_t batch_number       # of the batch begun last
-    cdef BatchDelivery completed    # chained, the one sent last first: to be completed by the serving thread
-    cdef int64_t completed_count
-    cdef kx_gate gate
-    cdef bint gate_made
-    cdef int state                  # HandleState
-    cdef int generation             # kx_fork_generation of the process that made it
-    cdef readonly bint manual       # no events thread: whoever calls serves
-    cdef int dropped                # KX_FLAG: its producer was: deliver what there is, then end
-    cdef int stop                   # KX_FLAG: the events thread shall end
-    cdef bint in_run                # and has not yet
-    cdef int64_t callers            # calls that may touch rk right now; close() waits for them
-    cdef int users                  # who keeps rk: this handle until destroy(), and each call set `aside`
-    cdef public bint hurry          # a close elsewhere has run out of time: purge now
-    cdef int64_t sent               # records accepted
-    cdef int64_t sent_bytes
-    cdef int64_t reported           # records whose report has been served to its end
-    cdef int64_t delivered
-    cdef int64_t failed
-    cdef int64_t failed_bytes
-    cdef kx_counts failures         # of records reported as failed, by code
-    cdef kx_counts refused          # of records that were not enqueued
-    cdef kx_counts errors           # of librdkafka's own
-    cdef int64_t batches
-    cdef int64_t callback_errors
-    cdef int64_t blocked_us
-    cdef int transactions           # TransactionState
-    cdef _Ending ending             # of the transaction: from its first commit or abort until somebody has seen the outcome; or None
-    cdef list owed                  # records that `send` has refused in the open transaction, until they are sent again; None: none
-    cdef int64_t sending_offsets    # threads that are in rd_kafka_send_offsets_to_transaction(), or about to be
-    cdef int serving                # 1: a thread serves, one at a time (KX_TRY)
-    cdef unsigned long serving_thread   # its ident, 0: none. In a callback, this is the thread that runs it
-    cdef const rd_kafka_message_t **todo    # owned: reports of the batch at hand that need the GIL
-    cdef size_t todo_count
-    cdef size_t todo_size
-    cdef int64_t handed_over        # when the last turn began, in microseconds, if somebody had to give the GIL for it; else 0
-    cdef Throttle *throttles        # owned; only touched by the serving thread (and by rd_kafka_queue_poll, on that thread)
-    cdef RecordMetadata spare       # reused while callbacks do not keep it
-    cdef RecordMetadata reserve     # for the report for which there is no memory
-    cdef object callbacks           # dict: error_cb, stats_cb, throttle_cb, log_cb, oauthbearer_token_refresh_cb
-    cdef tuple setting_secrets      # what must come out nowhere: of the settings,
-    cdef tuple secrets              # and of the newest token as well
-    cdef list raised                # manual polling: what callbacks raised, for the serving call to raise
-    cdef int64_t not_kept           # and how many more, past MAX_RAISED
-    cdef int shown                  # events thread: exceptions given to sys.unraisablehook in this second
-    cdef int64_t not_shown          # and how many more, past MAX_RAISED
-    cdef int64_t shown_until        # when that second is over, in microseconds
-    cdef bytes stats_json           # the newest statistics
-    cdef _Causes causes             # why nothing gets through, as far as that is known
-    cdef int64_t waiting_since      # for the first answer, in microseconds; 0: the serving thread has not seen a record yet
-    cdef bint silence_told          # that none has come
-    cdef dict unheard               # (topic, code) -> [count, error] of this turn's failures without a callback
-    # Served by an asyncio event loop (core/producer/aio.pyx); None, 0 and NULL otherwise.
-    cdef object loop
-    cdef unsigned long loop_thread  # the thread that the loop ran in when it last served
-    cdef rd_kafka_event_t *at_hand  # owned: reports of which some have been answered
-    cdef int64_t at_hand_answered   # how many
-    cdef list answers               # futures and their outcomes, found in another thread than the loop's
-    cdef object __weakref__
+cdef class Topics:
+    cdef dict by_name               # str -> Topic: where they are found
+    cdef Topic all                  # chained: where they are kept, which needs no memory
+    cdef Topic last_used            # unused on free-threaded builds: reading it would need a lock
 
-    cdef int enter(self) except -1
-    cdef bint try_enter(self) noexcept
-    cdef int leave(self) noexcept
-    cdef int leave_produce(self, int err, int64_t size) noexcept
-    cdef int let_signals(self) except -1
-    cdef bint keep(self) noexcept
-    cdef int keep_open(self) except -1
-    cdef int refuse(self) except -1
-    cdef int miss(self, object record, int code) noexcept
-    cdef int catch_up(self, object record) noexcept
-    cdef int64_t missed(self) except -1
-    cdef Topic topic(self, object name)
-    cdef int wait_for_room(self, unsigned long seen, int64_t deadline) except -1
-    cdef bint all_reported(self) noexcept
-    cdef bint flush_slice(self, int milliseconds) noexcept
-    cdef rd_kafka_resp_err_t purge_now(self, bint in_queue, bint in_flight) noexcept
-    cdef bint over(self) noexcept
-    cdef int let_go(self) except -1
-
-
-@cython.final
-cdef class _Told:
-    cdef readonly tuple outcome     # (failed, result); None while it is not done
-    cdef public bint given_up       # nobody waits any more
-    cdef object done                # Event
-    cdef object tell                # called with the outcome as well; or None
-
-    cdef object wait(self, Handle handle)
-
-
-@cython.final
-cdef class _Causes:
-    cdef str last                   # "; last connection error: …"; None: there was none
-    cdef int64_t last_at            # in microseconds of the monotonic clock
-    cdef int64_t delivered          # records, by then
-    cdef dict said                  # text -> when
-
-    cdef bint due(self, str text) except -1
-    cdef int remember(self, Handle handle, int code, str text) except -1
-    cdef str known(self, Handle handle)
+    cdef Topic make(self, Client client, str name)
+    cdef int destroy_handles(self) noexcept
+    cdef int forget(self) except -1
 
 
 # ------------------------------------------------------------------ transactions.pyx
 
 
 @cython.final
-cdef class _Ending:
-    cdef Handle handle
+cdef class Transaction:
+    # The transaction of a producer, open or not.
+    cdef int state                  # TransactionState
+    cdef TransactionEnd end         # from the first commit or abort until its outcome is taken
+    # Records that `send` has refused in the open transaction, until they are sent again; None: none
+    cdef list refused
+    cdef int64_t sending_offsets    # threads in rd_kafka_send_offsets_to_transaction()
+    cdef kx_parts *parts            # borrowed: it counts the refused records of batches, too
+
+    cdef int note_refused(self, object record, int code) noexcept
+    cdef int note_sent(self, object record) noexcept
+    cdef int64_t missing(self) except -1
+
+
+@cython.final
+cdef class TransactionEnd:
+    # A commit or abort, from the first call of it until its outcome is taken. The critical section
+    # of `client` guards it.
+    cdef ProducerClient client
     cdef readonly bint commits      # else it is an abort
     cdef readonly tuple outcome     # (failed, result); None: not known yet
-    cdef list waiting               # who wants to be told of that
-    cdef bint running               # a thread calls librdkafka; it stops when nobody waits, and who comes then starts another
+    cdef list waiting               # what is to be called with it
+    # A thread calls librdkafka; it stops when nobody waits, and the next caller starts another
+    cdef bint running
+
+
+# ------------------------------------------------------------------ producer_client.pyx
+
+
+cdef struct Counters:
+    # Of records, unless it says otherwise.
+    int64_t sent                    # accepted by librdkafka
+    int64_t sent_bytes
+    int64_t reported                # whose report has been served to its end
+    int64_t delivered
+    int64_t failed
+    int64_t failed_bytes
+    int64_t batches
+    int64_t blocked_us              # time spent waiting for room
+    kx_counts failures              # reported as failed, by code
+    kx_counts refused               # not enqueued, by code
+
+
+cdef struct Reports:
+    # Of the turn at hand. Only the serving thread touches it.
+    const rd_kafka_message_t **waiting  # owned: those that need the GIL
+    size_t count
+    size_t size
+    int64_t quiet                   # delivered, with no callback to call
+    int64_t waiting_since           # for the first answer, in microseconds; 0: nothing was sent
+    bint silence_logged             # that none has come
+
+
+cdef struct Batches:
+    # Those in flight.
+    kx_parts parts
+    bint parts_made
+    kx_part *finished               # owned: of the turn at hand, all of whose messages have reports
+    int64_t pending                 # batches with a record without a report
+    int64_t open                    # batches not completed, or with callbacks to call: close() waits
+    int64_t last_number             # of the batch begun last
+    int64_t completed_count         # of ProducerClient.completed
+
+
+@cython.final
+cdef class SpareMetadata:
+    cdef RecordMetadata last        # reused while callbacks do not keep it
+    cdef RecordMetadata reserve     # for the report for which there is no memory
+    # (topic, code) -> [count, error] of this turn's failures without a callback
+    cdef dict unheard
+
+
+@cython.final
+cdef class ProducerClient(Client):
+    cdef Topics topics
+    cdef kx_pool pool               # of messages' memory
+    cdef kx_releases releases       # put off until a thread holds the GIL anyway
+    cdef Counters counts
+    cdef Reports reports
+    cdef SpareMetadata spare
+    cdef Batches batches
+    cdef BatchDelivery completed    # chained, the newest first: the serving thread completes them
+    cdef Transaction transaction
+
+    cdef int leave_produce(self, int err, int64_t size) noexcept
+    cdef Topic topic(self, object name)
+    cdef int wait_for_room(self, unsigned long seen, int64_t deadline) except -1
+    cdef bint nothing_open(self) noexcept
+    cdef rd_kafka_resp_err_t purge_now(self, bint in_queue, bint in_flight) noexcept
 
 
 # ------------------------------------------------------------------ columns.pyx, batch.pyx
@@ -472,9 +438,9 @@ cdef class BatchDelivery:
     cdef bint heard                 # somebody is to be told, who will see what failed
     cdef object finished            # Event: wakes who waits
     cdef bint ended                 # every message has been reported, and on_delivery has returned
-    cdef BatchDelivery next         # in Handle.completed
+    cdef BatchDelivery next         # in ProducerClient.completed
     cdef int64_t number             # the producer's batches are told in this order
-    cdef Handle handle
+    cdef ProducerClient client
     cdef list restored              # of a copy: what errors() gives
     cdef int gave_up                # the code all that is not enqueued yet fails with; 0: none
     cdef object __weakref__
@@ -489,25 +455,27 @@ cdef class BatchDelivery:
 
 
 cdef class Producer:
-    cdef Handle _handle             # None until the constructor is through
+    cdef ProducerClient _client             # None until the constructor is through
     cdef object _partitioner        # a callable, or None: librdkafka's own
     cdef object _interceptors       # a tuple, or None
     cdef object _serializers        # (of keys, of values), each called with (topic, object) or None; or None
     cdef bint _detour               # there are interceptors or serializers
 
-    cpdef object _open(self, Handle handle, partitioner, interceptors, serializers=*)
+    cpdef object _open(self, ProducerClient client, partitioner, interceptors, serializers=*)
     cdef int _send(self, ProducerRecord record, object on_delivery, object option, object action, object timeout) except? -9999
-    cdef int _enqueue(self, Handle handle, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
+    cdef int _enqueue(self, ProducerClient client, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
                       int64_t deadline) except? -9999
-    cdef int _enqueue_later(self, Handle handle, Topic topic, int32_t partition, bint copy, const kx_bytes *value, const kx_bytes *key,
-                            rd_kafka_headers_t *headers, int64_t timestamp, void *opaque, int64_t deadline) except? -9999
+    cdef int _enqueue_later(
+            self, ProducerClient client, Topic topic, int32_t partition, bint copy,
+            const kx_bytes *value, const kx_bytes *key, rd_kafka_headers_t *headers,
+            int64_t timestamp, void *opaque, int64_t deadline) except? -9999
     cdef object _send_error(self, int err)
     cdef int _missed(self, object record, int err) noexcept
     cdef int _count_refused(self, int err) noexcept
     cdef int _refused(self, int err) except -1
-    cdef int32_t _choose_partition(self, Handle handle, Topic topic, object key, bint may_wait, int64_t deadline) except -1
+    cdef int32_t _choose_partition(self, ProducerClient client, Topic topic, object key, bint may_wait, int64_t deadline) except -1
     cdef object _intercept(self, object record)
-    cdef int _send_detour(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
+    cdef int _send_detour(self, ProducerClient client, object record, object on_delivery, bint copy, bint may_wait,
                           int64_t deadline) except? -9999
     cdef ProducerRecord _serialized(self, ProducerRecord record)
 
@@ -523,7 +491,7 @@ cdef class _Acknowledge:
 
 cdef class AsyncProducer:
     cdef Producer _producer             # None until the constructor is through
-    cdef Handle _handle
+    cdef ProducerClient _client
     cdef object _loop
     cdef Py_ssize_t _loop_at            # where an asyncio.Future has its loop; 0: the loop makes its futures, for it has others
     cdef int _futures_left              # until the loop is asked again
@@ -532,7 +500,7 @@ cdef class AsyncProducer:
     cdef int _paused                    # sends that have let others have a turn, and come next
     cdef int64_t _waiting               # sends that wait for room: others queue up behind them
 
-    cpdef object _open(self, Handle handle, partitioner, interceptors, loop, serializers=*)
+    cpdef object _open(self, ProducerClient client, partitioner, interceptors, loop, serializers=*)
     cdef object _send_now(self, ProducerRecord record, bint copy)
     cdef bint on_its_loop(self) except -1
     cdef object _new_future(self)

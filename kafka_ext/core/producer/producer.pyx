@@ -15,15 +15,15 @@ cdef class Producer:
 
     @property
     def handle(self):
-        if self._handle is None:
+        if self._client is None:
             raise ProducerClosedError(KafkaError(RD_KAFKA_RESP_ERR__STATE, "the producer is closed: its constructor failed"))
-        return self._handle
+        return self._client
 
     def _handle_or_none(self):
-        return self._handle
+        return self._client
 
-    cpdef object _open(self, Handle handle, partitioner, interceptors, serializers=None):
-        self._handle = handle
+    cpdef object _open(self, ProducerClient client, partitioner, interceptors, serializers=None):
+        self._client = client
         self._partitioner = partitioner
         self._interceptors = interceptors
         self._serializers = serializers
@@ -67,8 +67,8 @@ cdef class Producer:
                 self._missed(record, err)
         if err != 0:
             self._refused(err)
-        if self._handle.owed is not None:
-            self._handle.catch_up(record)
+        if self._client.transaction.refused is not None:
+            self._client.transaction.note_sent(record)
 
     def try_send(self, record, on_delivery=None, *, option=_NO_COPY):
         """As `send`, but never waits, and returns what kept the record from being enqueued as a KafkaError, None when nothing did.
@@ -90,15 +90,15 @@ cdef class Producer:
             if err != 0:
                 self._missed(record, err)
         if err == 0:
-            if self._handle.owed is not None:
-                self._handle.catch_up(record)
+            if self._client.transaction.refused is not None:
+                self._client.transaction.note_sent(record)
             return None
         self._count_refused(err)
         return self._send_error(err)
 
     cdef int _send(self, ProducerRecord record, object on_delivery, object option, object action, object timeout) except? -9999:
         """Enqueue `record`: 0, librdkafka's code, or TIMED_OUT. Everything it took is given back unless it returns 0 (rule 1)."""
-        cdef Handle handle = self._handle
+        cdef ProducerClient client = self._client
         cdef bint copy = False
         if on_delivery is not None:
             _check_callback(on_delivery, "on_delivery")
@@ -108,16 +108,16 @@ cdef class Producer:
             copy = True
         if action is not _BLOCK and action is not _NO_BLOCK:
             raise TypeError(f"action must be an ActionWhileQueueIsFull, not {_shorten(action)}")
-        if handle is None:
-            handle = self.handle
+        if client is None:
+            client = self.handle
         cdef int64_t deadline = -1 if timeout is None else _deadline(timeout)
         if kx_handover_wanted():
             kx_handover_give()
         if self._detour:
-            return self._send_detour(handle, record, on_delivery, copy, action is _BLOCK, deadline)
-        return self._enqueue(handle, record, on_delivery, copy, action is _BLOCK, deadline)
+            return self._send_detour(client, record, on_delivery, copy, action is _BLOCK, deadline)
+        return self._enqueue(client, record, on_delivery, copy, action is _BLOCK, deadline)
 
-    cdef int _enqueue(self, Handle handle, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
+    cdef int _enqueue(self, ProducerClient client, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
                       int64_t deadline) except? -9999:
         cdef kx_bytes value, key
         cdef rd_kafka_headers_t *headers = NULL     # owned until an enqueue succeeds
@@ -130,14 +130,14 @@ cdef class Producer:
         cdef object header_pairs
 
         # All this can run the user's code, which may close the producer: it counts as inside only from enter() on (rule 9).
-        if handle.generation != kx_fork_generation or handle.state > OPEN:
-            handle.refuse()
-        topic = handle.topic(record._topic)
-        if kx_releases_waiting(&handle.releases):
-            kx_releases_empty(&handle.releases, &handle.pool)
+        if client.life.generation != kx_fork_generation or client.life.state > OPEN:
+            client.refuse()
+        topic = client.topic(record._topic)
+        if kx_releases_waiting(&client.releases):
+            client.release_rest()
         if partition == NO_PARTITION and self._partitioner is not None:
             partition = self._choose_partition(
-                handle, topic, record.key, may_wait, deadline)
+                client, topic, record.key, may_wait, deadline)
 
         # Empty, for the way out below: a try-finally costs nothing where a try-except would save the thread's exception state.
         value.owner = key.owner = NULL
@@ -152,23 +152,23 @@ cdef class Producer:
                     pairs = <PyObject *>header_pairs
             size = value.size
             kx_message_make(
-                &handle.pool, &value, copy,
+                &client.pool, &value, copy,
                 <PyObject *>on_delivery if on_delivery is not None else NULL,
                 <PyObject *>record.id if record.id is not None else NULL,
                 pairs, &opaque)
-            if handle.ending is not None:
+            if client.transaction.end is not None:
                 return RD_KAFKA_RESP_ERR__STATE         # what comes now belongs to the next transaction
-            handle.enter()
+            client.enter()
             if copy and value.size >= LARGE_COPY:
                 with nogil:
-                    err = kx_produce(handle.rk, topic.rkt, partition, True, &value, &key, headers, record._timestamp, opaque)
+                    err = kx_produce(client.rk, topic.rkt, partition, True, &value, &key, headers, record._timestamp, opaque)
             else:
                 # With the GIL: the call is non-blocking, and shorter than letting go of it and taking it back (rule 4; safe by rule 3).
-                err = kx_produce(handle.rk, topic.rkt, partition, copy, &value, &key, headers, record._timestamp, opaque)
-            handle.leave_produce(err, size)
-            if err == RD_KAFKA_RESP_ERR__QUEUE_FULL and may_wait and not handle.manual:
+                err = kx_produce(client.rk, topic.rkt, partition, copy, &value, &key, headers, record._timestamp, opaque)
+            client.leave_produce(err, size)
+            if err == RD_KAFKA_RESP_ERR__QUEUE_FULL and may_wait and not client.manual:
                 err = self._enqueue_later(
-                    handle, topic, partition, copy, &value, &key, headers, record._timestamp, opaque, deadline)
+                    client, topic, partition, copy, &value, &key, headers, record._timestamp, opaque, deadline)
             if err == RD_KAFKA_RESP_ERR_NO_ERROR:
                 headers = NULL          # all librdkafka's now, until the report
                 opaque = NULL
@@ -176,60 +176,62 @@ cdef class Producer:
         finally:
             # What was not passed on is given back, on every way out.
             if opaque != NULL:
-                kx_message_release(&handle.pool, opaque)
+                kx_message_release(&client.pool, opaque)
             if headers != NULL:
                 rd_kafka_headers_destroy(headers)
             kx_bytes_drop(&value)
             kx_bytes_drop(&key)
 
-    cdef int _enqueue_later(self, Handle handle, Topic topic, int32_t partition, bint copy, const kx_bytes *value, const kx_bytes *key,
-                            rd_kafka_headers_t *headers, int64_t timestamp, void *opaque, int64_t deadline) except? -9999:
+    cdef int _enqueue_later(
+            self, ProducerClient client, Topic topic, int32_t partition, bint copy,
+            const kx_bytes *value, const kx_bytes *key, rd_kafka_headers_t *headers,
+            int64_t timestamp, void *opaque, int64_t deadline) except? -9999:
         """Wait for room, without the GIL and in slices, and try again. librdkafka's own blocking flag has no timeout and no signals."""
         cdef unsigned long seen
         cdef int err
         if kx_in_callback():
             return RD_KAFKA_RESP_ERR__QUEUE_FULL        # waiting for room here would be waiting for itself, or for another in its place
         while True:
-            seen = kx_gate_seen(&handle.gate)
-            if handle.ending is not None:
+            seen = kx_gate_seen(&client.life.gate)
+            if client.transaction.end is not None:
                 return RD_KAFKA_RESP_ERR__STATE
-            handle.enter()
+            client.enter()
             with nogil:
-                err = kx_produce(handle.rk, topic.rkt, partition, copy, value, key, headers, timestamp, opaque)
-            handle.leave_produce(err, value.size)
+                err = kx_produce(client.rk, topic.rkt, partition, copy, value, key, headers, timestamp, opaque)
+            client.leave_produce(err, value.size)
             if err != RD_KAFKA_RESP_ERR__QUEUE_FULL:
                 return err
             if _expired(deadline):
                 return TIMED_OUT
-            handle.wait_for_room(seen, deadline)
-            kx_releases_empty(&handle.releases, &handle.pool)
+            client.wait_for_room(seen, deadline)
+            client.release_rest()
 
     cdef object _send_error(self, int err):
         """The KafkaError for what _send returned."""
-        cdef Handle handle = self._handle
+        cdef ProducerClient client = self._client
         if err == TIMED_OUT:
             return KafkaError(
                 RD_KAFKA_RESP_ERR__TIMED_OUT,
-                "the local queue stayed full for the whole timeout; the record was not enqueued" + handle.cause)
+                "the local queue stayed full for the whole timeout; the record was not enqueued" + client.cause)
         # After a fatal error rd_kafka_produce returns _FATAL, and rd_kafka_produceva the code of the error itself.
-        fatal = handle.fatal_error()
+        fatal = client.fatal_error()
         if fatal is not None and (err == RD_KAFKA_RESP_ERR__FATAL or fatal == err):
             return fatal_hint(fatal)
-        if err == RD_KAFKA_RESP_ERR__STATE and handle.transactions != NO_TRANSACTIONS:
-            return refused_outside(handle)
+        if err == RD_KAFKA_RESP_ERR__STATE and client.transaction.state != NO_TRANSACTIONS:
+            return refused_outside(client)
         if err == RD_KAFKA_RESP_ERR__QUEUE_FULL:
-            hint = "call poll_events()" if handle.manual else "wait, or raise the limits"
+            hint = "call poll_events()" if client.manual else "wait, or raise the limits"
             return KafkaError(err, "the local queue is full (queue.buffering.max.messages, queue.buffering.max.kbytes): " + hint)
         return KafkaError(err)
 
     cdef int _missed(self, object record, int err) noexcept:
         """A send of `record` (None: of a batch) has come to nothing: the transaction that is open lacks it."""
-        if self._handle is not None:
-            self._handle.miss(record, RD_KAFKA_RESP_ERR__TIMED_OUT if err == TIMED_OUT else 0 if err == RAISED else err)
+        if self._client is not None:
+            self._client.transaction.note_refused(record, RD_KAFKA_RESP_ERR__TIMED_OUT if err == TIMED_OUT else 0 if err == RAISED else err)
         return 0
 
     cdef int _count_refused(self, int err) noexcept:
-        kx_count(&self._handle.refused, RD_KAFKA_RESP_ERR__TIMED_OUT if err == TIMED_OUT else err)
+        kx_count(&self._client.counts.refused, RD_KAFKA_RESP_ERR__TIMED_OUT if err == TIMED_OUT else err)
         return 0
 
     cdef int _refused(self, int err) except -1:
@@ -238,9 +240,9 @@ cdef class Producer:
 
     # ------------------------------------------------------------------ partitioners, interceptors and serializers written in Python
 
-    cdef int32_t _choose_partition(self, Handle handle, Topic topic, object key, bint may_wait, int64_t deadline) except -1:
+    cdef int32_t _choose_partition(self, ProducerClient client, Topic topic, object key, bint may_wait, int64_t deadline) except -1:
         """Ask the caller's partitioner, here on the sending thread and before the enqueue: librdkafka's threads never run Python."""
-        partition_count = partition_count_of(handle, topic, may_wait, deadline)
+        partition_count = partition_count_of(client, topic, may_wait, deadline)
         chosen = self._partitioner(topic.name, key, partition_count)
         try:
             partition = chosen.__index__()
@@ -262,20 +264,20 @@ cdef class Producer:
                 unraisable(exc, interceptor)
         return record
 
-    cdef int _send_detour(self, Handle handle, object record, object on_delivery, bint copy, bint may_wait,
+    cdef int _send_detour(self, ProducerClient client, object record, object on_delivery, bint copy, bint may_wait,
                           int64_t deadline) except? -9999:
         """By way of interceptors and serializers, in the Java client's order.
 
         They are the caller's code and may take their time (a serializer may ask a schema registry): close() does not wait for them.
         """
-        handle.check_usable()
+        client.check_usable()
         if self._interceptors is None:
-            return self._enqueue(handle, self._serialized(record), on_delivery, copy, may_wait, deadline)
+            return self._enqueue(client, self._serialized(record), on_delivery, copy, may_wait, deadline)
         record = self._intercept(record)
         cdef _Acknowledge acknowledge = _Acknowledge(self._interceptors, on_delivery)
         cdef int err = 0
         try:
-            err = self._enqueue(handle, self._serialized(record), acknowledge, copy, may_wait, deadline)
+            err = self._enqueue(client, self._serialized(record), acknowledge, copy, may_wait, deadline)
         except BaseException as exc:
             acknowledge.refused(record, exc)
             raise
@@ -345,20 +347,3 @@ def no_record(str call, record, misplaced=()):
         return TypeError(f"{call}() takes one record, and its options by name, not {len(misplaced) + 1} positional arguments")
     return TypeError(
         f'record must be a ProducerRecord, not {type(record).__name__}: {call}(ProducerRecord("topic", b"value"))')
-
-
-def exception_for(error):
-    """The exception that carries `error`, of the class its code calls for."""
-    return _exception(error)
-
-
-def deadline(timeout):
-    """The end of `timeout` seconds (None: no limit) on the clock of `seconds_until`."""
-    return _deadline(timeout)
-
-
-def seconds_until(int64_t deadline):
-    """Seconds left until `deadline`, 0.0 past it, None for no limit."""
-    if deadline < 0:
-        return None
-    return max(deadline - kx_now_us(), 0) / 1e6

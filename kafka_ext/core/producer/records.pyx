@@ -125,11 +125,6 @@ cdef int64_t _timestamp(object value) except -1:
     return number
 
 
-cdef str exact_str(object text):
-    """The characters of a str, as a plain one: a subclass (a StrEnum, say) may print as something else, or hash as something else."""
-    return text if type(text) is str else PyUnicode_FromObject(text)
-
-
 @cython.freelist(64)
 cdef class ProducerRecord:
     """ProducerRecord(topic, value=None, *, key=None, partition=None, headers=None, timestamp=None, id=None)\n--\n\n\
@@ -250,11 +245,6 @@ cdef bint same(object one, object other) except -1:
         return memoryview(one) == memoryview(other)
     except TypeError:
         return False
-
-
-cdef str _shorten(object value):
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}… <{type(value).__name__}>"
 
 
 cdef enum:
