@@ -158,7 +158,7 @@ cdef class Producer:
                 pairs, &opaque)
             if client.transaction.end is not None:
                 return RD_KAFKA_RESP_ERR__STATE         # what comes now belongs to the next transaction
-            client.enter()
+            Client.enter(client)        # direct: a method of a base class would go by its table
             if copy and value.size >= LARGE_COPY:
                 with nogil:
                     err = kx_produce(client.rk, topic.rkt, partition, True, &value, &key, headers, record._timestamp, opaque)
@@ -195,7 +195,7 @@ cdef class Producer:
             seen = kx_gate_seen(&client.life.gate)
             if client.transaction.end is not None:
                 return RD_KAFKA_RESP_ERR__STATE
-            client.enter()
+            Client.enter(client)        # direct: a method of a base class would go by its table
             with nogil:
                 err = kx_produce(client.rk, topic.rkt, partition, copy, value, key, headers, timestamp, opaque)
             client.leave_produce(err, value.size)
