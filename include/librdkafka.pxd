@@ -73,7 +73,8 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     const char *rd_kafka_err2str(rd_kafka_resp_err_t err) noexcept
     const char *rd_kafka_err2name(rd_kafka_resp_err_t err) noexcept
     rd_kafka_resp_err_t rd_kafka_last_error() noexcept
-    rd_kafka_resp_err_t rd_kafka_fatal_error(rd_kafka_t *rk, char *errstr, size_t errstr_size) noexcept
+    rd_kafka_resp_err_t rd_kafka_fatal_error(rd_kafka_t *rk, char *errstr,
+                                             size_t errstr_size) noexcept
     rd_kafka_resp_err_t rd_kafka_test_fatal_error(
         rd_kafka_t *rk, rd_kafka_resp_err_t err, const char *reason) noexcept
 
@@ -222,7 +223,8 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     int rd_kafka_consume_stop(rd_kafka_topic_t *rkt, int32_t partition) noexcept
     rd_kafka_message_t *rd_kafka_consume_queue(rd_kafka_queue_t *rkqu, int timeout_ms) noexcept
     ssize_t rd_kafka_consume_batch_queue(
-        rd_kafka_queue_t *rkqu, int timeout_ms, rd_kafka_message_t **rkmessages, size_t rkmessages_size) noexcept
+        rd_kafka_queue_t *rkqu, int timeout_ms, rd_kafka_message_t **rkmessages,
+        size_t rkmessages_size) noexcept
 
     # --- produce ---
     const int RD_KAFKA_MSG_F_FREE
@@ -322,13 +324,16 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
     # --- admin: results, options ---
     ctypedef rd_kafka_event_t rd_kafka_CreateTopics_result_t
     ctypedef rd_kafka_event_t rd_kafka_ListOffsets_result_t
-    const rd_kafka_CreateTopics_result_t *rd_kafka_event_CreateTopics_result(rd_kafka_event_t *rkev) noexcept
-    const rd_kafka_ListOffsets_result_t *rd_kafka_event_ListOffsets_result(rd_kafka_event_t *rkev) noexcept
+    const rd_kafka_CreateTopics_result_t *rd_kafka_event_CreateTopics_result(
+        rd_kafka_event_t *rkev) noexcept
+    const rd_kafka_ListOffsets_result_t *rd_kafka_event_ListOffsets_result(
+        rd_kafka_event_t *rkev) noexcept
     ctypedef enum rd_kafka_admin_op_t:
         RD_KAFKA_ADMIN_OP_CREATETOPICS
         RD_KAFKA_ADMIN_OP_LISTOFFSETS
     ctypedef struct rd_kafka_AdminOptions_t
-    rd_kafka_AdminOptions_t *rd_kafka_AdminOptions_new(rd_kafka_t *rk, rd_kafka_admin_op_t for_api) noexcept
+    rd_kafka_AdminOptions_t *rd_kafka_AdminOptions_new(rd_kafka_t *rk,
+                                                       rd_kafka_admin_op_t for_api) noexcept
     void rd_kafka_AdminOptions_destroy(rd_kafka_AdminOptions_t *options) noexcept
     rd_kafka_resp_err_t rd_kafka_AdminOptions_set_request_timeout(
         rd_kafka_AdminOptions_t *options, int timeout_ms, char *errstr, size_t errstr_size) noexcept
@@ -343,11 +348,13 @@ cdef extern from "librdkafka/rdkafka.h" nogil:
 
     # --- admin: topics ---
     ctypedef struct rd_kafka_topic_result_t
-    rd_kafka_resp_err_t rd_kafka_topic_result_error(const rd_kafka_topic_result_t *topicres) noexcept
+    rd_kafka_resp_err_t rd_kafka_topic_result_error(
+        const rd_kafka_topic_result_t *topicres) noexcept
     const char *rd_kafka_topic_result_error_string(const rd_kafka_topic_result_t *topicres) noexcept
     ctypedef struct rd_kafka_NewTopic_t
     rd_kafka_NewTopic_t *rd_kafka_NewTopic_new(
-        const char *topic, int num_partitions, int replication_factor, char *errstr, size_t errstr_size) noexcept
+        const char *topic, int num_partitions, int replication_factor, char *errstr,
+        size_t errstr_size) noexcept
     void rd_kafka_NewTopic_destroy(rd_kafka_NewTopic_t *new_topic) noexcept
     void rd_kafka_CreateTopics(
         rd_kafka_t *rk, rd_kafka_NewTopic_t **new_topics, size_t new_topic_cnt,

@@ -1,4 +1,5 @@
-/* The Arrow C data interface's ABI (arrow.apache.org/docs/format/CDataInterface.html): layouts only, no library. */
+/* The Arrow C data interface's ABI (arrow.apache.org/docs/format/CDataInterface.html): layouts
+ * only, no library. */
 #ifndef KAFKA_EXT_ARROW_H
 #define KAFKA_EXT_ARROW_H
 

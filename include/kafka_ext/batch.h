@@ -1,7 +1,8 @@
 /* A batch in flight: what its reports are counted in, without the GIL.
  *
- * A message of a batch has no memory of its own. Its opaque pointer is a number: which batch of the producer's, and which message of
- * it; the two low bits are 10, which no pointer and no tagged reference has (message.h).
+ * A message of a batch has no memory of its own. Its opaque pointer is a number: which batch of the
+ * producer's, and which message of it; the two low bits are 10, which no pointer and no tagged
+ * reference has (message.h).
  *
  *     63                      20 19      2 1 0
  *     [ index in the batch      | slot     |10 ]
@@ -32,14 +33,17 @@ typedef struct kx_failure {
     int32_t code;
 } kx_failure;
 
-/* In the place of an offset: that of a message which failed with `code`, and which could not be listed. No offset is this small. */
+/* In the place of an offset: that of a message which failed with `code`, and which could not be
+ * listed. No offset is this small. */
 #define KX_FAILED_WITH(code) (INT64_MIN / 2 + (code))
 #define KX_IS_FAILURE(offset) ((offset) < INT64_MIN / 4)
 
-/* Messages of known number, one behind another: a piece of a column, or a chunk of a stream. Each is let go by itself. */
+/* Messages of known number, one behind another: a piece of a column, or a chunk of a stream.
+ * Each is let go by itself. */
 typedef struct kx_part {
     int64_t length;
-    int64_t pending;            /* without a report yet; whoever counts it to 0 passes the part on to be finished */
+    /* without a report yet; whoever counts it to 0 passes the part on to be finished */
+    int64_t pending;
     int64_t failed;
     int64_t *offsets;           /* -1: not known to be in the log */
     int32_t *partitions;        /* -1: none was chosen */
@@ -47,8 +51,10 @@ typedef struct kx_part {
     kx_failure *failures;       /* owned; guarded by `lock` */
     size_t failure_count;
     size_t failure_size;
-    int64_t unlisted;           /* failures there was no memory to list: their codes are in `offsets`, by KX_FAILED_WITH */
-    int64_t pinned_messages;    /* enqueued without a copy: kept in place until the part is finished */
+    /* failures there was no memory to list: their codes are in `offsets`, by KX_FAILED_WITH */
+    int64_t unlisted;
+    /* enqueued without a copy: kept in place until the part is finished */
+    int64_t pinned_messages;
     int64_t pinned_bytes;
 #ifdef KAFKA_EXT_DEBUG
     unsigned char *answered;    /* owned: which messages have been */
@@ -56,7 +62,8 @@ typedef struct kx_part {
     pthread_mutex_t lock;
     uint32_t slot;
     int64_t number;             /* its batch's, counted as they are sent */
-    void *owner;                /* the BatchPart, a Python object; one reference is held while in flight */
+    /* the BatchPart, a Python object; one reference is held while in flight */
+    void *owner;
     struct kx_part *next;       /* in the list of the finished */
 } kx_part;
 
@@ -67,7 +74,8 @@ typedef struct kx_parts {
     kx_part *finished;          /* pushed by whoever counts to 0, taken by the thread that serves */
     kx_counts *refused;         /* the producer's: messages that were not enqueued; or NULL */
     int64_t missed;             /* those of the transaction at hand */
-    int32_t missed_code;        /* why the first of them was not; 0: something else than librdkafka refused it */
+    /* why the first of them was not; 0: something else than librdkafka refused it */
+    int32_t missed_code;
     pthread_mutex_t lock;
 } kx_parts;
 
@@ -91,7 +99,8 @@ static inline void kx_parts_destroy(kx_parts *parts)
     pthread_mutex_destroy(&parts->lock);
 }
 
-/* 0: in flight from now on; -1: no memory; -2: no free slot (as many batches as KX_SLOTS are in flight). */
+/* 0: in flight from now on; -1: no memory; -2: no free slot (as many batches as KX_SLOTS are in
+ * flight). */
 static inline int kx_parts_add(kx_parts *parts, kx_part *part)
 {
     int result = -2;
@@ -106,7 +115,8 @@ static inline int kx_parts_add(kx_parts *parts, kx_part *part)
             slot = (slot + 1) % KX_SLOTS;
         parts->next = (slot + 1) % KX_SLOTS;
         part->slot = slot;
-        /* Read without the lock by the serving thread, but never before librdkafka's own locks have passed it a message with the slot. */
+        /* Read without the lock by the serving thread, but never before librdkafka's own locks
+         * have passed it a message with the slot. */
         __atomic_store_n(&parts->slots[slot], part, __ATOMIC_RELEASE);
         parts->count++;
         __atomic_fetch_add(&kx_live_batches, 1, __ATOMIC_RELAXED);
@@ -250,7 +260,8 @@ static inline size_t kx_part_failures(kx_part *part, kx_failure **failures)
     return count;
 }
 
-/* Count `count` messages as answered; the last ones pass the part on to be finished, with the GIL, by the thread that serves. */
+/* Count `count` messages as answered; the last ones pass the part on to be finished, with the
+ * GIL, by the thread that serves. */
 static inline int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count)
 {
     int64_t pending;
@@ -262,12 +273,14 @@ static inline int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count
         return 0;
     pthread_mutex_lock(&parts->lock);
     part->next = parts->finished;
-    __atomic_store_n(&parts->finished, part, __ATOMIC_RELEASE);     /* atomic: who takes them looks without the lock first */
+    /* atomic: who takes them looks without the lock first */
+    __atomic_store_n(&parts->finished, part, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&parts->lock);
     return 1;
 }
 
-/* Note one report (rule 1), and return its part; the caller counts it as answered, several at a time. No GIL. */
+/* Note one report, and return its part; the caller counts it as answered, several at a time. No
+ * GIL. */
 static inline kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t *message)
 {
     const uint64_t opaque = (uint64_t)(uintptr_t)message->_private;
@@ -298,7 +311,8 @@ static inline kx_part *kx_parts_merge(kx_part *first, kx_part *second)
     return merged;
 }
 
-/* In the order in which their batches were sent: they came as the last report of each did, the last one first. */
+/* In the order in which their batches were sent: they came as the last report of each did, the
+ * last one first. */
 static inline kx_part *kx_parts_sorted(kx_part *part)
 {
     kx_part *runs[64] = {NULL};         /* of 1, 2, 4... parts, as in a binary number */
@@ -341,11 +355,13 @@ static inline kx_part *kx_parts_take_finished(kx_parts *parts)
 typedef struct kx_enqueue {
     /* what: one segment of values; of the others, where the values' first message is in them */
     const kx_segment *values;
-    const kx_segment *keys;             /* NULL: no keys; one segment as long as the values, or KX_ONE */
+    /* NULL: no keys; one segment as long as the values, or KX_ONE */
+    const kx_segment *keys;
     const kx_integers *partitions;      /* NULL: the partitioner chooses */
     const kx_integers *timestamps;      /* NULL: now */
     rd_kafka_headers_t *headers;        /* owned by the caller: the same for all, copied; or NULL */
-    rd_kafka_headers_t **each_headers;  /* owned by the caller: one for each, taken over when enqueued; or NULL */
+    /* owned by the caller: one for each, taken over when enqueued; or NULL */
+    rd_kafka_headers_t **each_headers;
     /* header columns of a table */
     const kx_segment *header_columns;
     const char *const *header_names;
@@ -429,11 +445,13 @@ static inline int kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition)
     return kx_enqueue_tried(e, i, err, value.data, value.size);
 }
 
-/* Of the turn's messages from `n` on, those that `following` chains to it (NULL: each that comes behind it): to one partition, or to
- * whichever the partitioner chooses. 1: the queue is full.
+/* Of the turn's messages from `n` on, those that `following` chains to it (NULL: each that comes
+ * behind it): to one partition, or to whichever the partitioner chooses. 1: the queue is full.
  *
- * Never with RD_KAFKA_MSG_F_PARTITION and a partition for each: that way rd_kafka_produce_batch() loses a message whose partition does
- * not exist (any more), and its place in the queue with it, so that no flush ever ends. With one partition for all it looks first. */
+ * Never with RD_KAFKA_MSG_F_PARTITION and a partition for each: that way
+ * rd_kafka_produce_batch() loses a message whose partition does not exist (any more), and its
+ * place in the queue with it, so that no flush ever ends. With one partition for all it looks
+ * first. */
 static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int count, const int16_t *following)
 {
     rd_kafka_message_t messages[KX_TURN];
@@ -459,7 +477,8 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
         used++;
     }
     if (used) {
-        kafka_ext_clock_stop();     /* a turn is a fraction of a millisecond; the call itself takes one time for all */
+        /* a turn is a fraction of a millisecond; the call itself takes one time for all */
+        kafka_ext_clock_stop();
         rd_kafka_produce_batch(e->topic, partition, e->copy ? RD_KAFKA_MSG_F_COPY : 0, messages, used);
         kafka_ext_clock_go();
     }
@@ -478,7 +497,8 @@ static inline int32_t kx_enqueue_partition(const kx_enqueue *e, int64_t i)
     return partition < RD_KAFKA_PARTITION_UA || partition > INT32_MAX ? INT32_MAX : (int32_t)partition;
 }
 
-/* A turn of messages with a partition for each: group by group, a partition each, so that each keeps its order. */
+/* A turn of messages with a partition for each: group by group, a partition each, so that each
+ * keeps its order. */
 static inline int kx_enqueue_partitioned(kx_enqueue *e, int count)
 {
     enum { BUCKETS = 2 * KX_TURN };
@@ -490,7 +510,8 @@ static inline int kx_enqueue_partitioned(kx_enqueue *e, int count)
         chosen += partitions[n] == RD_KAFKA_PARTITION_UA;
     }
     if (chosen && chosen < count) {
-        /* Some are the partitioner's choice, and it may choose one that others name: one by one keeps their order. */
+        /* Some are the partitioner's choice, and it may choose one that others name: one by one
+         * keeps their order. */
         for (int n = 0; n < count; n++)
             if (!e->done[n] && kx_enqueue_one(e, e->next + n, partitions[n]))
                 return 1;
@@ -531,8 +552,9 @@ static inline int kx_enqueue_turn(kx_enqueue *e, int count)
     return 0;
 }
 
-/* Enqueue from e->next on until all are through (0), the queue is full (QUEUE_FULL), or some turns are done (-1: go on; the caller looks
- * after signals in between). A message that is refused for itself is noted as failed. */
+/* Enqueue from e->next on until all are through (0), the queue is full (QUEUE_FULL), or some
+ * turns are done (-1: go on; the caller looks after signals in between). A message that is
+ * refused for itself is noted as failed. */
 static int kx_enqueue_some(kx_enqueue *e)
 {
     const int64_t length = kx_segment_length(e->values);

@@ -8,10 +8,12 @@
 #ifndef KAFKA_EXT_ALLOCATOR
 #define KAFKA_EXT_ALLOCATOR "unknown"
 #endif
-#ifndef KAFKA_EXT_LIBRARIES     /* "openssl 3.5.7,zlib 1.3.2" where they are linked in, as in a wheel */
+/* "openssl 3.5.7,zlib 1.3.2" where they are linked in, as in a wheel */
+#ifndef KAFKA_EXT_LIBRARIES
 #define KAFKA_EXT_LIBRARIES ""
 #endif
-#ifndef KAFKA_EXT_SOURCES       /* "librdkafka-2.15.1.tar.gz": what a bundled one was compiled from */
+/* "librdkafka-2.15.1.tar.gz": what a bundled one was compiled from */
+#ifndef KAFKA_EXT_SOURCES
 #define KAFKA_EXT_SOURCES ""
 #endif
 #ifndef KAFKA_EXT_PATCHES       /* "librdkafka-4953", see wheels/patches/ */

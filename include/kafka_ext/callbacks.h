@@ -1,4 +1,5 @@
-/* What becomes of a call to a caller's function: whether it runs, or only makes a coroutine or a generator that nobody would run. */
+/* What becomes of a call to a caller's function: whether it runs, or only makes a coroutine or a
+ * generator that nobody would run. */
 #ifndef KAFKA_EXT_CALLBACKS_H
 #define KAFKA_EXT_CALLBACKS_H
 
@@ -16,7 +17,8 @@ static inline kx_runs kx_function_runs(PyObject *function)
     return flags & CO_COROUTINE ? KX_COROUTINE : flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) ? KX_GENERATOR : KX_RUNS;
 }
 
-/* Of methods, functools.partial (`partial`, the type) and objects with a __call__ of their own, what is behind them. Never raises. */
+/* Of methods, functools.partial (`partial`, the type) and objects with a __call__ of their own,
+ * what is behind them. Never raises. */
 static kx_runs kx_behind_runs(PyObject *callable, PyObject *partial, int depth)
 {
     PyObject *behind = NULL;

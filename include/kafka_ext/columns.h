@@ -1,7 +1,9 @@
-/* Columns of bytes and of integers, as the enqueue loop reads them: without the GIL and without Python.
+/* Columns of bytes and of integers, as the enqueue loop reads them: without the GIL and without
+ * Python.
  *
- * A column is a list of segments, each one piece of memory in one layout; a cursor walks along it. Whoever makes a segment keeps its
- * memory in place (BatchDelivery's pins); nothing here owns anything but the lists themselves.
+ * A column is a list of segments, each one piece of memory in one layout; a cursor walks along it.
+ * Whoever makes a segment keeps its memory in place (BatchDelivery's pins); nothing here owns
+ * anything but the lists themselves.
  */
 #ifndef KAFKA_EXT_COLUMNS_H
 #define KAFKA_EXT_COLUMNS_H
@@ -20,7 +22,8 @@
 typedef enum kx_layout {
     KX_NULLS,       /* no memory: every one is null */
     KX_ONE,         /* the same bytes for all */
-    KX_OBJECTS,     /* PyObject *[]: exact `bytes`, immutable, so that they can be read without the GIL */
+    /* PyObject *[]: exact `bytes`, immutable, so that they can be read without the GIL */
+    KX_OBJECTS,
     KX_POINTERS,    /* structs of `width` bytes that begin with a kx_span; a NULL pointer is null */
     KX_ROWS,        /* rows of equal size, one behind another */
     KX_BINARY32,    /* Arrow binary and string: int32 offsets into one buffer */
@@ -40,11 +43,14 @@ typedef struct kx_segment {
     const uint8_t *validity;    /* Arrow's bitmap, or NULL: none is null */
     const void *index;          /* offsets, views, objects or spans */
     const void *data;           /* bytes */
-    const void *const *buffers; /* the data buffers of views; a copy that nobody else writes, as the next */
+    /* the data buffers of views; a copy that nobody else writes, as the next */
+    const void *const *buffers;
     const int64_t *sizes;       /* and their sizes */
     int64_t buffer_count;
     size_t width;               /* KX_ROWS, KX_ONE, KX_POINTERS */
-    int64_t first, last;        /* KX_BINARY32 and 64: what lies between the first and the last offset, as kx_segment_check() found them */
+    /* KX_BINARY32 and 64: what lies between the first and the last offset, as kx_segment_check()
+     * found them */
+    int64_t first, last;
     /* a dictionary-encoded column reads its values through these indices */
     const void *codes;
     int code_width;             /* bytes; negative: signed */
@@ -63,7 +69,8 @@ typedef struct kx_view16 {
 
 static inline int kx_bit(const uint8_t *bitmap, int64_t i) { return !bitmap || (bitmap[i >> 3] >> (i & 7) & 1); }
 
-/* Element `i` of numbers that may lie at any address: Arrow recommends alignment and does not require it, a buffer promises none. */
+/* Element `i` of numbers that may lie at any address: Arrow recommends alignment and does not
+ * require it, a buffer promises none. */
 #define KX_AT(type)                                                             \
     static inline type kx_at_##type(const void *numbers, int64_t i)             \
     {                                                                           \
@@ -107,10 +114,12 @@ static inline int kx_view_fits(const kx_segment *s, const kx_view16 *view)
         && (int64_t)offset + view->size <= s->sizes[buffer];
 }
 
-/* Element `i` of a segment that kx_segment_check() has passed. Empty is never NULL: that is what a tombstone is.
+/* Element `i` of a segment that kx_segment_check() has passed. Empty is never NULL: that is what
+ * a tombstone is.
  *
- * Offsets, views and indices lie in the caller's memory, which another thread may write while the call waits without the GIL. So each is
- * held here once more against what kx_segment_check() found; `data` is kx_changed where it leads elsewhere. */
+ * Offsets, views and indices lie in the caller's memory, which another thread may write while
+ * the call waits without the GIL. So each is held here once more against what kx_segment_check()
+ * found; `data` is kx_changed where it leads elsewhere. */
 static inline kx_span kx_segment_at(const kx_segment *s, int64_t i)
 {
     static const char empty[1] = "";
@@ -179,8 +188,9 @@ static inline kx_span kx_segment_at(const kx_segment *s, int64_t i)
     return span;
 }
 
-/* A reference to each of `count` objects, and the objects into `held`, as long as each is an exact `bytes` or None: how many that were.
- * Holds the GIL. In memory that no cache has, waiting for each object in turn would cost more than all the rest: they are asked for ahead. */
+/* A reference to each of `count` objects, and the objects into `held`, as long as each is an
+ * exact `bytes` or None: how many that were. Holds the GIL. In memory that no cache has, waiting
+ * for each object in turn would cost more than all the rest: they are asked for ahead. */
 #define KX_AHEAD 16
 
 static inline Py_ssize_t kx_objects_hold(PyObject *const *objects, Py_ssize_t count, PyObject **held)
@@ -204,15 +214,17 @@ static inline void kx_objects_drop(PyObject **held, Py_ssize_t count)
     }
 }
 
-/* Element `i` will be asked for soon. Only objects lie where no prefetcher of the processor's own would guess. */
+/* Element `i` will be asked for soon. Only objects lie where no prefetcher of the processor's
+ * own would guess. */
 static inline void kx_segment_ahead(const kx_segment *s, int64_t i)
 {
     if (s->layout == KX_OBJECTS && i < s->length)
         __builtin_prefetch(((PyObject *const *)s->index)[s->offset + i]);
 }
 
-/* What would make kx_segment_at() read where it must not: NULL, or what is wrong (static text). Once a segment, before anything is
- * enqueued; reads each offset once. Notes what the offsets span. */
+/* What would make kx_segment_at() read where it must not: NULL, or what is wrong (static text).
+ * Once a segment, before anything is enqueued; reads each offset once. Notes what the offsets
+ * span. */
 static const char *kx_segment_check(kx_segment *s)
 {
     if (s->length < 0 || s->offset < 0 || s->code_length < 0 || s->code_offset < 0)
@@ -277,8 +289,9 @@ static const char *kx_segment_check(kx_segment *s)
     }
 }
 
-/* Copy what tells where views may lead, their buffers and the sizes of these, into `memory`: kx_segment_own_size() bytes, which the caller
- * keeps as long as the segment. Between the import and the check. */
+/* Copy what tells where views may lead, their buffers and the sizes of these, into `memory`:
+ * kx_segment_own_size() bytes, which the caller keeps as long as the segment. Between the import
+ * and the check. */
 static inline size_t kx_segment_own_size(const kx_segment *s)
 {
     return s->layout == KX_VIEWS ? (size_t)s->buffer_count * (sizeof(void *) + sizeof(int64_t)) : 0;
@@ -323,7 +336,8 @@ typedef struct kx_integers {
     const uint8_t *validity;
     int64_t one;
     int64_t multiply, divide;   /* to milliseconds */
-    int blanks;                 /* INT64_MIN is null too: numbers made here, which have no bitmap. Without data: all are null */
+    /* INT64_MIN is null too: numbers made here, which have no bitmap. Without data: all are null */
+    int blanks;
 } kx_integers;
 
 /* Element `i`, or `absent` where it is null. */
@@ -374,8 +388,8 @@ static inline const char *kx_arrow_check(const kx_arrow_schema *schema, const kx
     return NULL;
 }
 
-/* A segment over one Arrow array of bytes. NULL, or what is wrong with it (in `text` where it needs more words). Neither takes nor
- * releases anything: the array must outlive the segment. */
+/* A segment over one Arrow array of bytes. NULL, or what is wrong with it (in `text` where it
+ * needs more words). Neither takes nor releases anything: the array must outlive the segment. */
 static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text, size_t size)
 {
     const char *format = schema->format;
@@ -432,7 +446,8 @@ static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx
         s->index = array->buffers[1];
         s->buffers = (const void *const *)array->buffers + 2;
         s->buffer_count = array->n_buffers - 3;
-        s->sizes = array->buffers[array->n_buffers - 1];        /* perhaps unaligned: kx_segment_own() comes first */
+        /* perhaps unaligned: kx_segment_own() comes first */
+        s->sizes = array->buffers[array->n_buffers - 1];
         if (s->buffer_count && !s->sizes)
             return "no sizes of its buffers";
         return s->index || !s->length ? NULL : "no views buffer";
@@ -455,7 +470,8 @@ static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx
     return text;
 }
 
-/* An integer or timestamp column over one Arrow array; the same promises. `timestamp` allows Arrow's timestamps as well. */
+/* An integer or timestamp column over one Arrow array; the same promises. `timestamp` allows
+ * Arrow's timestamps as well. */
 static const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, int timestamp, kx_integers *c,
                                           char *text, size_t size)
 {

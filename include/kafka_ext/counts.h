@@ -1,11 +1,13 @@
-/* How often each of librdkafka's error codes came up: neither memory nor a lock nor the GIL is needed to count one. */
+/* How often each of librdkafka's error codes came up: neither memory nor a lock nor the GIL is
+ * needed to count one. */
 #ifndef KAFKA_EXT_COUNTS_H
 #define KAFKA_EXT_COUNTS_H
 
 #include <librdkafka/rdkafka.h>
 #include <stdint.h>
 
-/* From librdkafka's own codes (RD_KAFKA_RESP_ERR__BEGIN is -200) to well past those of today's protocol (133). */
+/* From librdkafka's own codes (RD_KAFKA_RESP_ERR__BEGIN is -200) to well past those of today's
+ * protocol (133). */
 #define KX_FIRST_CODE (-200)
 #define KX_CODES 400
 

@@ -1,7 +1,9 @@
-/* The memory of an object that has no buffer protocol but speaks DLPack (a PyTorch CPU tensor, for one).
+/* The memory of an object that has no buffer protocol but speaks DLPack (a PyTorch CPU tensor, for
+ * one).
  *
- * The layout is DLPack's stable ABI (dlpack.h, version 0.x: `DLManagedTensor` in a capsule named "dltensor"). The capsule is never
- * consumed: it is kept as the owner, and its own destructor gives the memory back.
+ * The layout is DLPack's stable ABI (dlpack.h, version 0.x: `DLManagedTensor` in a capsule named
+ * "dltensor"). The capsule is never consumed: it is kept as the owner, and its own destructor gives
+ * the memory back.
  */
 #ifndef KAFKA_EXT_DLPACK_H
 #define KAFKA_EXT_DLPACK_H
@@ -22,7 +24,8 @@ typedef struct kx_dl_tensor {
 #define KX_DL_CPU 1
 #define KX_DL_OPAQUE 3      /* dtype.code of handles, that is of pointers */
 
-/* What `__dlpack__` raised names no argument: a tensor that may not be written has no memory, for one. */
+/* What `__dlpack__` raised names no argument: a tensor that may not be written has no memory,
+ * for one. */
 static void kx_dlpack_refused(PyObject *object, const char *what)
 {
     PyObject *type, *value, *traceback;
@@ -36,8 +39,8 @@ static void kx_dlpack_refused(PyObject *object, const char *what)
     Py_XDECREF(traceback);
 }
 
-/* 1 with data, size and a new reference to the capsule in `owner`; 0 when `object` has no DLPack; -1 with an exception that names
- * `what`. */
+/* 1 with data, size and a new reference to the capsule in `owner`; 0 when `object` has no
+ * DLPack; -1 with an exception that names `what`. */
 static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyObject **owner, const char *what)
 {
     PyObject *device, *capsule;

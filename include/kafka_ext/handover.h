@@ -1,13 +1,16 @@
 /* How a thread that waits for the GIL gets it from one that computes.
  *
- * CPython lets whoever holds the GIL keep it for five milliseconds (sys.getswitchinterval()) before another one's wish interrupts it: a
- * delivery report that needs a tenth of one for its whole way would wait five more for its callback. So the thread that serves says that it
- * waits, and who holds the GIL lets go of it until that thread has got it: each `send` looks for the wish, and from CPython 3.13 on a
- * pending call (Py_AddPendingCall, which needs no GIL) interrupts the main thread between two bytecodes, as a signal would. Older versions
- * only look for pending calls of other threads when they next look for signals, which is no sooner. Nothing but that is done there: who
- * calls the callbacks does not change.
+ * CPython lets whoever holds the GIL keep it for five milliseconds (sys.getswitchinterval()) before
+ * another one's wish interrupts it: a delivery report that needs a tenth of one for its whole way
+ * would wait five more for its callback. So the thread that serves says that it waits, and who
+ * holds the GIL lets go of it until that thread has got it: each `send` looks for the wish, and
+ * from CPython 3.13 on a pending call (Py_AddPendingCall, which needs no GIL) interrupts the main
+ * thread between two bytecodes, as a signal would. Older versions only look for pending calls of
+ * other threads when they next look for signals, which is no sooner. Nothing but that is done
+ * there: who calls the callbacks does not change.
  *
- * A wish costs who computes some 50 to 100 microseconds, two wake-ups of a thread; kx_handover_nap() keeps wishes apart.
+ * A wish costs who computes some 50 to 100 microseconds, two wake-ups of a thread;
+ * kx_handover_nap() keeps wishes apart.
  */
 #ifndef KAFKA_EXT_HANDOVER_H
 #define KAFKA_EXT_HANDOVER_H
@@ -18,7 +21,8 @@
 
 /* At least so long from one turn that had to be asked for to the next, in microseconds. */
 #define KX_HANDOVER_APART 500
-/* At most so long the GIL is let go of, in milliseconds: the thread that asked may have got it from another. */
+/* At most so long the GIL is let go of, in milliseconds: the thread that asked may have got it
+ * from another. */
 #define KX_HANDOVER_MS 2
 
 #ifdef Py_GIL_DISABLED
@@ -32,7 +36,8 @@ static inline void kx_handover_end(void) { }
 
 #else
 
-/* One for the process, for the GIL is, and a pending call cannot be taken back when a producer goes. */
+/* One for the process, for the GIL is, and a pending call cannot be taken back when a producer
+ * goes. */
 static struct {
     kx_gate got;        /* opened by each thread that has asked and holds the GIL now */
     int waiting;        /* how many have asked and do not hold it yet */
@@ -75,7 +80,8 @@ static inline void kx_handover_ask(void)
 #endif
 }
 
-/* With the GIL, which it has just taken after having asked: whether somebody had to let go of it. */
+/* With the GIL, which it has just taken after having asked: whether somebody had to let go of
+ * it. */
 static inline int kx_handover_got(void)
 {
     const int given = kx_handover.given;
@@ -88,7 +94,8 @@ static inline int kx_handover_got(void)
 /* At the interpreter's exit: no pending calls any more. */
 static inline void kx_handover_end(void) { KX_STORE(kx_handover.ended, 1); }
 
-/* In a child, nobody of the parent's waits; its pending calls may be there or not, and its locks may be locked. */
+/* In a child, nobody of the parent's waits; its pending calls may be there or not, and its locks
+ * may be locked. */
 static void kx_handover_after_fork(void)
 {
     (void)kx_gate_init(&kx_handover.got);
@@ -104,7 +111,8 @@ static inline int kx_handover_init(void)
 
 #endif
 
-/* Without the GIL: wait until KX_HANDOVER_APART is over since `since` (microseconds of the monotonic clock, `now` of the same). */
+/* Without the GIL: wait until KX_HANDOVER_APART is over since `since` (microseconds of the
+ * monotonic clock, `now` of the same). */
 static inline void kx_handover_nap(int64_t since, int64_t now)
 {
     const int64_t left = since + KX_HANDOVER_APART - now;

@@ -1,8 +1,9 @@
 /* Sub-interpreters are refused, each time and before anything is set up.
  *
- * The module's state is the process's (rule 7 is about threads, not about this): two interpreters would share objects under two GILs. Cython
- * only refuses the second interpreter that loads the module, whichever that is, so that a sub-interpreter could keep the main one from it.
- * Hence the module's Py_mod_create slot gets a guard before it. */
+ * The module's state is the process's: two interpreters would share objects under two GILs.
+ * Cython only refuses the second interpreter that loads the module, whichever that is, so that a
+ * sub-interpreter could keep the main one from it. Hence the module's Py_mod_create slot gets a
+ * guard before it. */
 #ifndef KAFKA_EXT_MAIN_INTERPRETER_H
 #define KAFKA_EXT_MAIN_INTERPRETER_H
 
@@ -21,7 +22,8 @@ static PyObject *kx_create_in_main(PyObject *spec, PyModuleDef *def)
     return kx_create(spec, def);
 }
 
-/* What Cython's PyInit__rdkafka calls to give its definition away: by then it is whole, and nobody has used it. */
+/* What Cython's PyInit__rdkafka calls to give its definition away: by then it is whole, and
+ * nobody has used it. */
 static PyObject *kx_module_def_init(PyModuleDef *def)
 {
     PyModuleDef_Slot *slot;

@@ -1,5 +1,6 @@
-/* Memory as this package asks for it, and what a debug build (KAFKA_EXT_DEBUG=1) watches over: invariants that abort with a word on
- * which one was broken, pooled memory that may not be touched (AddressSanitizer), and allocations that fail on order.
+/* Memory as this package asks for it, and what a debug build (KAFKA_EXT_DEBUG=1) watches over:
+ * invariants that abort with a word on which one was broken, pooled memory that may not be touched
+ * (AddressSanitizer), and allocations that fail on order.
  *
  * A release build has none of it: kx_malloc() is malloc(), and KX_INVARIANT() is nothing.
  */
@@ -44,8 +45,8 @@ static inline void kx_broken(const char *what, const char *file, int line)
 
 #define KX_INVARIANT(holds, what) ((holds) ? (void)0 : kx_broken(what, __FILE__, __LINE__))
 
-/* Memory that is kept but belongs to nobody for now: whoever reads or writes it is told by AddressSanitizer, and finds nothing of use
- * without it. */
+/* Memory that is kept but belongs to nobody for now: whoever reads or writes it is told by
+ * AddressSanitizer, and finds nothing of use without it. */
 #ifdef KX_ASAN
 void __asan_poison_memory_region(void const volatile *memory, size_t size);
 void __asan_unpoison_memory_region(void const volatile *memory, size_t size);
@@ -69,8 +70,9 @@ static inline void kx_usable(void *memory, size_t size)
 
 /* ------------------------------------------------------------------ allocations that fail */
 
-/* Which allocations fail: of those counted since it was armed, `times` from number `first` (0: the next) on. Counted are this
- * package's own in C, and Python's; librdkafka ends the process when malloc() fails, so its own are let be. */
+/* Which allocations fail: of those counted since it was armed, `times` from number `first` (0:
+ * the next) on. Counted are this package's own in C, and Python's; librdkafka ends the process
+ * when malloc() fails, so its own are let be. */
 static struct {
     int64_t first, times;
     int64_t counted, failed;
@@ -94,7 +96,8 @@ static inline int kx_fails(void)
 static inline void *kx_malloc(size_t size) { return kx_fails() ? NULL : malloc(size); }
 static inline void *kx_calloc(size_t count, size_t size) { return kx_fails() ? NULL : calloc(count, size); }
 static inline void *kx_realloc(void *memory, size_t size) { return kx_fails() ? NULL : realloc(memory, size); }
-static inline void *kx_raw_malloc(size_t size) { return PyMem_RawMalloc(size); }    /* fails with Python's own */
+/* fails with Python's own */
+static inline void *kx_raw_malloc(size_t size) { return PyMem_RawMalloc(size); }
 
 /* Python's allocators, with this in front of them. */
 static PyMemAllocatorEx kx_python_allocators[3];

@@ -1,4 +1,4 @@
-/* What a message keeps alive from `send` to its report, and nothing else (DESIGN.md, rule 2).
+/* What a message keeps alive from `send` to its report, and nothing else.
  *
  * A message's opaque pointer, the only thing librdkafka carries for us, is one of three:
  *
@@ -6,8 +6,9 @@
  *     pointer | 1   one strong reference to an immutable `bytes` or `str` whose memory is the value; nobody to call
  *     pointer       a kx_message: everything else
  *
- * kx_message_make() is the one function that makes it, kx_message_release() the one that releases it; both hold the GIL. No other
- * code looks into the pointer, but for the questions asked through kx_message_of() and kx_message_quiet().
+ * kx_message_make() is the one function that makes it, kx_message_release() the one that releases
+ * it; both hold the GIL. No other code looks into the pointer, but for the questions asked through
+ * kx_message_of() and kx_message_quiet().
  */
 #ifndef KAFKA_EXT_MESSAGE_H
 #define KAFKA_EXT_MESSAGE_H
@@ -44,7 +45,8 @@ static inline void kx_bytes_drop(kx_bytes *bytes)
     Py_CLEAR(bytes->owner);
 }
 
-/* The exception for memory that cannot be sent, from its words: an InvalidRecordError, made by the extension (core/producer/message.pyx). */
+/* The exception for memory that cannot be sent, from its words: an InvalidRecordError, made by
+ * the extension (core/producer/message.pyx). */
 static PyObject *(*kx_invalid_record)(PyObject *message) = NULL;
 
 static void kx_refuse(const char *format, ...)
@@ -70,7 +72,8 @@ typedef enum kx_content {
     KX_NUMBER       /* one number, for who does not look at the dimensions */
 } kx_content;
 
-/* What lies in a buffer, by its format: struct's letters, PEP 3118's, and those of ctypes ("z", and "Z" alone, are pointers there). */
+/* What lies in a buffer, by its format: struct's letters, PEP 3118's, and those of ctypes ("z",
+ * and "Z" alone, are pointers there). */
 static kx_content kx_content_of(const char *format)
 {
     const char *last = NULL;
@@ -97,7 +100,8 @@ static kx_content kx_content_of(const char *format)
     return *last == 's' ? KX_PADDED : strchr("xpc", *last) ? KX_PLAIN : KX_NUMBER;
 }
 
-/* The first of `count` strings of `width` bytes that ends in NUL, or -1. NumPy fills short ones up with NULs and forgets their length. */
+/* The first of `count` strings of `width` bytes that ends in NUL, or -1. NumPy fills short ones
+ * up with NULs and forgets their length. */
 static inline int64_t kx_first_padded(const void *strings, int64_t count, size_t width)
 {
     for (int64_t i = 0; width && i < count; i++)
@@ -106,7 +110,8 @@ static inline int64_t kx_first_padded(const void *strings, int64_t count, size_t
     return -1;
 }
 
-/* NumPy has no buffer format for some of its types (datetime64, for one): whether this is an array of one that holds no pointers. */
+/* NumPy has no buffer format for some of its types (datetime64, for one): whether this is an
+ * array of one that holds no pointers. */
 static int kx_plain_without_format(PyObject *object)
 {
     PyObject *dtype = PyObject_GetAttrString(object, "dtype");
@@ -131,7 +136,8 @@ static inline int kx_is_structure(const Py_buffer *view)
     return view->itemsize > 1 && view->format && !strcmp(view->format, "B");
 }
 
-/* Refuse what is no bytes: 0, or -1 with an exception that names `what`. Never an address sent, and nothing but what is meant. */
+/* Refuse what is no bytes: 0, or -1 with an exception that names `what`. Never an address sent,
+ * and nothing but what is meant. */
 static int kx_check_content(PyObject *object, const Py_buffer *view, const char *what)
 {
     const char *name = Py_TYPE(object)->tp_name;
@@ -157,7 +163,8 @@ static int kx_check_content(PyObject *object, const Py_buffer *view, const char 
     return -1;
 }
 
-/* NumPy's masked arrays, records and subclasses of them: their buffer is what lies under the mask as well. Classes written in C are none. */
+/* NumPy's masked arrays, records and subclasses of them: their buffer is what lies under the
+ * mask as well. Classes written in C are none. */
 static int kx_is_masked(PyObject *object)
 {
     PyObject *mro = Py_TYPE(object)->tp_mro;
@@ -169,8 +176,9 @@ static int kx_is_masked(PyObject *object)
     return 0;
 }
 
-/* Export the C-contiguous buffer of `object`, with its format where it has one: 0, or -1 with an exception that names `what`.
- * BufferError is a full queue and nothing else; exporters raise it, ValueError or TypeError for memory that cannot be had. */
+/* Export the C-contiguous buffer of `object`, with its format where it has one: 0, or -1 with an
+ * exception that names `what`. BufferError is a full queue and nothing else; exporters raise it,
+ * ValueError or TypeError for memory that cannot be had. */
 static int kx_export(PyObject *object, Py_buffer *view, const char *what)
 {
     PyObject *type, *value, *traceback;
@@ -199,7 +207,8 @@ static int kx_export(PyObject *object, Py_buffer *view, const char *what)
     return -1;
 }
 
-/* Any exporter of a contiguous buffer; the buffer stays exported, hence in place, until kx_bytes_drop (rule 1). */
+/* Any exporter of a contiguous buffer; the buffer stays exported, hence in place, until
+ * kx_bytes_drop. */
 static int kx_bytes_export(PyObject *object, kx_bytes *bytes, const char *what)
 {
     Py_buffer *view;
@@ -230,7 +239,8 @@ static int kx_bytes_export(PyObject *object, kx_bytes *bytes, const char *what)
     return 0;
 }
 
-/* A str that UTF-8 does not have: replaces the UnicodeEncodeError, which names nothing and carries the text. */
+/* A str that UTF-8 does not have: replaces the UnicodeEncodeError, which names nothing and
+ * carries the text. */
 static void kx_refuse_surrogates(const char *what)
 {
     PyObject *type, *value, *traceback;
@@ -256,8 +266,9 @@ static inline const char *kx_utf8(PyObject *text, Py_ssize_t *size, const char *
     return data;
 }
 
-/* The bytes of `object`: 0, or -1 with an exception that names `what`. Immutable objects cost a reference, nothing more; a str is
- * its UTF-8, which CPython keeps with it (for ASCII it is the str's own memory). */
+/* The bytes of `object`: 0, or -1 with an exception that names `what`. Immutable objects cost a
+ * reference, nothing more; a str is its UTF-8, which CPython keeps with it (for ASCII it is the
+ * str's own memory). */
 static inline int kx_bytes_get(PyObject *object, kx_bytes *bytes, const char *what)
 {
     bytes->owner = NULL;
@@ -304,8 +315,9 @@ typedef struct kx_message {
 /* Everything in use anywhere in the process, for live_objects(). */
 static int64_t kx_live_messages = 0;
 
-/* Messages are made by senders and released by whoever serves the queue, so they never go through malloc one by one: two threads
- * meeting on an arena's lock, one with the GIL, was the largest single cost measured (docs/performance). */
+/* Messages are made by senders and released by whoever serves the queue, so they never go
+ * through malloc one by one: two threads meeting on an arena's lock, one with the GIL, was the
+ * largest single cost measured (docs/performance). */
 #define KX_SLAB 512
 
 typedef struct kx_slab {
@@ -316,7 +328,8 @@ typedef struct kx_slab {
 typedef struct kx_pool {
     kx_message *free;
     kx_slab *slabs;
-    int64_t pinned_messages;    /* messages whose value is ours to keep in place, those of batches included */
+    /* messages whose value is ours to keep in place, those of batches included */
+    int64_t pinned_messages;
     int64_t pinned_bytes;
 #ifdef KAFKA_EXT_DEBUG
     int64_t taken;              /* structs that are not in the free list */
@@ -381,9 +394,9 @@ static inline void kx_pool_destroy(kx_pool *pool)
     pool->free = NULL;
 }
 
-/* Make a message's opaque pointer. Takes over what `value` owns; takes new references to the rest (each may be NULL).
- * With `copied`, librdkafka will have the value's bytes for itself: the caller drops `value` after the enqueue.
- * 0, or -1 with MemoryError and nothing taken. */
+/* Make a message's opaque pointer. Takes over what `value` owns; takes new references to the
+ * rest (each may be NULL). With `copied`, librdkafka will have the value's bytes for itself: the
+ * caller drops `value` after the enqueue. 0, or -1 with MemoryError and nothing taken. */
 static inline int kx_message_make(kx_pool *pool, kx_bytes *value, int copied, PyObject *on_delivery, PyObject *id, PyObject *headers,
                                   void **opaque)
 {
@@ -422,14 +435,15 @@ static inline kx_message *kx_message_of(void *opaque)
     return ((uintptr_t)opaque & 1) ? NULL : (kx_message *)opaque;
 }
 
-/* Whether nobody is to be called. Safe without the GIL: what it reads is not written between make and release. */
+/* Whether nobody is to be called. Safe without the GIL: what it reads is not written between
+ * make and release. */
 static inline int kx_message_quiet(void *opaque)
 {
     kx_message *message = kx_message_of(opaque);
     return !message || !message->on_delivery;
 }
 
-/* Let go of everything a message kept, exactly once (rule 1). Holds the GIL: destructors may run. */
+/* Let go of everything a message kept, exactly once. Holds the GIL: destructors may run. */
 static inline void kx_message_release(kx_pool *pool, void *opaque)
 {
     if (!opaque)
@@ -444,7 +458,8 @@ static inline void kx_message_release(kx_pool *pool, void *opaque)
         if (PyBytes_Check(owner))
             size = PyBytes_GET_SIZE(owner);
         else
-            (void)PyUnicode_AsUTF8AndSize(owner, &size);    /* kept with the str since `send`: cannot fail */
+            /* kept with the str since `send`: cannot fail */
+            (void)PyUnicode_AsUTF8AndSize(owner, &size);
         KX_ADD(pool->pinned_messages, -1);
         KX_ADD(pool->pinned_bytes, -(int64_t)size);
         Py_DECREF(owner);
@@ -468,9 +483,10 @@ static inline void kx_message_release(kx_pool *pool, void *opaque)
 
 /* ------------------------------------------------------------------ releases put off */
 
-/* A report nobody listens to needs the GIL only for its release. So the thread that serves the queue, without the GIL, puts such
- * opaques on this list, and the next thread that holds the GIL anyway (a sender, as a rule) empties it. Chunks are pushed and the
- * whole list is taken with one atomic exchange each. */
+/* A report nobody listens to needs the GIL only for its release. So the thread that serves the
+ * queue, without the GIL, puts such opaques on this list, and the next thread that holds the GIL
+ * anyway (a sender, as a rule) empties it. Chunks are pushed and the whole list is taken with
+ * one atomic exchange each. */
 #define KX_CHUNK 510
 
 typedef struct kx_chunk {
@@ -496,7 +512,8 @@ static inline void kx_releases_publish(kx_releases *releases)
     }
 }
 
-/* Put one off: 0, or -1 when there is no memory for it (the caller then releases it itself, with the GIL). No GIL. */
+/* Put one off: 0, or -1 when there is no memory for it (the caller then releases it itself, with
+ * the GIL). No GIL. */
 static inline int kx_releases_add(kx_releases *releases, void *opaque)
 {
     kx_chunk *chunk = releases->filling;
@@ -519,8 +536,9 @@ static inline int kx_releases_waiting(kx_releases *releases)
 
 /* Release all that was put off and published. Holds the GIL.
  *
- * Destructors run, and they may do anything, sending included. They belong to whoever sent what is released, not to the call that happens
- * to release it: so they count as callbacks, and wait for no room. One that comes back here leaves the rest to the call it is in. */
+ * Destructors run, and they may do anything, sending included. They belong to whoever sent what
+ * is released, not to the call that happens to release it: so they count as callbacks, and wait
+ * for no room. One that comes back here leaves the rest to the call it is in. */
 static inline void kx_releases_empty(kx_releases *releases, kx_pool *pool)
 {
     static __thread int emptying = 0;

@@ -7,7 +7,8 @@
 #include "kafka_ext/message.h"
 
 #ifdef KAFKA_EXT_ONE_CLOCK
-/* One reading of the clock serves the whole of rd_kafka_produce(): wheels/clock.py, which is where these come from. */
+/* One reading of the clock serves the whole of rd_kafka_produce(): wheels/clock.py, which is
+ * where these come from. */
 void kafka_ext_clock_stop(void);
 void kafka_ext_clock_go(void);
 #else
@@ -15,8 +16,9 @@ void kafka_ext_clock_go(void);
 #define kafka_ext_clock_go() ((void)0)
 #endif
 
-/* Never blocks (RD_KAFKA_MSG_F_BLOCK cannot be interrupted and has no timeout). On success the headers and the opaque are librdkafka's,
- * on failure still the caller's. rd_kafka_produce takes neither headers nor a timestamp, but costs half of rd_kafka_produceva. */
+/* Never blocks (RD_KAFKA_MSG_F_BLOCK cannot be interrupted and has no timeout). On success the
+ * headers and the opaque are librdkafka's, on failure still the caller's. rd_kafka_produce takes
+ * neither headers nor a timestamp, but costs half of rd_kafka_produceva. */
 static inline rd_kafka_resp_err_t kx_produce(rd_kafka_t *rk, rd_kafka_topic_t *topic, int32_t partition, int copy, const kx_bytes *value,
                                              const kx_bytes *key, rd_kafka_headers_t *headers, int64_t timestamp, void *opaque)
 {

@@ -1,7 +1,7 @@
 /* What threads share: counters, the gate a sender waits at, and how a fork is noticed.
  *
- * On a GIL build every counter below is changed with the GIL held, or by the one thread that serves the queue; that is as
- * cheap as a plain addition. A free-threaded build needs atomic ones (DESIGN.md, rule 7).
+ * On a GIL build every counter below is changed with the GIL held, or by the one thread that serves
+ * the queue; that is as cheap as a plain addition. A free-threaded build needs atomic ones.
  */
 #ifndef KAFKA_EXT_THREADS_H
 #define KAFKA_EXT_THREADS_H
@@ -49,8 +49,9 @@ static inline void kx_set_own_thread(int own) { kx_own_thread = own; }
 
 /* ------------------------------------------------------------------ fork */
 
-/* How many forks this process is away from the one that loaded the module. A handle remembers the number it was made under; a
- * different one means that librdkafka's threads are not here, and that its connections are somebody else's. */
+/* How many forks this process is away from the one that loaded the module. A handle remembers
+ * the number it was made under; a different one means that librdkafka's threads are not here,
+ * and that its connections are somebody else's. */
 static int kx_fork_generation = 0;
 
 static void kx_after_fork_in_child(void) { kx_fork_generation++; }
@@ -59,8 +60,8 @@ static inline int kx_watch_forks(void) { return pthread_atfork(NULL, NULL, kx_af
 
 /* ------------------------------------------------------------------ callbacks */
 
-/* How many calls deep this thread is in callbacks, of any producer: there nothing waits for room in a queue, since what makes the room may
- * be waiting for this thread. */
+/* How many calls deep this thread is in callbacks, of any producer: there nothing waits for room
+ * in a queue, since what makes the room may be waiting for this thread. */
 static __thread int kx_callback_depth = 0;
 
 static inline void kx_enter_callbacks(void) { kx_callback_depth++; }
@@ -69,8 +70,9 @@ static inline int kx_in_callback(void) { return kx_callback_depth > 0; }
 
 /* ------------------------------------------------------------------ inside */
 
-/* Between Handle.enter() and leave() there is C alone: whatever can run the user's code (a callback excepted, in which close() raises)
- * could close the producer there, and would wait for itself (DESIGN.md, rule 9). A debug build sees to it that nothing else comes in. */
+/* Between Handle.enter() and leave() there is C alone: whatever can run the user's code (a
+ * callback excepted, in which close() raises) could close the producer there, and would wait for
+ * itself. A debug build sees to it that nothing else comes in. */
 #ifdef KAFKA_EXT_DEBUG
 static __thread int kx_inside = 0;
 static inline void kx_enters(void)
@@ -86,8 +88,8 @@ static inline void kx_leaves(void) { }
 
 /* ------------------------------------------------------------------ gate */
 
-/* Where senders wait, without the GIL, for the events thread to make room in the queue. `opened` counts the openings, so that
- * one between a refused enqueue and the wait is never missed. */
+/* Where senders wait, without the GIL, for the events thread to make room in the queue. `opened`
+ * counts the openings, so that one between a refused enqueue and the wait is never missed. */
 typedef struct kx_gate {
     pthread_mutex_t mutex;
     pthread_cond_t condition;
@@ -137,7 +139,8 @@ static inline void kx_gate_open(kx_gate *gate)
     }
 }
 
-/* One wait on the gate's condition until `until`, of CLOCK_MONOTONIC, which nobody sets back; ETIMEDOUT past it. */
+/* One wait on the gate's condition until `until`, of CLOCK_MONOTONIC, which nobody sets back;
+ * ETIMEDOUT past it. */
 static inline int kx_gate_wait_until(kx_gate *gate, const struct timespec *until)
 {
 #ifdef __APPLE__
@@ -171,7 +174,8 @@ static inline struct timespec kx_gate_deadline(long milliseconds)
     return until;
 }
 
-/* Wait until the gate has been opened since `seen` was read, at most `milliseconds`. Never holds the GIL. */
+/* Wait until the gate has been opened since `seen` was read, at most `milliseconds`. Never holds
+ * the GIL. */
 static inline void kx_gate_wait(kx_gate *gate, unsigned long seen, long milliseconds)
 {
     const struct timespec until = kx_gate_deadline(milliseconds);

@@ -1,4 +1,5 @@
-/* Refuses librdkafka releases that would break what kafka_ext promises, at compile time, whatever found the headers. */
+/* Refuses librdkafka releases that would break what kafka_ext promises, at compile time,
+ * whatever found the headers. */
 #ifndef KAFKA_EXT_VERSION_GUARD_H
 #define KAFKA_EXT_VERSION_GUARD_H
 

@@ -1,18 +1,21 @@
-# What kafka_ext.testing asks a cluster: which partitions a topic has, where they begin and end, and a new topic. Offsets and new
-# topics are admin requests, whose answers come through a queue, so that the wait can be sliced. Partitions are not: the admin request
-# for them goes to the controller, and the mock cluster has none. rd_kafka_metadata() waits in a thread of its own.
+# What kafka_ext.testing asks a cluster: which partitions a topic has, where they begin and end, and
+# a new topic. Offsets and new topics are admin requests, whose answers come through a queue, so
+# that the wait can be sliced. Partitions are not: the admin request for them goes to the
+# controller, and the mock cluster has none. rd_kafka_metadata() waits in a thread of its own.
 
 import warnings as _warnings
 
 cdef int64_t live_readers = 0
 
-# librdkafka gives up on an admin request after this; ours are asked again until the caller's own time is over.
+# librdkafka gives up on an admin request after this; ours are asked again until the caller's own
+# time is over.
 cdef enum:
     ADMIN_REQUEST_MS = 30000
 
 
 cdef bytes _topic_name(object topic):
-    """`topic` as librdkafka wants it. The mock cluster takes any name, so Kafka's rule is checked here."""
+    """`topic` as librdkafka wants it. The mock cluster takes any name, so Kafka's rule is checked
+    here."""
     if not isinstance(topic, str):
         raise TypeError(f"topic must be a str, not {type(topic).__name__}")
     return checked_topic_name(topic).encode()
@@ -33,7 +36,8 @@ cdef class ClusterClient:
 
     Args:
         bootstrap_servers (str): where the cluster is.
-        config (Mapping[str, str] | None): more of librdkafka's properties, for a cluster that wants TLS or SASL.
+        config (Mapping[str, str] | None): more of librdkafka's properties, for a cluster that wants
+            TLS or SASL.
 
     Raises:
         InvalidConfigError: librdkafka refuses a property.
@@ -54,7 +58,8 @@ cdef class ClusterClient:
         if self.rk != NULL:
             raise RuntimeError(f"a {type(self).__name__} is initialised once")
         if not isinstance(bootstrap_servers, str):
-            raise TypeError(f"bootstrap_servers must be a str, not {type(bootstrap_servers).__name__}")
+            raise TypeError(
+                f"bootstrap_servers must be a str, not {type(bootstrap_servers).__name__}")
         if config is not None and not isinstance(config, _Mapping):
             raise TypeError(f"config must be a mapping or None, not {type(config).__name__}")
         self.lock = Monitor()
@@ -68,7 +73,8 @@ cdef class ClusterClient:
             "enable.partition.eof": "true",
             "auto.offset.reset": "error",           # never skip what retention has taken away
             "check.crcs": "true",
-            # A mock broker answers a fetch that finds nothing only when this is over, whatever arrives meanwhile.
+            # A mock broker answers a fetch that finds nothing only when this is over, whatever
+            # arrives meanwhile.
             "fetch.wait.max.ms": "10",
             "fetch.error.backoff.ms": "10",
             "fetch.queue.backoff.ms": "10",
@@ -83,9 +89,11 @@ cdef class ClusterClient:
         }
         for name, value in (config or {}).items():
             if not isinstance(name, str) or not isinstance(value, str):
-                raise TypeError(f"config must be str to str, but {name!r} is of {type(value).__name__}")
+                raise TypeError(
+                    f"config must be str to str, but {name!r} is of {type(value).__name__}")
             settings[exact_str(name)] = exact_str(value)
-        self.uncommitted = settings.get("isolation.level") == "read_uncommitted"    # by default librdkafka reads what is committed
+        # by default librdkafka reads what is committed
+        self.uncommitted = settings.get("isolation.level") == "read_uncommitted"
         conf = make_conf(settings, ())
         with nogil:
             rk = rd_kafka_new(RD_KAFKA_CONSUMER, conf, errstr, sizeof(errstr))
@@ -96,7 +104,8 @@ cdef class ClusterClient:
         KX_ADD(live_readers, 1)
 
     def __dealloc__(self):
-        # Only C is freed here, and only by the process that owns it; __del__ has warned. No librdkafka thread wants the GIL (rule 3).
+        # Only C is freed here, and only by the process that owns it; __del__ has warned. No
+        # librdkafka thread wants the GIL.
         if self.rk != NULL and self.generation == kx_fork_generation:
             self.free()
 
@@ -116,7 +125,8 @@ cdef class ClusterClient:
         pass
 
     def close(self):
-        """End it; a call in another thread raises. Idempotent. In a forked child it only forgets."""
+        """End it; a call in another thread raises. Idempotent. In a forked child it only
+        forgets."""
         self.closing = True
         if self.generation != kx_fork_generation:
             return
@@ -137,14 +147,17 @@ cdef class ClusterClient:
         if self.generation != kx_fork_generation:
             raise KafkaException(KafkaError(
                 RD_KAFKA_RESP_ERR__STATE,
-                f"this {type(self).__name__} was made before fork() and belongs to the parent; make one in this process"))
+                f"this {type(self).__name__} was made before fork() and belongs to the parent; "
+                "make one in this process"))
         if self.closing or self.rk == NULL:
-            raise KafkaException(KafkaError(RD_KAFKA_RESP_ERR__STATE, f"the {type(self).__name__} is closed"))
+            raise KafkaException(KafkaError(RD_KAFKA_RESP_ERR__STATE,
+                                            f"the {type(self).__name__} is closed"))
         return 0
 
     # ------------------------------------------------------------------ asking
 
-    cdef rd_kafka_AdminOptions_t *options(self, rd_kafka_admin_op_t api, int64_t deadline) except NULL:
+    cdef rd_kafka_AdminOptions_t *options(self, rd_kafka_admin_op_t api,
+                                          int64_t deadline) except NULL:
         """Options (owned by the caller) for one admin request that ends by itself."""
         cdef char[512] errstr
         cdef rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(self.rk, api)
@@ -154,14 +167,19 @@ cdef class ClusterClient:
         rd_kafka_AdminOptions_set_request_timeout(options, milliseconds, errstr, sizeof(errstr))
         if api == RD_KAFKA_ADMIN_OP_CREATETOPICS:
             # A topic that the controller knows of and the other brokers do not is no topic yet.
-            rd_kafka_AdminOptions_set_operation_timeout(options, milliseconds, errstr, sizeof(errstr))
+            rd_kafka_AdminOptions_set_operation_timeout(options, milliseconds, errstr,
+                                                        sizeof(errstr))
         if api == RD_KAFKA_ADMIN_OP_LISTOFFSETS and not self.uncommitted:
-            # The end for those who read what is committed: waiting for more would be waiting for a transaction to end.
-            rd_kafka_AdminOptions_set_isolation_level(options, RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED)
+            # The end for those who read what is committed: waiting for more would be waiting for a
+            # transaction to end.
+            rd_kafka_AdminOptions_set_isolation_level(options,
+                                                      RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED)
         return options
 
-    cdef rd_kafka_event_t *answer(self, rd_kafka_queue_t *queue, int64_t deadline, str what) except NULL:
-        """The one event of `queue` (the event is the caller's), waited for in slices so that signals get through (rule 4)."""
+    cdef rd_kafka_event_t *answer(self, rd_kafka_queue_t *queue, int64_t deadline,
+                                  str what) except NULL:
+        """The one event of `queue` (the event is the caller's), waited for in slices so that
+        signals get through."""
         cdef rd_kafka_event_t *event = NULL
         cdef int milliseconds
         while True:
@@ -173,23 +191,27 @@ cdef class ClusterClient:
             _pause()
             self.check_open()
             if _expired(deadline):
-                raise KafkaTimeoutError(KafkaError(RD_KAFKA_RESP_ERR__TIMED_OUT, f"no answer in time to {what}"))
+                raise KafkaTimeoutError(KafkaError(RD_KAFKA_RESP_ERR__TIMED_OUT,
+                                                   f"no answer in time to {what}"))
 
     cdef object metadata(self, object topic, int64_t deadline, str what):
-        """`(broker ids, {topic: (error, partition count)})` of one topic (bytes) or of all (None) (rd_kafka_metadata)."""
+        """`(broker ids, {topic: (error, partition count)})` of one topic (bytes) or of all (None)
+        (rd_kafka_metadata)."""
         while True:
             outcome = []
             milliseconds = max(_remaining_ms(deadline, ADMIN_REQUEST_MS), 1)
             with self.leaving:
                 self.asking += 1
             try:
-                thread = start_thread("kafka_ext metadata", self._ask_metadata, (topic, milliseconds, outcome))
+                thread = start_thread("kafka_ext metadata", self._ask_metadata,
+                                      (topic, milliseconds, outcome))
             except BaseException:
                 with self.leaving:
                     self.asking -= 1
                 raise
             while thread.is_alive():
-                thread.join(0.1)        # interruptible: a signal handler that raises leaves the thread to end by itself
+                # interruptible: a signal handler that raises leaves the thread to end by itself
+                thread.join(0.1)
                 self.check_open()
             if isinstance(outcome[0], BaseException):
                 raise outcome[0]
@@ -201,7 +223,8 @@ cdef class ClusterClient:
             self.pause(deadline, what)
 
     def _ask_metadata(self, topic, int timeout_ms, list outcome):
-        """In a thread of its own: rd_kafka_metadata() cannot be interrupted. The last one out of a closed client frees it."""
+        """In a thread of its own: rd_kafka_metadata() cannot be interrupted. The last one out of a
+        closed client frees it."""
         cdef const rd_kafka_metadata_t *metadata = NULL     # owned
         cdef rd_kafka_topic_t *rkt = NULL                   # owned
         cdef const char *c_topic = NULL
@@ -224,7 +247,8 @@ cdef class ClusterClient:
             if err == RD_KAFKA_RESP_ERR_NO_ERROR:
                 brokers = [metadata.brokers[i].id for i in range(metadata.broker_cnt)]
                 topics = {
-                    metadata.topics[i].topic.decode(): (metadata.topics[i].err, metadata.topics[i].partition_cnt)
+                    metadata.topics[i].topic.decode(): (metadata.topics[i].err,
+                                                        metadata.topics[i].partition_cnt)
                     for i in range(metadata.topic_cnt)}
             outcome.append((err, brokers, topics))
         except BaseException as exc:
@@ -238,7 +262,8 @@ cdef class ClusterClient:
                     self.free()
 
     cdef int partitions_of(self, bytes topic, int64_t deadline) except -1:
-        """How many partitions `topic` has. Raises UNKNOWN_TOPIC_OR_PART when there is no such topic."""
+        """How many partitions `topic` has. Raises UNKNOWN_TOPIC_OR_PART when there is no such
+        topic."""
         cdef str name = topic.decode()
         cdef str what = f"what partitions {name!r} has"
         while True:
@@ -247,12 +272,14 @@ cdef class ClusterClient:
             if err == RD_KAFKA_RESP_ERR_NO_ERROR and count > 0:
                 return count
             if err not in (RD_KAFKA_RESP_ERR_NO_ERROR, RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE):
-                raise _exception(KafkaError(err, f"topic {name!r}: {rd_kafka_err2str(err).decode()}"))
+                raise _exception(
+                    KafkaError(err, f"topic {name!r}: {rd_kafka_err2str(err).decode()}"))
             self.pause(deadline, what)      # just being made
 
     cdef bint asks_again(self, rd_kafka_resp_err_t err, int64_t deadline) noexcept:
         """Whether an admin request that failed is worth another try."""
-        return not _expired(deadline) and err in (RD_KAFKA_RESP_ERR__TIMED_OUT, RD_KAFKA_RESP_ERR__TRANSPORT)
+        return not _expired(deadline) and err in (RD_KAFKA_RESP_ERR__TIMED_OUT,
+                                                  RD_KAFKA_RESP_ERR__TRANSPORT)
 
     cdef int pause(self, int64_t deadline, str what) except -1:
         cdef timespec pause
@@ -263,11 +290,13 @@ cdef class ClusterClient:
         PyErr_CheckSignals()
         self.check_open()
         if _expired(deadline):
-            raise KafkaTimeoutError(KafkaError(RD_KAFKA_RESP_ERR__TIMED_OUT, f"no answer in time to {what}"))
+            raise KafkaTimeoutError(KafkaError(RD_KAFKA_RESP_ERR__TIMED_OUT,
+                                               f"no answer in time to {what}"))
         return 0
 
     cdef dict offsets_of(self, list partitions, int64_t which, int64_t deadline):
-        """`{(topic, partition): offset}` of the first offset (EARLIEST) or the next one (LATEST) of each (rd_kafka_ListOffsets)."""
+        """`{(topic, partition): offset}` of the first offset (EARLIEST) or the next one (LATEST) of
+        each (rd_kafka_ListOffsets)."""
         cdef rd_kafka_queue_t *queue = NULL                 # owned, all four
         cdef rd_kafka_AdminOptions_t *options = NULL
         cdef rd_kafka_topic_partition_list_t *asked = NULL
@@ -293,16 +322,26 @@ cdef class ClusterClient:
                 err = rd_kafka_event_error(event)
                 if err != RD_KAFKA_RESP_ERR_NO_ERROR:
                     if not self.asks_again(err, deadline):
-                        raise _exception(KafkaError(err, f"{what}: {rd_kafka_event_error_string(event).decode('utf-8', 'replace')}"))
+                        raise _exception(
+                            KafkaError(
+                                err,
+                                f"{what}: "
+                                f"{rd_kafka_event_error_string(event).decode('utf-8', 'replace')}"))
                 else:
-                    infos = rd_kafka_ListOffsets_result_infos(rd_kafka_event_ListOffsets_result(event), &count)
+                    infos = rd_kafka_ListOffsets_result_infos(
+                        rd_kafka_event_ListOffsets_result(event), &count)
                     for i in range(count):
                         info = rd_kafka_ListOffsetsResultInfo_topic_partition(infos[i])
                         if info.err == RD_KAFKA_RESP_ERR_NO_ERROR:
                             offsets[(info.topic.decode(), info.partition)] = info.offset
-                        elif info.err in (RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION):
-                            raise KafkaException(KafkaError(info.err, f"partition {info.topic.decode()}-{info.partition} is unknown"))
-                        # Any other error is a leader that moves or is away: asked again, until the time is over.
+                        elif info.err in (RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+                                          RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION):
+                            raise KafkaException(
+                                KafkaError(info.err,
+                                           f"partition {info.topic.decode()}-{info.partition} is "
+                                           "unknown"))
+                        # Any other error is a leader that moves or is away: asked again, until the
+                        # time is over.
                     if len(offsets) == len(partitions):
                         return offsets
             finally:
@@ -330,23 +369,28 @@ cdef class ClusterClient:
         """
         cdef bytes name = _topic_name(topic)
         cdef int64_t deadline = _deadline(timeout)
-        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
+        # before the lock, which somebody may have held in the parent of a forked child
+        self.check_open()
         with self.lock:
             self.check_open()
             return self.partitions_of(name, deadline)
 
     def topics(self, timeout=10.0):
-        """Which topics there are, as a dict of their numbers of partitions; those with an error are left out.
+        """Which topics there are, as a dict of their numbers of partitions; those with an error are
+        left out.
 
         Raises:
             KafkaTimeoutError: no answer within `timeout` seconds.
         """
         cdef int64_t deadline = _deadline(timeout)
-        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
+        # before the lock, which somebody may have held in the parent of a forked child
+        self.check_open()
         with self.lock:
             self.check_open()
             _, topics = self.metadata(None, deadline, "what topics there are")
-        return {name: count for name, (err, count) in topics.items() if err == RD_KAFKA_RESP_ERR_NO_ERROR and count}
+        return {
+            name: count for name, (
+                err, count) in topics.items() if err == RD_KAFKA_RESP_ERR_NO_ERROR and count}
 
     def broker_ids(self, timeout=10.0):
         """The ids of the brokers that are up, as a list.
@@ -355,7 +399,8 @@ cdef class ClusterClient:
             KafkaTimeoutError: no answer within `timeout` seconds.
         """
         cdef int64_t deadline = _deadline(timeout)
-        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
+        # before the lock, which somebody may have held in the parent of a forked child
+        self.check_open()
         with self.lock:
             self.check_open()
             brokers, _ = self.metadata(None, deadline, "what brokers there are")
@@ -372,13 +417,15 @@ cdef class ClusterClient:
         cdef list wanted = [(topic, int(partition)) for topic, partition in partitions]
         for topic, _ in wanted:
             _topic_name(topic)
-        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
+        # before the lock, which somebody may have held in the parent of a forked child
+        self.check_open()
         with self.lock:
             self.check_open()
             return self.offsets_of(wanted, RD_KAFKA_OFFSET_SPEC_LATEST, deadline)
 
     def create_topic(self, topic, int partitions=1, int replication_factor=1, timeout=30.0):
-        """Make a topic, and wait until it is there (rd_kafka_CreateTopics). A mock cluster cannot do this.
+        """Make a topic, and wait until it is there (rd_kafka_CreateTopics). A mock cluster cannot
+        do this.
 
         Raises:
             KafkaException: the cluster refuses: TOPIC_ALREADY_EXISTS, INVALID_REPLICATION_FACTOR, …
@@ -395,11 +442,13 @@ cdef class ClusterClient:
         cdef char[512] errstr
         cdef bytes name = _topic_name(topic)
         cdef int64_t deadline = _deadline(timeout)
-        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
+        # before the lock, which somebody may have held in the parent of a forked child
+        self.check_open()
         with self.lock:
             self.check_open()
             try:
-                wanted = rd_kafka_NewTopic_new(name, partitions, replication_factor, errstr, sizeof(errstr))
+                wanted = rd_kafka_NewTopic_new(name, partitions, replication_factor, errstr,
+                                               sizeof(errstr))
                 if wanted == NULL:
                     raise ValueError((<bytes>errstr).decode("utf-8", "replace"))
                 queue = rd_kafka_queue_new(self.rk)
@@ -409,12 +458,14 @@ cdef class ClusterClient:
                 err = rd_kafka_event_error(event)
                 text = rd_kafka_event_error_string(event)
                 if err == RD_KAFKA_RESP_ERR_NO_ERROR:
-                    results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &count)
+                    results = rd_kafka_CreateTopics_result_topics(
+                        rd_kafka_event_CreateTopics_result(event), &count)
                     if count:
                         err = rd_kafka_topic_result_error(results[0])
                         text = rd_kafka_topic_result_error_string(results[0])
                 if err != RD_KAFKA_RESP_ERR_NO_ERROR:
-                    reason = text.decode("utf-8", "replace") if text != NULL else rd_kafka_err2str(err).decode()
+                    reason = text.decode(
+                        "utf-8", "replace") if text != NULL else rd_kafka_err2str(err).decode()
                     raise _exception(KafkaError(err, f"making topic {topic!r}: {reason}"))
             finally:
                 if event != NULL:

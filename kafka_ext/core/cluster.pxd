@@ -5,17 +5,21 @@ cdef class ClusterClient:
     cdef rd_kafka_t *rk                 # owned
     cdef int generation                 # kx_fork_generation of the process that made it
     cdef bint closing
-    cdef bint uncommitted               # reads what open transactions have written; a partition's end is behind that too
+    # reads what open transactions have written; a partition's end is behind that too
+    cdef bint uncommitted
     cdef int asking                     # metadata threads that use rk; changed with `leaving`
-    cdef object lock                    # threading.Lock: one call at a time, and none while it is destroyed
+    # threading.Lock: one call at a time, and none while it is destroyed
+    cdef object lock
     cdef object leaving                 # threading.Lock: who frees
     cdef object __weakref__
 
     cdef void free(self) noexcept
     cdef void free_more(self) noexcept
     cdef int check_open(self) except -1
-    cdef rd_kafka_AdminOptions_t *options(self, rd_kafka_admin_op_t api, int64_t deadline) except NULL
-    cdef rd_kafka_event_t *answer(self, rd_kafka_queue_t *queue, int64_t deadline, str what) except NULL
+    cdef rd_kafka_AdminOptions_t *options(self, rd_kafka_admin_op_t api,
+                                          int64_t deadline) except NULL
+    cdef rd_kafka_event_t *answer(self, rd_kafka_queue_t *queue, int64_t deadline,
+                                  str what) except NULL
     cdef object metadata(self, object topic, int64_t deadline, str what)
     cdef int partitions_of(self, bytes topic, int64_t deadline) except -1
     cdef bint asks_again(self, rd_kafka_resp_err_t err, int64_t deadline) noexcept

@@ -1,5 +1,6 @@
-# Reading topics back: librdkafka's consumer with no group, all partitions into one queue, taken from it in large batches by a loop
-# without the GIL. What users see of it is EmbeddedBroker.messages() and kafka_ext.testing.TopicReader.
+# Reading topics back: librdkafka's consumer with no group, all partitions into one queue, taken
+# from it in large batches by a loop without the GIL. What users see of it is
+# EmbeddedBroker.messages() and kafka_ext.testing.TopicReader.
 
 # Messages taken from the queue at once; enough that the two locks an exchange costs do not show.
 cdef enum:
@@ -9,8 +10,8 @@ cdef enum:
 class RetentionLost(KafkaException):
     """Records are gone: the cluster has dropped the oldest of a partition before they were read.
 
-    The mock cluster keeps 5 MiB or 100,000 batches a partition, whichever is less. Read as you write, spread over more partitions,
-    or send less.
+    The mock cluster keeps 5 MiB or 100,000 batches a partition, whichever is less. Read as you
+    write, spread over more partitions, or send less.
 
     Attributes:
         topic (str): where.
@@ -29,14 +30,16 @@ class RetentionLost(KafkaException):
         self.first_available = first_available
 
     def __reduce__(self):
-        return type(self), (self.error, self.topic, self.partition, self.offset, self.first_available), kept_of(self)
+        return type(self), (self.error, self.topic, self.partition, self.offset,
+                            self.first_available), kept_of(self)
 
 
 @cython.final
 @cython.freelist(256)
 @cython.no_gc
 cdef class ConsumedMessage:
-    """ConsumedMessage(topic, partition, offset, key=None, value=None, headers=(), timestamp=None)\n--\n\n\
+    """ConsumedMessage(topic, partition, offset, key=None, value=None, headers=(), \
+timestamp=None)\n--\n\n\
     A record as it was read back. Equal to another of the same content; read-only.
 
     Attributes:
@@ -57,7 +60,8 @@ cdef class ConsumedMessage:
     cdef readonly int64_t offset
     cdef readonly int32_t partition
 
-    def __init__(self, str topic not None, int32_t partition, int64_t offset, key=None, value=None, headers=(), timestamp=None):
+    def __init__(self, str topic not None, int32_t partition, int64_t offset, key=None, value=None,
+                 headers=(), timestamp=None):
         for name, content in (("key", key), ("value", value)):
             if content is not None and not isinstance(content, bytes):
                 raise TypeError(f"{name} must be bytes or None, not {type(content).__name__}")
@@ -80,7 +84,8 @@ cdef class ConsumedMessage:
         return None if self._timestamp < 0 else self._timestamp
 
     def _fields(self):
-        return self.topic, self.partition, self.offset, self.key, self.value, self.headers, self.timestamp
+        return (self.topic, self.partition, self.offset, self.key, self.value, self.headers,
+                self.timestamp)
 
     def __eq__(self, other):
         if isinstance(other, ConsumedMessage):
@@ -142,13 +147,16 @@ cdef ConsumedMessage _consumed(str topic, const rd_kafka_message_t *message):
 
 cdef class TopicReader(ClusterClient):
     """TopicReader(bootstrap_servers, topic, config=None, *, start=None, timeout=10.0)\n--\n\n\
-    Reads a topic from its beginning, partitions interleaved as they come, each in the order of its offsets.
+    Reads a topic from its beginning, partitions interleaved as they come, each in the order of its
+    offsets.
 
     Args:
         bootstrap_servers (str): where the cluster is.
         topic (str): what to read. It must exist; partitions it gets later are not read.
-        config (Mapping[str, str] | None): more of librdkafka's properties, for a cluster that wants TLS or SASL.
-        start (Mapping[int, int] | None): the first offset to read of a partition; 0 for those not named.
+        config (Mapping[str, str] | None): more of librdkafka's properties, for a cluster that wants
+            TLS or SASL.
+        start (Mapping[int, int] | None): the first offset to read of a partition; 0 for those not
+            named.
         timeout (float | None): seconds to wait for the cluster to say which partitions there are.
 
     Raises:
@@ -158,9 +166,10 @@ cdef class TopicReader(ClusterClient):
         KafkaException: there is no such topic (UNKNOWN_TOPIC_OR_PART), or it has an error.
         KafkaTimeoutError: no answer in time.
 
-    It remembers where it is: `read` goes on where the last one ended, so that a topic can be read while it is written, before the
-    mock cluster's retention drops what is old. Thread-safe; calls wait for each other. `close` it, or use it as a context manager.
-    Source: rd_kafka_consume_start_queue(), rd_kafka_consume_batch_queue().
+    It remembers where it is: `read` goes on where the last one ended, so that a topic can be read
+    while it is written, before the mock cluster's retention drops what is old. Thread-safe; calls
+    wait for each other. `close` it, or use it as a context manager. Source:
+    rd_kafka_consume_start_queue(), rd_kafka_consume_batch_queue().
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -177,7 +186,9 @@ cdef class TopicReader(ClusterClient):
         cdef int partition, count
         cdef int64_t offset
         if start is not None and not isinstance(start, _Mapping):
-            raise TypeError(f"start must be a mapping of partitions to offsets or None, not {type(start).__name__}")
+            raise TypeError(
+                "start must be a mapping of partitions to offsets or None, not "
+                f"{type(start).__name__}")
         ClusterClient.__init__(self, bootstrap_servers, config)
         self.topic = exact_str(topic)
         self.kept = []
@@ -187,7 +198,8 @@ cdef class TopicReader(ClusterClient):
             offsets = [0] * count
             for partition, offset in (start or {}).items():
                 if not 0 <= partition < count:
-                    raise ValueError(f"start: {topic!r} has the partitions 0 to {count - 1}, not {partition}")
+                    raise ValueError(
+                        f"start: {topic!r} has the partitions 0 to {count - 1}, not {partition}")
                 if offset < 0:
                     raise ValueError(f"start: an offset is 0 or more, not {offset}")
                 offsets[partition] = offset
@@ -210,7 +222,8 @@ cdef class TopicReader(ClusterClient):
             check(rd_kafka_last_error(), "rd_kafka_topic_new")
         for partition in range(self.count):
             self.next_offset[partition] = offsets[partition]
-            if rd_kafka_consume_start_queue(self.rkt, partition, offsets[partition], self.queue) != 0:
+            if rd_kafka_consume_start_queue(self.rkt, partition, offsets[partition],
+                                            self.queue) != 0:
                 check(rd_kafka_last_error(), "rd_kafka_consume_start_queue")
             self.started[partition] = True
         return 0
@@ -258,7 +271,8 @@ cdef class TopicReader(ClusterClient):
 
         Args:
             max_messages (int | None): how many at most; None for as many as come within `timeout`.
-            timeout (float | None): seconds; 0 for what has been fetched already, None to wait for as long as it takes.
+            timeout (float | None): seconds; 0 for what has been fetched already, None to wait for
+                as long as it takes.
 
         Returns:
             list[ConsumedMessage]: fewer than `max_messages`, or none, when the time was over.
@@ -276,8 +290,10 @@ cdef class TopicReader(ClusterClient):
             if wanted < 0:
                 raise ValueError(f"max_messages must be 0 or more, or None, not {max_messages}")
         elif deadline < 0:
-            raise ValueError("read needs max_messages or a timeout: with neither it would never end")
-        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
+            raise ValueError(
+                "read needs max_messages or a timeout: with neither it would never end")
+        # before the lock, which somebody may have held in the parent of a forked child
+        self.check_open()
         with self.lock:
             self.check_open()
             return self.take(wanted, None, deadline)
@@ -286,10 +302,12 @@ cdef class TopicReader(ClusterClient):
         """Read all that is there when this is called.
 
         Args:
-            timeout (float | None): seconds it may take until the next message comes, not until all have come.
+            timeout (float | None): seconds it may take until the next message comes, not until all
+                have come.
 
         Returns:
-            list[ConsumedMessage]: up to the end as it was, and what came after it in the same batches.
+            list[ConsumedMessage]: up to the end as it was, and what came after it in the same
+            batches.
 
         Raises:
             RetentionLost: records that were not read yet are gone.
@@ -299,14 +317,19 @@ cdef class TopicReader(ClusterClient):
         What it read before it raised comes with the next call, once there is one that does not.
         """
         cdef int64_t deadline = _deadline(timeout)
-        self.check_open()       # before the lock, which somebody may have held in the parent of a forked child
+        # before the lock, which somebody may have held in the parent of a forked child
+        self.check_open()
         with self.lock:
             self.check_open()
-            ends = self.offsets_of([(self.topic, p) for p in range(self.count)], RD_KAFKA_OFFSET_SPEC_LATEST, deadline)
-            return self.take(PY_SSIZE_T_MAX, {partition: end for (_, partition), end in ends.items()}, deadline, timeout)
+            ends = self.offsets_of([(self.topic, p) for p in range(self.count)],
+                                   RD_KAFKA_OFFSET_SPEC_LATEST, deadline)
+            return self.take(
+                PY_SSIZE_T_MAX, {partition: end for (_, partition),
+                                 end in ends.items()}, deadline, timeout)
 
     cdef list take(self, Py_ssize_t wanted, dict ends, int64_t deadline, object patience=None):
-        """The loop: exchange, look, until there is enough. `patience` is started anew with each exchange that brought something."""
+        """The loop: exchange, look, until there is enough. `patience` is started anew with each
+        exchange that brought something."""
         cdef list messages = self.kept
         cdef Py_ssize_t n
         self.kept = []
@@ -329,7 +352,8 @@ cdef class TopicReader(ClusterClient):
                     if ends is not None:
                         raise KafkaTimeoutError(KafkaError(
                             RD_KAFKA_RESP_ERR__TIMED_OUT,
-                            f"no message of {self.topic!r} for {patience} s, though not all were read: {self.missing(ends)}"))
+                            f"no message of {self.topic!r} for {patience} s, though not all were "
+                            f"read: {self.missing(ends)}"))
                     break
         except BaseException:
             self.kept = messages
@@ -340,7 +364,8 @@ cdef class TopicReader(ClusterClient):
         return messages
 
     cdef Py_ssize_t exchange(self, Py_ssize_t at_most, int milliseconds) noexcept:
-        """Fill `batch` with what has come, waiting for the first one. Never with the GIL (rule 4)."""
+        """Fill `batch` with what has come, waiting for the first one. Never with the GIL (rule
+        4)."""
         cdef Py_ssize_t n
         cdef Py_ssize_t room = min(at_most, <Py_ssize_t>READ_BATCH)
         cdef rd_kafka_message_t *first
@@ -353,12 +378,15 @@ cdef class TopicReader(ClusterClient):
                     self.batch[0] = first
                     n = 1
                     if room > 1:
-                        n += max(rd_kafka_consume_batch_queue(self.queue, 0, self.batch + 1, room - 1), <ssize_t>0)
+                        n += max(
+                            rd_kafka_consume_batch_queue(
+                                self.queue, 0, self.batch + 1, room - 1), <ssize_t>0)
             rd_kafka_poll(self.rk, 0)       # errors and logs nobody listens to must not pile up
         return n
 
     cdef int sort(self, Py_ssize_t n, list messages) except -1:
-        """Append the batch's messages, and note its errors. Each message is given back to librdkafka once, whatever raises."""
+        """Append the batch's messages, and note its errors. Each message is given back to
+        librdkafka once, whatever raises."""
         cdef Py_ssize_t i = 0
         cdef rd_kafka_message_t *message
         try:
@@ -368,8 +396,11 @@ cdef class TopicReader(ClusterClient):
                     messages.append(_consumed(self.topic, message))
                     self.next_offset[message.partition] = message.offset + 1
                 elif message.err == RD_KAFKA_RESP_ERR__PARTITION_EOF:
-                    # With transactions the log ends in control records, which are offsets without messages.
-                    self.next_offset[message.partition] = max(self.next_offset[message.partition], message.offset)
+                    # With transactions the log ends in control records, which are offsets without
+                    # messages.
+                    self.next_offset[
+                        message.partition] = max(self.next_offset[message.partition],
+                                                 message.offset)
                 elif self.failed is None:
                     self.failed = self.failure(message)
                 i += 1
@@ -389,13 +420,17 @@ cdef class TopicReader(ClusterClient):
         first = None
         try:
             where = [(self.topic, message.partition)]
-            first = self.offsets_of(where, RD_KAFKA_OFFSET_SPEC_EARLIEST, kx_now_us() + 1000000)[where[0]]
+            first = self.offsets_of(where, RD_KAFKA_OFFSET_SPEC_EARLIEST,
+                                    kx_now_us() + 1000000)[where[0]]
         except KafkaException:
             pass            # it only makes the message better
         known = "" if first is None else f", the first still there is {first}"
         return RetentionLost(
-            KafkaError(message.err, f"{self.topic}-{message.partition}: offset {offset} is gone{known}: the cluster has dropped old "
-                                    "records (a mock broker keeps 5 MiB or 100,000 batches of a partition)"),
+            KafkaError(
+                message.err,
+                f"{self.topic}-{message.partition}: offset {offset} is gone{known}: the cluster "
+                "has dropped old records (a mock broker keeps 5 MiB or 100,000 batches of a "
+                "partition)"),
             self.topic, message.partition, offset, first)
 
     cdef bint reached(self, dict ends) except -1:
@@ -408,4 +443,5 @@ cdef class TopicReader(ClusterClient):
     cdef str missing(self, dict ends):
         return ", ".join([
             f"partition {partition} is at {self.next_offset[partition]} of {ends[partition]}"
-            for partition in range(self.count) if self.next_offset[partition] < <int64_t>ends.get(partition, 0)])
+            for partition in range(
+                self.count) if self.next_offset[partition] < <int64_t>ends.get(partition, 0)])

@@ -1,8 +1,10 @@
-# How this module was built, for those who report a bug or wonder why something is missing: what `kafka-ext info` prints.
+# How this module was built, for those who report a bug or wonder why something is missing: what
+# `kafka-ext info` prints.
 
 
 cdef str _version_text(int version):
-    """0xMMmmrrxx, as rdkafka.h has it, in the form people write: the last byte is 0xff for a release."""
+    """0xMMmmrrxx, as rdkafka.h has it, in the form people write: the last byte is 0xff for a
+    release."""
     text = f"{version >> 24 & 0xff}.{version >> 16 & 0xff}.{version >> 8 & 0xff}"
     stage = version & 0xff
     return text if stage == 0xff else f"{text}-pre{stage}"
@@ -12,11 +14,13 @@ def build_info():
     """What this module is made of.
 
     Returns:
-        dict: `librdkafka` (the version that is loaded), `librdkafka_headers` (the one it was compiled against), `linkage` ("bundled
-        static", "system shared"…), `allocator` (librdkafka's), `libraries` (a list such as ["openssl 3.5.7", …] of those linked in,
-        as in a wheel; empty where they are the machine's), `sources` (the archive a bundled librdkafka was compiled from, and whether
-        that is another release than the pinned one; empty for the system's), `patches` (a list: which of librdkafka's defects are
-        mended in it, see wheels/patches/), `features` (a list: `builtin.features`), `debug` and `free_threaded`.
+        dict: `librdkafka` (the version that is loaded), `librdkafka_headers` (the one it was
+            compiled against), `linkage` ("bundled static", "system shared"…), `allocator`
+            (librdkafka's), `libraries` (a list such as ["openssl 3.5.7", …] of those linked in,
+        as in a wheel; empty where they are the machine's), `sources` (the archive a bundled
+        librdkafka was compiled from, and whether that is another release than the pinned one; empty
+        for the system's), `patches` (a list: which of librdkafka's defects are mended in it, see
+        wheels/patches/), `features` (a list: `builtin.features`), `debug` and `free_threaded`.
     """
     cdef rd_kafka_conf_t *conf = rd_kafka_conf_new()    # owned
     try:

@@ -181,7 +181,8 @@ cdef struct Serving:
     # changes anything but `taken`.
     int taken                       # KX_TRY: a thread serves, one at a time
     unsigned long thread            # its ident; 0: none. In a callback, the thread that runs it
-    # When the last turn began for which another thread had to give up the GIL, in microseconds; else 0
+    # When the last turn began for which another thread had to give up the GIL, in microseconds;
+    # else 0
     int64_t handed_over
     rd_kafka_event_t *at_hand       # owned: an event of whose messages some have been answered
     int64_t at_hand_taken           # how many

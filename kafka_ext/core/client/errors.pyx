@@ -1,5 +1,5 @@
-# Errors are values at the bottom and exceptions at the top (DESIGN.md, rule 6): C returns codes, and this file is the one
-# place that turns a code into the right exception class.
+# Errors are values at the bottom and exceptions at the top: C returns codes,
+# and this file is the one place that turns a code into the right exception class.
 
 from enum import IntEnum as _IntEnum
 
@@ -17,21 +17,30 @@ cdef object _list_error_codes():
 
 
 ErrorCode = _IntEnum("ErrorCode", _list_error_codes(), module="kafka_ext")
-ErrorCode.__doc__ = """Every error code of the loaded librdkafka, under its own name without the leading underscore.
+ErrorCode.__doc__ = """Every error code of the loaded librdkafka, under its own name without the
+leading underscore.
 
-Codes made by the client itself are negative, the broker's are those of the Kafka protocol. Source: rd_kafka_get_err_descs().
+Codes made by the client itself are negative, the broker's are those of the Kafka protocol. Source:
+rd_kafka_get_err_descs().
 """
 
-# What the Kafka protocol marks as retriable, and the local codes after which the same send may succeed later. librdkafka
-# has retried these by itself for as long as message.timeout.ms allows; the flag tells a caller that trying anew makes sense.
+# What the Kafka protocol marks as retriable, and the local codes after which the same send may
+# succeed later. librdkafka has retried these by itself for as long as message.timeout.ms allows;
+# the flag tells a caller that trying anew makes sense.
 cdef frozenset _RETRIABLE = frozenset(
     int(ErrorCode[name]) for name in (
-        "CORRUPT_MESSAGE", "INVALID_MSG", "UNKNOWN_TOPIC_OR_PART", "LEADER_NOT_AVAILABLE", "NOT_LEADER_FOR_PARTITION",
-        "REQUEST_TIMED_OUT", "REPLICA_NOT_AVAILABLE", "NETWORK_EXCEPTION", "COORDINATOR_LOAD_IN_PROGRESS",
-        "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR", "NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
-        "NOT_CONTROLLER", "KAFKA_STORAGE_ERROR", "CONCURRENT_TRANSACTIONS", "FENCED_LEADER_EPOCH", "UNKNOWN_LEADER_EPOCH",
-        "OFFSET_NOT_AVAILABLE", "PREFERRED_LEADER_NOT_AVAILABLE", "UNSTABLE_OFFSET_COMMIT", "THROTTLING_QUOTA_EXCEEDED",
-        "QUEUE_FULL", "TIMED_OUT", "MSG_TIMED_OUT", "TIMED_OUT_QUEUE", "TRANSPORT", "ALL_BROKERS_DOWN", "RETRY", "WAIT_COORD",
+        "CORRUPT_MESSAGE", "INVALID_MSG", "UNKNOWN_TOPIC_OR_PART", "LEADER_NOT_AVAILABLE",
+        "NOT_LEADER_FOR_PARTITION",
+        "REQUEST_TIMED_OUT", "REPLICA_NOT_AVAILABLE", "NETWORK_EXCEPTION",
+        "COORDINATOR_LOAD_IN_PROGRESS",
+        "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR", "NOT_ENOUGH_REPLICAS",
+        "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+        "NOT_CONTROLLER", "KAFKA_STORAGE_ERROR", "CONCURRENT_TRANSACTIONS", "FENCED_LEADER_EPOCH",
+        "UNKNOWN_LEADER_EPOCH",
+        "OFFSET_NOT_AVAILABLE", "PREFERRED_LEADER_NOT_AVAILABLE", "UNSTABLE_OFFSET_COMMIT",
+        "THROTTLING_QUOTA_EXCEEDED",
+        "QUEUE_FULL", "TIMED_OUT", "MSG_TIMED_OUT", "TIMED_OUT_QUEUE", "TRANSPORT",
+        "ALL_BROKERS_DOWN", "RETRY", "WAIT_COORD",
         "IN_PROGRESS", "PREV_IN_PROGRESS", "RESOLVE",
     ) if name in ErrorCode.__members__
 )
@@ -40,21 +49,25 @@ cdef frozenset _RETRIABLE = frozenset(
 class KafkaError:
     """What went wrong, as a value: an error code and what is known of it.
 
-    Equal to any other `KafkaError` of the same code and to that `ErrorCode`; hashable; picklable; always true.
+    Equal to any other `KafkaError` of the same code and to that `ErrorCode`; hashable; picklable;
+    always true.
 
     Attributes:
         code (ErrorCode): the code; a plain `int` where this librdkafka has no name for it.
         name (str): its name, such as ``"QUEUE_FULL"``.
         message (str): what happened, in librdkafka's words where it has any.
-        is_fatal (bool): the producer can do nothing more; close it and make another (rd_kafka_fatal_error).
+        is_fatal (bool): the producer can do nothing more; close it and make another
+            (rd_kafka_fatal_error).
         is_retriable (bool): the same call may succeed later.
-        transaction_requires_abort (bool): the transaction must be aborted (rd_kafka_error_txn_requires_abort).
+        transaction_requires_abort (bool): the transaction must be aborted
+            (rd_kafka_error_txn_requires_abort).
     """
 
     __slots__ = ("_code", "_message", "_fatal", "_retriable", "_abort")
     __module__ = "kafka_ext"
 
-    def __init__(self, code, message=None, *, is_fatal=False, is_retriable=None, transaction_requires_abort=False):
+    def __init__(self, code, message=None, *, is_fatal=False, is_retriable=None,
+                 transaction_requires_abort=False):
         if not isinstance(code, int):
             raise TypeError(f"code must be an ErrorCode or an int, not {type(code).__name__}")
         try:
@@ -116,10 +129,12 @@ class KafkaError:
         return f"KafkaError({self.name}, {self.message!r}{flags})"
 
     def __reduce__(self):
-        return _restore_error, (int(self._code), self._message, self._fatal, self._retriable, self._abort)
+        return _restore_error, (int(self._code), self._message, self._fatal, self._retriable,
+                                self._abort)
 
 
-# One of each, made beforehand: where there is no memory to say more, a failed record is still reported as failed, and with its code.
+# One of each, made beforehand: where there is no memory to say more, a failed record is still
+# reported as failed, and with its code.
 cdef int _FIRST_CODE = min(ErrorCode)
 cdef list _PREPARED = [KafkaError(code) for code in range(min(ErrorCode), max(ErrorCode) + 1)]
 
@@ -133,12 +148,16 @@ cdef object _prepared_error(int code):
 
 
 def _restore_error(code, message, fatal, retriable, abort):
-    return KafkaError(code, message, is_fatal=fatal, is_retriable=retriable, transaction_requires_abort=abort)
+    return KafkaError(code, message, is_fatal=fatal, is_retriable=retriable,
+                      transaction_requires_abort=abort)
 
 
 cdef object kept_of(object exc):
-    """What was added to an exception, its notes among it, for a pickle or copy; without the batch, which stays where it is."""
-    return {name: value for name, value in vars(exc).items() if name not in ("error", "property", "batch")} or None
+    """What was added to an exception, its notes among it, for a pickle or copy; without the batch,
+    which stays where it is."""
+    return {
+        name: value for name, value in vars(
+            exc).items() if name not in ("error", "property", "batch")} or None
 
 
 class KafkaException(Exception):
@@ -160,19 +179,22 @@ class KafkaException(Exception):
 
 
 class QueueFullError(KafkaException, BufferError):
-    """The local queue has no room (`queue.buffering.max.messages`, `queue.buffering.max.kbytes`) and the call may not wait."""
+    """The local queue has no room (`queue.buffering.max.messages`, `queue.buffering.max.kbytes`)
+    and the call may not wait."""
 
     __module__ = "kafka_ext"
 
 
 class KafkaTimeoutError(KafkaException, TimeoutError):
-    """The time given to a call ran out. What the call had started goes on: messages stay enqueued."""
+    """The time given to a call ran out. What the call had started goes on: messages stay
+    enqueued."""
 
     __module__ = "kafka_ext"
 
 
 class InvalidConfigError(KafkaException, ValueError):
-    """A property that is unknown, has a value librdkafka refuses, or contradicts another; `property` names it where one does."""
+    """A property that is unknown, has a value librdkafka refuses, or contradicts another;
+    `property` names it where one does."""
 
     __module__ = "kafka_ext"
 
@@ -185,7 +207,8 @@ class InvalidConfigError(KafkaException, ValueError):
 
 
 class InvalidRecordError(KafkaException, ValueError):
-    """A record that no broker could take: a bad topic name, a header name with a NUL, a partition out of range."""
+    """A record that no broker could take: a bad topic name, a header name with a NUL, a partition
+    out of range."""
 
     __module__ = "kafka_ext"
 
@@ -197,7 +220,8 @@ class ProducerClosedError(KafkaException):
 
 
 class ProducerForkedError(KafkaException):
-    """The producer was made before `os.fork()`: its threads and connections stayed in the parent. Make one in the child."""
+    """The producer was made before `os.fork()`: its threads and connections stayed in the parent.
+    Make one in the child."""
 
     __module__ = "kafka_ext"
 
@@ -215,7 +239,8 @@ cdef object _exception(object error):
 cdef int check(rd_kafka_resp_err_t err, str call) except -1:
     """Raise for a code that librdkafka's function `call` returned."""
     if err != RD_KAFKA_RESP_ERR_NO_ERROR:
-        raise _exception(KafkaError(err, f"{call}: {rd_kafka_err2str(err).decode('utf-8', 'replace')}"))
+        raise _exception(
+            KafkaError(err, f"{call}: {rd_kafka_err2str(err).decode('utf-8', 'replace')}"))
     return 0
 
 
@@ -228,7 +253,8 @@ cdef object fatal_hint(object fatal):
 
 
 cdef int check_error(rd_kafka_error_t *error, str call, str cause="") except -1:
-    """Raise for a rich error that librdkafka's function `call` returned, and free it (owned by the caller of that function).
+    """Raise for a rich error that librdkafka's function `call` returned, and free it (owned by the
+    caller of that function).
 
     `cause` is what is known of the connections, to put behind what may succeed later.
     """
@@ -265,5 +291,6 @@ cdef str _shorten(object value):
 
 
 cdef str exact_str(object text):
-    """The characters of a str, as a plain one: a subclass (a StrEnum, say) may print as something else, or hash as something else."""
+    """The characters of a str, as a plain one: a subclass (a StrEnum, say) may print as something
+    else, or hash as something else."""
     return text if type(text) is str else PyUnicode_FromObject(text)

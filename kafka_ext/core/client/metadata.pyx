@@ -20,7 +20,8 @@ cdef tuple _fetch(Client client, object topic, int timeout_ms):
         with nogil:
             cluster_id = rd_kafka_clusterid(client.rk, 0)
             controller = rd_kafka_controllerid(client.rk, 0)
-        brokers = [(metadata.brokers[i].id, metadata.brokers[i].host.decode(), metadata.brokers[i].port)
+        brokers = [(metadata.brokers[i].id, metadata.brokers[i].host.decode(),
+                    metadata.brokers[i].port)
                    for i in range(metadata.broker_cnt)]
         topics = []
         for i in range(metadata.topic_cnt):
@@ -34,7 +35,8 @@ cdef tuple _fetch(Client client, object topic, int timeout_ms):
                     tuple([of_partition.isrs[k] for k in range(of_partition.isr_cnt)]),
                     of_partition.err))
             topics.append((of_topic.topic.decode(), partitions, of_topic.err))
-        return (cluster_id.decode() if cluster_id != NULL else None, None if controller < 0 else controller,
+        return (cluster_id.decode() if cluster_id != NULL else None,
+                None if controller < 0 else controller,
                 metadata.orig_broker_id, brokers, topics)
     finally:
         if cluster_id != NULL:
@@ -42,10 +44,10 @@ cdef tuple _fetch(Client client, object topic, int timeout_ms):
         rd_kafka_metadata_destroy(metadata)
 
 
-# librdkafka's call cannot be interrupted, and keeps a closed client's rd_kafka_t. So it is made again
-# and again: the first time for so long, then for twice that, so that a slow broker has the time to
-# answer. Once nobody waits any more it ends within the last of these. An answer that comes after its
-# call has ended is lost (rd_kafka_metadata destroys its queue), and waited for anew.
+# librdkafka's call cannot be interrupted, and keeps a closed client's rd_kafka_t. So it is made
+# again and again: the first time for so long, then for twice that, so that a slow broker has the
+# time to answer. Once nobody waits any more it ends within the last of these. An answer that comes
+# after its call has ended is lost (rd_kafka_metadata destroys its queue), and waited for anew.
 cdef enum:
     FIRST_ASKING_MS = 4000
     LONGEST_ASKING_MS = 16000

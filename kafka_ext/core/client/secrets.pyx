@@ -2,25 +2,32 @@
 
 import re as _re
 
-# By name, and rather one too many: a property that a later librdkafka adds is masked before this package has heard of it.
+# By name, and rather one too many: a property that a later librdkafka adds is masked before this
+# package has heard of it.
 cdef object _SECRET_NAME = _re.compile(
-    r"pass|secret|key|token|credential|private|pem$|jaas|user\.?info|assertion|extensions|kinit\.cmd|oauthbearer\.config$",
+    r"pass|secret|key|token|credential|private|pem$|jaas|user\.?info|assertion|extensions|"
+    r"kinit\.cmd|oauthbearer\.config$",
     _re.IGNORECASE)
 # Paths, addresses and numbers about secrets, which are none themselves.
 cdef object _NO_SECRET_NAME = _re.compile(
-    r"location$|file$|keytab$|url$|algorithm$|seconds$|include$|keepalive|serializer$", _re.IGNORECASE)
+    r"location$|file$|keytab$|url$|algorithm$|seconds$|include$|keepalive|serializer$",
+    _re.IGNORECASE)
 # What a URL may hold besides an address: user and password, and a query.
-cdef object _URL = _re.compile(r"(?P<scheme>\w+://)(?:(?P<user>[^/?#\s]*)@)?(?P<address>[^?#\s]*)(?:\?(?P<query>[^#\s]*))?")
+cdef object _URL = _re.compile(
+    r"(?P<scheme>\w+://)(?:(?P<user>[^/?#\s]*)@)?(?P<address>[^?#\s]*)(?:\?(?P<query>[^#\s]*))?")
 # The same without a scheme, as in user:password@host:9092.
 cdef object _USER = _re.compile(r"(?<![^\s,;\"'])(?P<user>[^\s,;/@:?#]*:[^\s,;/@]*)@")
-# librdkafka's errors that repeat a part of sasl.oauthbearer.config, or of a SASL extension, at their end.
+# librdkafka's errors that repeat a part of sasl.oauthbearer.config, or of a SASL extension, at
+# their end.
 cdef object _QUOTED = _re.compile(
     r"(Unrecognized sasl\.oauthbearer\.config beginning at: "
     r"|Invalid sasl\.oauthbearer\.config: [^:]*'[^:]*: "
     r"|Invalid sasl\.oauthbearer\.config: .* cannot appear in \w+: "
-    r"|SASL/OAUTHBEARER extension (?:keys|values) must only consist of .*?characters[^:]*: ).+", _re.DOTALL)
+    r"|SASL/OAUTHBEARER extension (?:keys|values) must only consist of .*?characters[^:]*: ).+",
+    _re.DOTALL)
 # Of a value that is a list of settings, what stands between separators is looked for as well.
-cdef object _LIST_NAME = _re.compile(r"config$|extensions$|info$|credentials$|pem$|jaas|cmd$", _re.IGNORECASE)
+cdef object _LIST_NAME = _re.compile(r"config$|extensions$|info$|credentials$|pem$|jaas|cmd$",
+                                     _re.IGNORECASE)
 cdef object _SEPARATORS = _re.compile(r"[\s,;:=\"']+")
 
 cdef enum:
@@ -36,7 +43,8 @@ def is_secret(str name):
 
 
 def shown_url(str text):
-    """`text` with the user, password and query of each URL in it masked, one without a scheme too."""
+    """`text` with the user, password and query of each URL in it masked, one without a scheme
+    too."""
     def masked(found):
         user = "***@" if found["user"] else ""
         query = "?***" if found["query"] else ""
@@ -55,7 +63,8 @@ def shown(str name, value):
 
 
 def secrets_of(settings):
-    """The texts that must come out nowhere, of `settings` (a mapping of names to values), as a tuple, the longest first."""
+    """The texts that must come out nowhere, of `settings` (a mapping of names to values), as a
+    tuple, the longest first."""
     found = set()
     for name, value in settings.items():
         if not isinstance(value, str):
@@ -70,11 +79,13 @@ def secrets_of(settings):
             for url in (*_URL.finditer(value), *_USER.finditer(value)):
                 user = url["user"] or ""
                 found.update((user, user.partition(":")[2]))
-    return tuple(sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=len, reverse=True))
+    return tuple(sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=len,
+                        reverse=True))
 
 
 def redact(str text, tuple secrets):
-    """`text` with each of `secrets` masked, and with what librdkafka's errors repeat of SASL's settings."""
+    """`text` with each of `secrets` masked, and with what librdkafka's errors repeat of SASL's
+    settings."""
     for secret in secrets:
         if len(secret) > SECRET_PREFIX:
             text, cut, _ = text.partition(secret[:SECRET_PREFIX])

@@ -1,9 +1,11 @@
-# Threads of the operating system and what they wait at, whatever gevent or eventlet has made of `threading`.
+# Threads of the operating system and what they wait at, whatever gevent or eventlet has made of
+# `threading`.
 #
-# `monkey.patch_all()` turns threading.Thread into a green thread and locks into locks of green threads. The events thread waits inside
-# librdkafka, so as a green thread it would stop the whole process, and a lock that it releases would wake nobody. So every thread and every
-# lock that is shared with one comes from here. Who waits while `threading` is patched does so by time.sleep(), which is patched as well and
-# lets the other green threads run.
+# `monkey.patch_all()` turns threading.Thread into a green thread and locks into locks of green
+# threads. The events thread waits inside librdkafka, so as a green thread it would stop the whole
+# process, and a lock that it releases would wake nobody. So every thread and every lock that is
+# shared with one comes from here. Who waits while `threading` is patched does so by time.sleep(),
+# which is patched as well and lets the other green threads run.
 
 import threading as _threading
 import time as _time
@@ -11,8 +13,8 @@ import time as _time
 cdef int64_t live_threads = 0       # that `start_thread` has begun
 
 
-# How long a green thread lets the others run before it looks again, in seconds; and how long one that waits inside librdkafka keeps them
-# from running, in milliseconds.
+# How long a green thread lets the others run before it looks again, in seconds; and how long one
+# that waits inside librdkafka keeps them from running, in milliseconds.
 cdef double GREEN_PAUSE = 0.002
 cdef enum:
     GREEN_SLICE_MS = 2
@@ -22,7 +24,8 @@ cdef object _BUILTIN = type(len)
 
 cdef bint _patched():
     """Whether threading.Thread starts something else than a thread of the operating system."""
-    for name in ("_start_joinable_thread", "_start_new_thread"):        # the first from Python 3.13 on
+    # the first from Python 3.13 on
+    for name in ("_start_joinable_thread", "_start_new_thread"):
         if type(getattr(_threading, name, len)) is not _BUILTIN:
             return True
     return False
@@ -47,9 +50,11 @@ cdef int _slice_ms(int milliseconds):
 
 
 cdef int _wait_at(kx_gate *gate, unsigned long seen, int64_t deadline) except -1:
-    """Wait until `gate` has been opened since `seen` was read, until `deadline`, or for a slice; then signal handlers get their turn.
+    """Wait until `gate` has been opened since `seen` was read, until `deadline`, or for a slice;
+    then signal handlers get their turn.
 
-    In slices, for a signal may interrupt another thread than the main one, and its handler runs only once that one looks.
+    In slices, for a signal may interrupt another thread than the main one, and its handler runs
+    only once that one looks.
     """
     cdef int milliseconds
     if not _green():
@@ -70,7 +75,8 @@ cdef int _own_gate(kx_gate *gate, int *generation) except -1:
 
 @cython.final
 cdef class Event:
-    """As threading.Event, but never cleared. `set` takes and ignores arguments, so that it may be a callback; it needs no memory.
+    """As threading.Event, but never cleared. `set` takes and ignores arguments, so that it may be a
+    callback; it needs no memory.
 
     Its waits go by CLOCK_MONOTONIC, which PyThread's do from Python 3.11 on.
     """
@@ -94,7 +100,8 @@ cdef class Event:
         return bool(KX_FLAG(self.told))
 
     def wait(self, timeout=None):
-        """Wait up to `timeout` seconds (None: no limit); whether it is set. Signal handlers run meanwhile; what they raise is raised."""
+        """Wait up to `timeout` seconds (None: no limit); whether it is set. Signal handlers run
+        meanwhile; what they raise is raised."""
         cdef int64_t deadline = _deadline(timeout)
         cdef unsigned long seen
         if KX_FREE_THREADED:
@@ -115,7 +122,8 @@ cdef int64_t _owner() except 0:
 
 @cython.final
 cdef class Monitor:
-    """A lock that its holder may take again (threading.RLock), and where it may wait for another to `notify_all` (threading.Condition).
+    """A lock that its holder may take again (threading.RLock), and where it may wait for another to
+    `notify_all` (threading.Condition).
 
     It belongs to a thread, or where `threading` is patched to a green thread.
     """
@@ -171,7 +179,8 @@ cdef class Monitor:
         self.release()
 
     def wait(self, timeout=None):
-        """Let go of it, wait up to `timeout` seconds for `notify_all`, and take it again; whether it came."""
+        """Let go of it, wait up to `timeout` seconds for `notify_all`, and take it again; whether
+        it came."""
         cdef Event told = Event()
         cdef int64_t depth = self.depth
         self.waiting.append(told)
@@ -215,7 +224,8 @@ cdef class Monitor:
 
 @cython.final
 cdef class Thread:
-    """A daemon thread of the operating system that `threading` does not know. Has what this package uses of threading.Thread."""
+    """A daemon thread of the operating system that `threading` does not know. Has what this package
+    uses of threading.Thread."""
 
     def __init__(self, str name, function, tuple arguments):
         self.name = name
@@ -225,9 +235,11 @@ cdef class Thread:
         self.started = False
 
     def start(self):
-        """Either this returns and the thread runs, or it raises and no thread does: signal handlers get no turn in between.
+        """Either this returns and the thread runs, or it raises and no thread does: signal handlers
+        get no turn in between.
 
-        threading.Thread's waits for the thread to be there, and a KeyboardInterrupt out of that wait leaves the thread running.
+        threading.Thread's waits for the thread to be there, and a KeyboardInterrupt out of that
+        wait leaves the thread running.
         """
         Py_INCREF(self)         # the thread's, which gives it back
         KX_ADD(live_threads, 1)
@@ -270,14 +282,16 @@ def own_threads():
 
 
 cdef Thread start_thread(str name, function, tuple arguments):
-    """For calls of librdkafka's that wait: what such a thread owns is its own once this has returned, and not if it raises."""
+    """For calls of librdkafka's that wait: what such a thread owns is its own once this has
+    returned, and not if it raises."""
     cdef Thread thread = Thread(name, function, arguments)
     thread.start()
     return thread
 
 
 def new_thread(str name, function, *arguments):
-    """A daemon thread of the operating system that calls `function(*arguments)` once it is started."""
+    """A daemon thread of the operating system that calls `function(*arguments)` once it is
+    started."""
     if _patched():
         return Thread(name, function, arguments)
     # threading's own where it is one: debuggers, profilers and threading.enumerate() know it.
@@ -285,7 +299,8 @@ def new_thread(str name, function, *arguments):
 
 
 def prepared_future(future):
-    """A concurrent.futures.Future, made so that threads of the operating system may end it where `threading` is patched."""
+    """A concurrent.futures.Future, made so that threads of the operating system may end it where
+    `threading` is patched."""
     if _patched():
         future._condition = Monitor()
     return future
@@ -299,5 +314,6 @@ def sleep(double seconds):
 
 
 def is_patched():
-    """Whether threading.Thread starts something else than a thread of the operating system: gevent and eventlet make it so."""
+    """Whether threading.Thread starts something else than a thread of the operating system: gevent
+    and eventlet make it so."""
     return _patched()

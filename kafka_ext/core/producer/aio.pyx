@@ -21,13 +21,15 @@ cdef class AsyncProducer:
     @property
     def handle(self):
         if self._client is None:
-            raise ProducerClosedError(KafkaError(RD_KAFKA_RESP_ERR__STATE, "the producer is closed: its constructor failed"))
+            raise ProducerClosedError(KafkaError(RD_KAFKA_RESP_ERR__STATE,
+                                                 "the producer is closed: its constructor failed"))
         return self._client
 
     def _handle_or_none(self):
         return self._client
 
-    cpdef object _open(self, ProducerClient client, partitioner, interceptors, loop, serializers=None):
+    cpdef object _open(self, ProducerClient client, partitioner, interceptors, loop,
+                       serializers=None):
         cdef Producer producer = Producer.__new__(Producer)
         _know_asyncio()
         producer._open(client, partitioner, interceptors, serializers)
@@ -38,25 +40,32 @@ cdef class AsyncProducer:
         self._turns_left = LOOP_SENDS
 
     def send(self, record, *misplaced, option=_NO_COPY):
-        """`future = await producer.send(record)`: enqueue a record, waiting while the queue is full; its outcome comes through the future.
+        """`future = await producer.send(record)`: enqueue a record, waiting while the queue is
+        full; its outcome comes through the future.
 
-        Nothing happens before it is awaited (or made a task). The `await` is over when the record is enqueued; as a rule at once. While the
-        queue is full the calling task is suspended, and those who wait are served in their order. Every 256 sends the task lets others have
-        a turn of the loop, so that sending in a loop starves nobody.
+        Nothing happens before it is awaited (or made a task). The `await` is over when the record
+        is enqueued; as a rule at once. While the queue is full the calling task is suspended, and
+        those who wait are served in their order. Every 256 sends the task lets others have a turn
+        of the loop, so that sending in a loop starves nobody.
 
-        The value is not copied: its exporter stays pinned until the future has its result. Key and headers are copied.
+        The value is not copied: its exporter stays pinned until the future has its result. Key and
+        headers are copied.
 
         Args:
             record (ProducerRecord): what to send.
-            option (SendOption): TO_COPY_RECORD_VALUE has librdkafka copy the value before the `await` is over.
+            option (SendOption): TO_COPY_RECORD_VALUE has librdkafka copy the value before the
+                `await` is over.
 
         Returns:
-            Sending: an awaitable, with all that a coroutine has, so that `asyncio.create_task` and `gather` take it. Its result is an
-                `asyncio.Future`: a RecordMetadata, or a KafkaException that says why it was not delivered. It is resolved on the loop's
-                thread. Cancelling it, or a task that awaits it, takes nothing back: the record stays on its way, and is still counted.
+            Sending: an awaitable, with all that a coroutine has, so that `asyncio.create_task` and
+                `gather` take it. Its result is an `asyncio.Future`: a RecordMetadata, or a
+                KafkaException that says why it was not delivered. It is resolved on the loop's
+                thread. Cancelling it, or a task that awaits it, takes nothing back: the record
+                stays on its way, and is still counted.
 
-        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a full queue. Cancelled while it waits, or
-        raising for any other reason, it has enqueued nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
+        Raises (the `await`): what `KafkaProducer.send` raises, except that it never raises for a
+            full queue. Cancelled while it waits, or raising for any other reason, it has enqueued
+            nothing. Source: rd_kafka_produce(), rd_kafka_produceva().
 
             TypeError: an argument is of the wrong type; it is named.
             RuntimeError: awaited in another event loop than the producer's.
@@ -75,10 +84,12 @@ cdef class AsyncProducer:
         return sending
 
     def send_nowait(self, record, *misplaced, option=_NO_COPY):
-        """As `send`, for where nothing can be awaited (protocols, callbacks): enqueue now, or raise QueueFullError. Returns the future.
+        """As `send`, for where nothing can be awaited (protocols, callbacks): enqueue now, or raise
+        QueueFullError. Returns the future.
 
-        It also raises QueueFullError while others wait for room, and a retriable KafkaException where a partitioner written in Python has
-        to be asked and the topic's partitions are not known yet.
+        It also raises QueueFullError while others wait for room, and a retriable KafkaException
+        where a partitioner written in Python has to be asked and the topic's partitions are not
+        known yet.
         """
         if misplaced or not isinstance(record, ProducerRecord):
             raise no_record("send_nowait", record, misplaced)
@@ -111,8 +122,10 @@ cdef class AsyncProducer:
         return future
 
     def _not_sent(self, record, exc):
-        """A send of `record` (None: of a batch) has come to nothing, for the reason that `exc` says."""
-        self._producer._missed(record, exc.error.code if isinstance(exc, KafkaException) else RAISED)
+        """A send of `record` (None: of a batch) has come to nothing, for the reason that `exc`
+        says."""
+        self._producer._missed(
+            record, exc.error.code if isinstance(exc, KafkaException) else RAISED)
 
     def _sent(self, record):
         """`record` is enqueued."""
@@ -127,15 +140,18 @@ cdef class AsyncProducer:
                 self._client.refuse()
             where = "outside of any event loop" if running is None else "in another event loop"
             raise RuntimeError(
-                f"this AsyncKafkaProducer belongs to the event loop it was made in, and is used {where}; make one in each loop, "
-                "and call it by loop.call_soon_threadsafe() or asyncio.run_coroutine_threadsafe() from other threads")
+                "this AsyncKafkaProducer belongs to the event loop it was made in, and is used "
+                f"{where}; make one in each loop, "
+                "and call it by loop.call_soon_threadsafe() or asyncio.run_coroutine_threadsafe() "
+                "from other threads")
 
     cdef bint on_its_loop(self) except -1:
         """Whether the calling thread runs the producer's loop; cheaply, for each send asks.
 
-        _get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A thread runs one loop at a time: so if ours
-        runs at all and did so in this thread when it served last, it is the one. asyncio's own is_running() is a call of a Python function
-        for one attribute, which those versions will not change any more.
+        _get_running_loop() is a system call (getpid) before Python 3.12, a tenth of a send. A
+        thread runs one loop at a time: so if ours runs at all and did so in this thread when it
+        served last, it is the one. asyncio's own is_running() is a call of a Python function for
+        one attribute, which those versions will not change any more.
         """
         if _GETPID_EACH_TIME and self._client.loop.thread == PyThread_get_thread_ident():
             if self._tells_its_thread:
@@ -166,8 +182,11 @@ cdef class AsyncProducer:
             self._producer._refused(err)
 
     def _intercepted(self, record, future):
-        """The record that the interceptors make of `record`, and who is to be told of its report."""
-        return (self._producer._intercept(record), _Acknowledge(self._producer._interceptors, _ResolveFuture(future)))
+        """The record that the interceptors make of `record`, and who is to be told of its
+        report."""
+        return (
+            self._producer._intercept(
+                record), _Acknowledge(self._producer._interceptors, _ResolveFuture(future)))
 
     def _prepare(self, record):
         """For a send that may have to wait: `(record, future, who is to be told)`."""
@@ -186,7 +205,8 @@ cdef class AsyncProducer:
         return self._producer._partitioner is not None
 
     def _partitions_known(self, ProducerRecord record):
-        """Whether a partitioner written in Python can be asked where to put `record`; if not, they are being asked for."""
+        """Whether a partitioner written in Python can be asked where to put `record`; if not, they
+        are being asked for."""
         if self._producer._partitioner is None or record._partition != NO_PARTITION:
             return True
         self._client.check_usable()
@@ -222,8 +242,10 @@ cdef class _ResolveFuture:
         self.future = future
 
     def __call__(self, metadata, error):
-        if not resolve(self.future, metadata if error is None else _exception(error), error is not None) and error is not None:
-            _log.warning("1 record to %s not delivered, and its future was cancelled: %s", metadata.topic, error)
+        if not resolve(self.future, metadata if error is None else _exception(error),
+                       error is not None) and error is not None:
+            _log.warning("1 record to %s not delivered, and its future was cancelled: %s",
+                         metadata.topic, error)
 
 
 @cython.final
@@ -291,14 +313,16 @@ cdef class Sending:
 cdef int never_awaited(ProducerRecord record) noexcept:
     try:
         _warnings.warn(
-            f"AsyncKafkaProducer.send() was never awaited, and the record to {record._topic} not sent", RuntimeWarning, stacklevel=1)
+            f"AsyncKafkaProducer.send() was never awaited, and the record to {record._topic} not "
+            "sent", RuntimeWarning, stacklevel=1)
     except BaseException as exc:
         unraisable(exc, None)
     return 0
 
 
 cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) except -1:
-    """One step of the awaiting: PYGEN_RETURN with the future, PYGEN_NEXT with what to wait for (type slot am_send)."""
+    """One step of the awaiting: PYGEN_RETURN with the future, PYGEN_NEXT with what to wait for
+    (type slot am_send)."""
     cdef Sending sending = <Sending>itself
     cdef AsyncProducer producer = sending.producer
     cdef int err
@@ -314,8 +338,8 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
         sending.begun = True
         producer._turns_left -= 1
         if producer._turns_left < 0 or producer._paused:
-            # Before the enqueue, so that a task cancelled here has sent nothing; and behind those who pause already, in their order. A bare
-            # yield is asyncio.sleep(0).
+            # Before the enqueue, so that a task cancelled here has sent nothing; and behind those
+            # who pause already, in their order. A bare yield is asyncio.sleep(0).
             if producer._turns_left < 0:
                 producer._turns_left = LOOP_SENDS
             sending.paused = True
@@ -326,7 +350,8 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
     elif sending.paused:
         sending.paused = False
         producer._paused -= 1
-    if producer._waiting == 0 and not producer._producer._detour and producer._producer._partitioner is None:
+    if (producer._waiting == 0 and not producer._producer._detour
+            and producer._producer._partitioner is None):
         future = producer._new_future()
         err = RAISED
         try:
@@ -366,17 +391,24 @@ kx_set_am_send(<PyTypeObject *>Sending, sending_send)
 
 # ------------------------------------------------------------------ batches
 
-def start_batch(AsyncProducer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option):
-    """The generator that sends a batch (core/producer/batch.pyx), and the batch, for a coroutine to drive."""
+def start_batch(AsyncProducer producer, topic, values, keys, partitions, timestamps, headers, ids,
+                on_delivery, option):
+    """The generator that sends a batch (core/producer/batch.pyx), and the batch, for a coroutine to
+    drive."""
     _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
-    return _started(producer, _batch_steps(producer._producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery,
+    return _started(
+        producer, _batch_steps(producer._producer, topic, values, keys, partitions, timestamps,
+                               headers, ids, on_delivery,
                                            option is _COPY, False, -1))
 
 
-def start_table(AsyncProducer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option):
+def start_table(AsyncProducer producer, table, topic, value, key, partition, timestamp, headers,
+                on_delivery, option):
     """The same for send_table."""
     _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
-    return _started(producer, _table_steps(producer._producer, table, topic, value, key, partition, timestamp, headers, on_delivery,
+    return _started(
+        producer, _table_steps(producer._producer, table, topic, value, key, partition, timestamp,
+                               headers, on_delivery,
                                            option is _COPY, False, -1))
 
 
@@ -386,12 +418,14 @@ cdef tuple _started(AsyncProducer producer, steps):
 
 
 def resume_batch(ProducerClient client, steps, BatchDelivery batch):
-    """One step: None when all is enqueued or failed, True when the queue is full, False when there is more to do at once."""
+    """One step: None when all is enqueued or failed, True when the queue is full, False when there
+    is more to do at once."""
     return next(steps, None)
 
 
 def give_up_batch(steps, BatchDelivery batch, exc):
-    """`exc` has come in between (a cancelled task): what is not enqueued yet fails with INTR, and `exc.batch` is what was."""
+    """`exc` has come in between (a cancelled task): what is not enqueued yet fails with INTR, and
+    `exc.batch` is what was."""
     if not batch.gave_up:
         batch.gave_up = RD_KAFKA_RESP_ERR__INTR
     steps.close()

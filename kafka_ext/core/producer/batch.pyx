@@ -1,4 +1,5 @@
-# Batches: columns in, one object out that knows what became of each message. The loop itself is C, in include/kafka_ext/batch.h.
+# Batches: columns in, one object out that knows what became of each message. The loop itself is C,
+# in include/kafka_ext/batch.h.
 
 
 # With one list of headers for each message, so many are made at a time.
@@ -31,16 +32,19 @@ cdef BatchDelivery _new_batch(ProducerClient client, str topic, on_delivery, ids
 
 
 cdef int _end_of_sending(ProducerClient client, BatchDelivery batch) except -1:
-    """All is enqueued or refused. A batch that is complete already is completed by the thread that serves, like any other.
+    """All is enqueued or refused. A batch that is complete already is completed by the thread that
+    serves, like any other.
 
-    Only from here on does close() wait for the batch. One that ends while it is being sent leaves the rest to the sender: it fails.
+    Only from here on does close() wait for the batch. One that ends while it is being sent leaves
+    the rest to the sender: it fails.
     """
     KX_ADD(client.counts.batches, 1)
     KX_ADD(client.batches.pending, 1)
     KX_ADD(client.batches.open, 1)
     batch.close_part()
     if client.retain():
-        rd_kafka_queue_yield(client.queue)      # where the last messages were refused, no report wakes who serves
+        # where the last messages were refused, no report wakes who serves
+        rd_kafka_queue_yield(client.queue)
         client.release()
     if client.life.state == CLOSED:                  # nobody serves any more
         kx_enter_callbacks()
@@ -51,13 +55,15 @@ cdef int _end_of_sending(ProducerClient client, BatchDelivery batch) except -1:
 
 
 cdef BatchPart _start_part(ProducerClient client, BatchDelivery batch, int64_t length, pins):
-    """A part for the next `length` messages, which `pins` keeps in place (None: they are copied). Either all of it is done or nothing."""
+    """A part for the next `length` messages, which `pins` keeps in place (None: they are copied).
+    Either all of it is done or nothing."""
     cdef BatchPart part = BatchPart()
     cdef int result
     if length > KX_MAX_BATCH:
         raise ValueError(f"a chunk holds at most {KX_MAX_BATCH} messages, not {length}")
     if batch.all_offsets != NULL:
-        result = kx_part_init(&part.c, length, &batch.all_offsets[batch.length], &batch.all_partitions[batch.length])
+        result = kx_part_init(&part.c, length, &batch.all_offsets[batch.length],
+                              &batch.all_partitions[batch.length])
     else:
         result = kx_part_init(&part.c, length, NULL, NULL)
     if result != 0:
@@ -74,7 +80,8 @@ cdef BatchPart _start_part(ProducerClient client, BatchDelivery batch, int64_t l
         part.batch = None
         if result == -1:
             raise MemoryError()
-        raise QueueFullError(KafkaError(RD_KAFKA_RESP_ERR__QUEUE_FULL, "too many batches are in flight; wait for some of them"))
+        raise QueueFullError(KafkaError(RD_KAFKA_RESP_ERR__QUEUE_FULL,
+                                        "too many batches are in flight; wait for some of them"))
     # From here on nothing may fail: the part is known, and ends by its reports only.
     Py_INCREF(part)                     # released by finish_parts, after the last report
     batch.length += length
@@ -83,16 +90,19 @@ cdef BatchPart _start_part(ProducerClient client, BatchDelivery batch, int64_t l
     return part
 
 
-# A batch is sent by a generator, so that a thread can wait for room in the queue, and a coroutine too. It first yields the BatchDelivery,
-# then True whenever the queue is full and False whenever it has only been at it for a while. Whoever drives it waits and resumes it until
-# it ends, having set `gave_up` where the rest shall fail; or closes it. Either way each message ends up enqueued or failed.
+# A batch is sent by a generator, so that a thread can wait for room in the queue, and a coroutine
+# too. It first yields the BatchDelivery, then True whenever the queue is full and False whenever it
+# has only been at it for a while. Whoever drives it waits and resumes it until it ends, having set
+# `gave_up` where the rest shall fail; or closes it. Either way each message ends up enqueued or
+# failed.
 
 cdef enum:
     GAVE_UP = 1
 
 
 cdef int _enqueue_turns(ProducerClient client, BatchDelivery batch, kx_enqueue *e) except -2:
-    """Enqueue some of a segment: 0 when it is through, GAVE_UP when the rest has failed, QUEUE_FULL, or -1: go on."""
+    """Enqueue some of a segment: 0 when it is through, GAVE_UP when the rest has failed,
+    QUEUE_FULL, or -1: go on."""
     cdef int result
     # Another thread, or task, or a signal handler closes, or ends the transaction.
     if not batch.gave_up and (client.transaction.end is not None or not client.try_enter()):
@@ -118,7 +128,8 @@ cdef BatchDelivery _send_here(ProducerClient client, steps, bint may_wait, int64
     cdef BatchDelivery batch = next(steps)
     try:
         while True:
-            if client.life.state == OPEN:            # else another thread closes, and the rest fails
+            # else another thread closes, and the rest fails
+            if client.life.state == OPEN:
                 client.let_signals()
             seen = kx_gate_seen(&client.life.gate)
             full = next(steps, None)
@@ -139,8 +150,10 @@ cdef BatchDelivery _send_here(ProducerClient client, steps, bint may_wait, int64
                     kx_gate_wait(&client.life.gate, seen, milliseconds)
                 KX_ADD(client.counts.blocked_us, kx_now_us() - started)
     except BaseException as exc:
-        # By a signal handler, which may have closed the producer too; or the generator's own, which has ended then.
-        batch.gave_up = RD_KAFKA_RESP_ERR__STATE if isinstance(exc, ProducerClosedError) else RD_KAFKA_RESP_ERR__INTR
+        # By a signal handler, which may have closed the producer too; or the generator's own, which
+        # has ended then.
+        batch.gave_up = RD_KAFKA_RESP_ERR__STATE if isinstance(
+            exc, ProducerClosedError) else RD_KAFKA_RESP_ERR__INTR
         steps.close()
         _remember_batch(exc, batch)
         raise
@@ -152,14 +165,16 @@ cdef int _check_lengths(int64_t length, int64_t other, str what) except -1:
     return 0
 
 
-def send_batch(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option, action, timeout):
+def send_batch(Producer producer, topic, values, keys, partitions, timestamps, headers, ids,
+               on_delivery, option, action, timeout):
     cdef ProducerClient client = producer.handle
     cdef int64_t deadline = _deadline(timeout)
     cdef BatchDelivery batch = None
     try:
         _check_batch_arguments(producer, topic, on_delivery, option, action)
         client.check_usable()
-        steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option is _COPY,
+        steps = _batch_steps(producer, topic, values, keys, partitions, timestamps, headers, ids,
+                             on_delivery, option is _COPY,
                              action is _BLOCK, deadline)
         batch = _send_here(client, steps, action is _BLOCK, deadline)
         return batch
@@ -168,7 +183,8 @@ def send_batch(Producer producer, topic, values, keys, partitions, timestamps, h
             producer._missed(None, RAISED)
 
 
-def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, bint copy, bint may_wait,
+def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps, headers, ids,
+                 on_delivery, bint copy, bint may_wait,
                  int64_t deadline):
     cdef ProducerClient client = producer.handle
     cdef Column column, key_column = None
@@ -198,7 +214,8 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
             raise TypeError(f"ids must be a sequence, one for each value, not {type(ids).__name__}")
         _check_lengths(column.length, len(ids), "ids")
     if producer._partitioner is not None and _leaves_some(partition_numbers):
-        partition_numbers = _chosen_partitions(producer, client, known, key_column, column.length, partition_numbers, may_wait, deadline)
+        partition_numbers = _chosen_partitions(producer, client, known, key_column, column.length,
+                                               partition_numbers, may_wait, deadline)
     batch = _new_batch(client, known.name, on_delivery, ids, column.length)
     values_left = _cursor(column)
     keys_left = None if key_column is None else _cursor(key_column)
@@ -208,7 +225,8 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
             length = min(column.length - batch.length, PART)
             piece = values_left.take(length)
             key_piece = None if keys_left is None else keys_left.take(length)
-            yield from _column_steps(client, known, batch, piece, key_piece, partition_numbers, timestamp_numbers, same_headers,
+            yield from _column_steps(client, known, batch, piece, key_piece, partition_numbers,
+                                     timestamp_numbers, same_headers,
                                      each_headers, copy)
     except BaseException as exc:
         if batch.length:
@@ -239,7 +257,8 @@ cdef int _fail_rest(ProducerClient client, BatchDelivery batch, int64_t until) e
 
 
 cdef int _remember_batch(exc, BatchDelivery batch) except -1:
-    """What was enqueued before an interruption is not lost track of; where nothing was, there is nobody to call."""
+    """What was enqueued before an interruption is not lost track of; where nothing was, there is
+    nobody to call."""
     if batch.length == 0:
         batch.on_delivery = None
     try:
@@ -252,7 +271,8 @@ cdef int _remember_batch(exc, BatchDelivery batch) except -1:
 cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, action) except -1:
     if not isinstance(topic, str):
         raise TypeError(
-            f"topic must be a str, not {type(topic).__name__}: send_batch(topic, values), or send_table(table, topic=…, value=…)")
+            f"topic must be a str, not {type(topic).__name__}: send_batch(topic, values), or "
+            "send_table(table, topic=…, value=…)")
     if on_delivery is not None:
         _check_callback(on_delivery, "on_delivery")
     if option is not _COPY and option is not _NO_COPY:
@@ -262,14 +282,17 @@ cdef int _check_batch_arguments(Producer producer, topic, on_delivery, option, a
     if producer._interceptors is not None:
         raise KafkaException(KafkaError(
             ErrorCode["NOT_IMPLEMENTED"],
-            "interceptors see records one by one, and a batch has none: send() them, or use a producer without"))
+            "interceptors see records one by one, and a batch has none: send() them, or use a "
+            "producer without"))
     if producer._serializers is not None:
         raise KafkaException(KafkaError(
             ErrorCode["NOT_IMPLEMENTED"],
-            "value_serializer and key_serializer see records one by one, and a batch has none: give it a column that is serialized "
+            "value_serializer and key_serializer see records one by one, and a batch has none: "
+            "give it a column that is serialized "
             "already, to a producer without them, or send() records"))
     cdef ProducerClient client = producer.handle
-    if client.transaction.end is not None or client.transaction.state not in (NO_TRANSACTIONS, IN_TRANSACTION):
+    if client.transaction.end is not None or client.transaction.state not in (
+            NO_TRANSACTIONS, IN_TRANSACTION):
         raise KafkaException(refused_outside(client))
     return 0
 
@@ -279,7 +302,9 @@ cdef tuple _batch_headers(object headers, int64_t length):
     if isinstance(headers, _Mapping):
         return _checked_headers(headers), None
     if isinstance(headers, (str, bytes, bytearray)) or not hasattr(headers, "__iter__"):
-        raise TypeError(f"headers must be (name, value) pairs or a sequence of such lists, not {type(headers).__name__}")
+        raise TypeError(
+            "headers must be (name, value) pairs or a sequence of such lists, not "
+            f"{type(headers).__name__}")
     rows = list(headers)
     cdef list each = []
     for row in rows:
@@ -288,7 +313,8 @@ cdef tuple _batch_headers(object headers, int64_t length):
     else:
         return _checked_headers(rows), None
     _check_lengths(length, len(rows), "headers")
-    # An iterator gives its pairs once: where the same one stands in several rows, each of them gets what it gave.
+    # An iterator gives its pairs once: where the same one stands in several rows, each of them gets
+    # what it gave.
     cdef dict read = {}
     for row in rows:
         if row is None:
@@ -317,7 +343,8 @@ cdef bint _leaves_some(Integers partitions) noexcept:
 cdef Integers _chosen_partitions(
         Producer producer, ProducerClient client, Topic topic, Column keys, int64_t length,
         Integers given, bint may_wait, int64_t deadline):
-    """Ask a partitioner written in Python for each key whose partition is not given, before anything is enqueued."""
+    """Ask a partitioner written in Python for each key whose partition is not given, before
+    anything is enqueued."""
     cdef int64_t partition
     cdef kx_span span
     cdef int64_t _i
@@ -346,7 +373,8 @@ cdef Integers _chosen_partitions(
 def _column_steps(
         ProducerClient client, Topic topic, BatchDelivery batch, Column values, Column keys,
         Integers partitions, Integers timestamps, tuple same_headers, list each_headers, bint copy):
-    """Enqueue the batch's next piece of values and keys, run by run: as far as one segment of each goes.
+    """Enqueue the batch's next piece of values and keys, run by run: as far as one segment of each
+    goes.
 
     Of partitions, timestamps and headers the whole batch's are given.
     """
@@ -389,7 +417,8 @@ def _column_steps(
                     key_at = 0
                 if keys.length >= 0:
                     run = min(run, kx_segment_length(&keys.segments[key_segment]) - key_at)
-                key_run = kx_segment_slice(&keys.segments[key_segment], key_at if keys.length >= 0 else 0, run)
+                key_run = kx_segment_slice(&keys.segments[key_segment],
+                                           key_at if keys.length >= 0 else 0, run)
                 e.keys = &key_run
             if each_headers is not None:
                 run = min(run, HEADER_WINDOW)
@@ -431,7 +460,8 @@ def _column_steps(
         free(window)
         if headers != NULL:
             rd_kafka_headers_destroy(headers)
-        # Given up, or interrupted: what is left of the run at hand (nothing, as a rule), then what comes behind it.
+        # Given up, or interrupted: what is left of the run at hand (nothing, as a rule), then what
+        # comes behind it.
         if e.values != NULL:
             kx_enqueue_abandon(&e, batch.gave_up or RD_KAFKA_RESP_ERR__INTR)
             e.base += kx_segment_length(e.values)

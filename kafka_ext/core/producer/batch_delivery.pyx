@@ -3,7 +3,8 @@
 
 @cython.final
 cdef class BatchPart:
-    """A piece of a batch, or a chunk of a stream. What its messages pin goes with the last report of them."""
+    """A piece of a batch, or a chunk of a stream. What its messages pin goes with the last report
+    of them."""
 
     def __dealloc__(self):
         kx_part_destroy(&self.c)
@@ -37,7 +38,8 @@ cdef class _Numbers:
         view.internal = NULL
 
 
-cdef object _numbers(object keeper, const int64_t *offsets, const int32_t *partitions, int64_t length, bint wide):
+cdef object _numbers(object keeper, const int64_t *offsets, const int32_t *partitions,
+                     int64_t length, bint wide):
     cdef _Numbers numbers = _Numbers.__new__(_Numbers)
     numbers.keeper = keeper
     numbers.wide = wide
@@ -50,14 +52,15 @@ cdef object _numbers(object keeper, const int64_t *offsets, const int32_t *parti
 @cython.final
 cdef class BatchDelivery:
     """BatchDelivery(*args, **kwargs)\n--\n\n\
-    What becomes of a batch: the result of `send_batch` and `send_table`. Thread-safe; `await` it, `wait` for it, or leave it. Once it
-    is `done()`, it can be pickled and copied: what comes of that says the same, and knows no producer.
+    What becomes of a batch: the result of `send_batch` and `send_table`. Thread-safe; `await` it,
+    `wait` for it, or leave it. Once it is `done()`, it can be pickled and copied: what comes of
+    that says the same, and knows no producer.
 
     Attributes:
         pending (int): messages without a report yet.
         failed (int): messages that were not enqueued or not delivered, so far.
-        offsets (memoryview): int64, by index; -1 while, or where, it is not known. NumPy and Arrow take it without a copy; complete once
-            `done()`.
+        offsets (memoryview): int64, by index; -1 while, or where, it is not known. NumPy and Arrow
+            take it without a copy; complete once `done()`.
         partitions (memoryview): int32, in the same way.
         ids (object): what was given as `ids`.
         topic (str): where it went.
@@ -106,16 +109,19 @@ cdef class BatchDelivery:
         Under manual polling it serves the producer's events meanwhile.
 
         Raises:
-            KafkaTimeoutError: messages are still without a report after `timeout` seconds. They stay on their way.
+            KafkaTimeoutError: messages are still without a report after `timeout` seconds. They
+                stay on their way.
             KafkaException: called inside a callback of the same producer.
         """
         cdef int64_t deadline = _deadline(timeout)
         cdef int milliseconds
         if self.ended:
             return True
-        if self.client.loop is not None and self.client.loop.thread == PyThread_get_thread_ident() and not self.client.closing:
+        if (self.client.loop is not None and not self.client.closing
+                and self.client.loop.thread == PyThread_get_thread_ident()):
             raise KafkaException(KafkaError(
-                RD_KAFKA_RESP_ERR__STATE, "wait() on the event loop's own thread would wait for itself; await the batch"))
+                RD_KAFKA_RESP_ERR__STATE,
+                "wait() on the event loop's own thread would wait for itself; await the batch"))
         self.client.check_not_in_callback("wait")
         while not self.ended:
             if self.client.forked:
@@ -132,7 +138,8 @@ cdef class BatchDelivery:
             if not self.ended and _expired(deadline):
                 raise KafkaTimeoutError(KafkaError(
                     RD_KAFKA_RESP_ERR__TIMED_OUT,
-                    f"{self.pending} of {self.length} records have no report after {timeout} s{self.client.cause}"))
+                    f"{self.pending} of {self.length} records have no report after {timeout} "
+                    f"s{self.client.cause}"))
         return True
 
     def errors(self):
@@ -146,7 +153,8 @@ cdef class BatchDelivery:
         made = {}
         for item in self.parts:
             part = item
-            # A copy: Python objects are made without the lock, which others take while they hold the GIL.
+            # A copy: Python objects are made without the lock, which others take while they hold
+            # the GIL.
             count = kx_part_failures(&part.c, &failures)
             if count and failures == NULL:
                 raise MemoryError()
@@ -166,12 +174,15 @@ cdef class BatchDelivery:
         return delivery_error(self.client, code)
 
     def raise_for_errors(self):
-        """Raise a KafkaException for the first failure, if there is one; `errors()` has them all."""
+        """Raise a KafkaException for the first failure, if there is one; `errors()` has them
+        all."""
         errors = self.errors()
         if errors:
             index, error = errors[0]
             raise _exception(KafkaError(
-                error.code, f"{len(errors)} of {self.length} records failed; the first, at index {index}: {error.message}",
+                error.code,
+                f"{len(errors)} of {self.length} records failed; the first, at index {index}: "
+                f"{error.message}",
                 is_fatal=error.is_fatal))
 
     @property
@@ -197,7 +208,8 @@ cdef class BatchDelivery:
         return memoryview(bytes(joined)).cast("q" if wide else "i")
 
     def add_done_callback(self, callback):
-        """Have `callback(batch)` called once every message has been reported: by the thread that serves the events, or at once here."""
+        """Have `callback(batch)` called once every message has been reported: by the thread that
+        serves the events, or at once here."""
         if not PyCallable_Check(callback):
             raise TypeError(f"callback must be callable, not {type(callback).__name__}")
         _check_runs(callback, "callback", False)
@@ -205,7 +217,8 @@ cdef class BatchDelivery:
         self._observe(callback)
 
     def _observe(self, callback):
-        """As add_done_callback, by who only looks on: failures nobody else hears of are still logged."""
+        """As add_done_callback, by who only looks on: failures nobody else hears of are still
+        logged."""
         cdef bint later = False
         with cython.critical_section(self):
             if self.callbacks is not None:
@@ -225,12 +238,16 @@ cdef class BatchDelivery:
         return future.__await__()
 
     def __repr__(self):
-        return f"<BatchDelivery of {self.length} to {self.topic}: {self.pending} pending, {self.failed} failed>"
+        counts = f"{self.pending} pending, {self.failed} failed"
+        return f"<BatchDelivery of {self.length} to {self.topic}: {counts}>"
 
     def __reduce__(self):
         if not self.ended:
-            raise TypeError("a BatchDelivery can be pickled or copied only once it is done(): wait() for it first")
-        return _restore_batch, (self.topic, self.ids, self.errors(), bytes(self.offsets), bytes(self.partitions))
+            raise TypeError(
+                "a BatchDelivery can be pickled or copied only once it is done(): wait() for it "
+                "first")
+        return _restore_batch, (self.topic, self.ids, self.errors(), bytes(self.offsets),
+                                bytes(self.partitions))
 
     cdef int close_part(self) except -1:
         """One part fewer to wait for; with the last one there is nothing left but to tell it."""
@@ -243,7 +260,8 @@ cdef class BatchDelivery:
         return 0
 
     cdef int complete(self) noexcept:
-        """Tell who is to be told. It always comes to its end: whatever raises on the way, and where there is no memory either."""
+        """Tell who is to be told. It always comes to its end: whatever raises on the way, and where
+        there is no memory either."""
         cdef ProducerClient client = self.client
         cdef list callbacks
         cdef Py_ssize_t i
@@ -252,8 +270,10 @@ cdef class BatchDelivery:
             if self.on_delivery is not None:
                 call(client, self.on_delivery, (self,))
             elif self.failed and not self.heard:
-                _log.warning("kafka_ext: %d of %d records of a batch to %s not delivered, and no callback to tell: %s",
-                             self.failed, self.length, self.topic, self.errors()[0][1])
+                _log.warning(
+                    "kafka_ext: %d of %d records of a batch to %s not delivered, and no callback "
+                    "to tell: %s",
+                    self.failed, self.length, self.topic, self.errors()[0][1])
         except BaseException as exc:
             KX_ADD(client.callback_errors.count, self.on_delivery is not None)
             not_lost(client, exc)
@@ -320,7 +340,8 @@ cdef class _Resolve:
 
 
 cdef int finish_parts(ProducerClient client, kx_part *part) noexcept:
-    """Let go of what finished parts pin (rule 1: once, for the list is taken whole); complete_batches is to follow."""
+    """Let go of what finished parts pin (once: the list is taken whole);
+    complete_batches is to follow."""
     cdef kx_part *next
     cdef BatchPart owner
     while part != NULL:
@@ -330,13 +351,15 @@ cdef int finish_parts(ProducerClient client, kx_part *part) noexcept:
         Py_DECREF(owner)                # the reference that `_start_part` took
         owner.pins = None
         owner.batch.close_part()
-        owner.batch = None              # no cycle: the batch's memory goes with the last reference to it
+        # no cycle: the batch's memory goes with the last reference to it
+        owner.batch = None
         part = next
     return 0
 
 
 cdef int to_be_completed(ProducerClient client, BatchDelivery batch) noexcept:
-    """Put `batch` into its place among those to be completed, the last one sent first: at the head, as a rule."""
+    """Put `batch` into its place among those to be completed, the last one sent first: at the head,
+    as a rule."""
     cdef BatchDelivery at
     with cython.critical_section(client):
         at = client.completed
@@ -353,7 +376,8 @@ cdef int to_be_completed(ProducerClient client, BatchDelivery batch) noexcept:
 
 
 cdef int64_t complete_batches(ProducerClient client) noexcept:
-    """Complete the batches with which nobody has anything left to do, in the order in which they were sent; how many."""
+    """Complete the batches with which nobody has anything left to do, in the order in which they
+    were sent; how many."""
     cdef int64_t count = 0
     cdef BatchDelivery batch, first = None, following
     with cython.critical_section(client):

@@ -1,5 +1,5 @@
-# From what users hold columns in (lists, buffers, Arrow) to what the enqueue loop reads: segments, see
-# include/kafka_ext/columns.h. What keeps the memory in place goes into a Column's `pins`.
+# From what users hold columns in (lists, buffers, Arrow) to what the enqueue loop reads: segments,
+# see include/kafka_ext/columns.h. What keeps the memory in place goes into a Column's `pins`.
 
 from array import array as _array
 
@@ -31,7 +31,8 @@ cdef _Export _export(object exporter, str what):
 
 @cython.final
 cdef class _Objects:
-    """References to exact `bytes` and None. What a tuple would do, but it walks through memory without waiting for each object."""
+    """References to exact `bytes` and None. What a tuple would do, but it walks through memory
+    without waiting for each object."""
 
     cdef PyObject **items       # owned, with a reference to each
     cdef Py_ssize_t count
@@ -45,14 +46,16 @@ cdef class _Objects:
 
 
 cdef bint _add_objects(Column column, object sequence) except -1:
-    """Add the items of a list or tuple, a snapshot; False, and nothing is added, where there are others than exact `bytes` and None.
+    """Add the items of a list or tuple, a snapshot; False, and nothing is added, where there are
+    others than exact `bytes` and None.
 
     In pieces that are let go one by one: nobody waits, in the end, for the release of millions.
     """
     cdef _Objects objects
     cdef kx_segment *segment
     cdef Py_ssize_t start = 0, n, piece
-    with cython.critical_section(sequence):     # it keeps its length and its items until all are held
+    # it keeps its length and its items until all are held
+    with cython.critical_section(sequence):
         n = PySequence_Fast_GET_SIZE(sequence)
         while start < n:
             piece = min(n - start, PART)
@@ -60,7 +63,8 @@ cdef bint _add_objects(Column column, object sequence) except -1:
             objects.items = <PyObject **>malloc(piece * sizeof(PyObject *))
             if objects.items == NULL:
                 raise MemoryError()
-            objects.count = kx_objects_hold(PySequence_Fast_ITEMS(sequence) + start, piece, objects.items)
+            objects.count = kx_objects_hold(PySequence_Fast_ITEMS(sequence) + start, piece,
+                                            objects.items)
             if objects.count != piece:
                 column.clear()
                 return False
@@ -76,9 +80,11 @@ cdef bint _add_objects(Column column, object sequence) except -1:
 
 @cython.final
 cdef class _Spans:
-    """Pointer and length of each item of a sequence that holds more than exact `bytes`, and what keeps each in place."""
+    """Pointer and length of each item of a sequence that holds more than exact `bytes`, and what
+    keeps each in place."""
 
-    cdef kx_bytes *items        # owned; each begins as a kx_span does, so that the enqueue loop reads them as KX_POINTERS
+    # owned; each begins as a kx_span does, so that the enqueue loop reads them as KX_POINTERS
+    cdef kx_bytes *items
     cdef Py_ssize_t count
 
     def __cinit__(self):
@@ -128,7 +134,8 @@ cdef class Column:
         return 0
 
     cdef kx_segment *add(self) except NULL:
-        cdef kx_segment *larger = <kx_segment *>realloc(self.segments, (self.count + 1) * sizeof(kx_segment))
+        cdef kx_segment *larger = <kx_segment *>realloc(self.segments,
+                                                        (self.count + 1) * sizeof(kx_segment))
         if larger == NULL:
             raise MemoryError()
         self.segments = larger
@@ -136,7 +143,8 @@ cdef class Column:
         self.count += 1
         return &larger[self.count - 1]
 
-    cdef int add_arrow(self, kx_arrow_schema *schema, kx_arrow_array *array, str what, kx_arrow_array *parent) except -1:
+    cdef int add_arrow(self, kx_arrow_schema *schema, kx_arrow_array *array, str what,
+                       kx_arrow_array *parent) except -1:
         """Add an Arrow array; of a struct array's child only what `parent` (or NULL) says of it."""
         cdef char[128] text
         cdef kx_segment *segment = self.add()
@@ -176,7 +184,8 @@ cdef class _Cursor:
                 self.at += run
                 left -= run
             else:
-                self.column.pins[self.segment] = None       # its pieces keep it now, as long as they are in flight
+                # its pieces keep it now, as long as they are in flight
+                self.column.pins[self.segment] = None
                 self.segment += 1
                 self.at = 0
         piece.length = count
@@ -190,7 +199,8 @@ cdef _Cursor _cursor(Column column):
 
 
 cdef Column column_of(object source, str what, object one_for=None):
-    """`source` as a Column. A single key may stand for all where `one_for`, their number, is given."""
+    """`source` as a Column. A single key may stand for all where `one_for`, their number, is
+    given."""
     cdef Column column = Column()
     cdef kx_segment *segment
     cdef _Stream stream
@@ -198,7 +208,9 @@ cdef Column column_of(object source, str what, object one_for=None):
     cdef Py_ssize_t start
     if isinstance(source, (str, bytes, bytearray)):
         if one_for is None:
-            raise TypeError(f"{what} must be many values; a lone {type(source).__name__} is one: put it in a list")
+            raise TypeError(
+                f"{what} must be many values; a lone {type(source).__name__} is one: put it in a "
+                "list")
         spans = _spans((source,), 0, 1, what.encode())
         column.pins.append(spans)
         segment = column.add()
@@ -244,7 +256,8 @@ cdef Column column_of(object source, str what, object one_for=None):
         column.pins.append(export)
         if kx_is_numpy_time(source):
             raise TypeError(f"{what} must be many values, not one {type(source).__name__}")
-        if one_for is not None and export.view.ndim == 1 and export.view.itemsize == 1 and _format(export).lstrip("@=<>!") in "Bbc":
+        if one_for is not None and export.view.ndim == 1 and export.view.itemsize == 1 and _format(
+                export).lstrip("@=<>!") in "Bbc":
             _refuse_one_or_each(source, export.view.shape[0], one_for, what)
             segment = column.add()
             segment.layout = KX_ONE
@@ -257,7 +270,8 @@ cdef Column column_of(object source, str what, object one_for=None):
         _add_rows(column, export, what)
         return column
     raise TypeError(
-        f"{what} must be a list or tuple, an Arrow column (__arrow_c_array__ or __arrow_c_stream__) or a buffer of rows, "
+        f"{what} must be a list or tuple, an Arrow column (__arrow_c_array__ or "
+        "__arrow_c_stream__) or a buffer of rows, "
         f"not {type(source).__name__}")
 
 
@@ -266,11 +280,13 @@ cdef str _format(_Export export):
 
 
 cdef int _refuse_one_or_each(object source, int64_t length, int64_t count, str what) except -1:
-    """An array of as many one-byte numbers as there are values: one key of all these bytes, or one of one byte for each?"""
+    """An array of as many one-byte numbers as there are values: one key of all these bytes, or one
+    of one byte for each?"""
     source = source.obj if isinstance(source, memoryview) else source
     if length == count > 1 and (isinstance(source, _array) or hasattr(source, "dtype")):
         raise TypeError(
-            f"{what}: an array of {length} one-byte items for {count} values could be one key or a key for each; "
+            f"{what}: an array of {length} one-byte items for {count} values could be one key or a "
+            "key for each; "
             "give tobytes() of it for one, or reshape(-1, 1) or a list of bytes for one each")
     return 0
 
@@ -282,16 +298,19 @@ cdef int _add_rows(Column column, _Export export, str what) except -1:
     cdef int64_t padded
     cdef Py_ssize_t width, strings
     if kx_content_of(view.format) == KX_ADDRESSES:
-        raise TypeError(f"{what} must be a buffer of plain data; this one holds pointers (format {format!r})")
+        raise TypeError(
+            f"{what} must be a buffer of plain data; this one holds pointers (format {format!r})")
     if view.ndim == 2 and not format.endswith(("u", "w")):
         width = view.shape[1] * view.itemsize
     elif view.ndim == 1 and (format.startswith("T{") or format.endswith(("s", "x", "p"))):
         width = view.itemsize
     elif view.ndim == 1 and view.itemsize == 1:
-        raise TypeError(f"{what} must be many values; a flat buffer of bytes is one: put it in a list")
+        raise TypeError(
+            f"{what} must be many values; a flat buffer of bytes is one: put it in a list")
     else:
         raise TypeError(
-            f"{what} must be a buffer of two dimensions, or of one dimension of records, whose rows are the messages; "
+            f"{what} must be a buffer of two dimensions, or of one dimension of records, whose "
+            "rows are the messages; "
             f"this one has {view.ndim} dimension{'' if view.ndim == 1 else 's'} of {format!r}")
     if kx_content_of(view.format) == KX_PADDED and width:
         strings = width if view.itemsize == 1 else view.itemsize
@@ -299,7 +318,8 @@ cdef int _add_rows(Column column, _Export export, str what) except -1:
             padded = kx_first_padded(view.buf, view.len // strings, strings)
         if padded >= 0:
             raise _invalid_record(
-                f"{what}: item {padded * strings // width} ends in NUL, which is padding or content: NumPy forgets how long its "
+                f"{what}: item {padded * strings // width} ends in NUL, which is padding or "
+                "content: NumPy forgets how long its "
                 "strings were; give a list of bytes (tolist())")
     segment = column.add()
     segment.layout = KX_ROWS

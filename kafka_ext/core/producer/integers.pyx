@@ -14,7 +14,8 @@ cdef class Integers:
         self.length = -1
 
 
-cdef dict _WIDTHS = {"b": -1, "B": 1, "h": -2, "H": 2, "i": -4, "I": 4, "q": -8, "Q": 8, "n": -8, "N": 8,
+cdef dict _WIDTHS = {"b": -1, "B": 1, "h": -2, "H": 2, "i": -4, "I": 4, "q": -8, "Q": 8, "n": -8,
+                     "N": 8,
                      "l": -<int>sizeof(long), "L": <int>sizeof(long)}
 
 
@@ -42,7 +43,9 @@ cdef Integers integers_of(object source, str what, int64_t least, int64_t most):
     format = _format(export)
     width = _WIDTHS.get(format.lstrip("@=<"))
     if width is None or export.view.ndim != 1:
-        raise TypeError(f"{what} must be a buffer of ints in one dimension, not of {format!r} in {export.view.ndim}")
+        raise TypeError(
+            f"{what} must be a buffer of ints in one dimension, not of {format!r} in "
+            f"{export.view.ndim}")
     integers.c.data = export.view.buf
     integers.c.width = -export.view.itemsize if width < 0 else export.view.itemsize
     integers.c.length = integers.length = export.view.shape[0]
@@ -55,12 +58,17 @@ cdef Integers integers_of(object source, str what, int64_t least, int64_t most):
 
 cdef object _not_integers(object source, str what, bint timestamp):
     if timestamp and getattr(getattr(source, "dtype", None), "kind", None) == "M":
-        return TypeError(f"{what}: datetime64 has no time zone; if it is UTC give astype('datetime64[ms]').astype('int64') of it")
-    return TypeError(f"{what} must be an int, a sequence of ints or an integer buffer, not {type(source).__name__}")
+        return TypeError(
+            f"{what}: datetime64 has no time zone; if it is UTC give "
+            "astype('datetime64[ms]').astype('int64') of it")
+    return TypeError(
+        f"{what} must be an int, a sequence of ints or an integer buffer, not "
+        f"{type(source).__name__}")
 
 
 cdef object _one_number(object source, str what, bint timestamp):
-    """`source` as one int, or None when it is more than one (a NumPy array has `__index__`, too, and refuses)."""
+    """`source` as one int, or None when it is more than one (a NumPy array has `__index__`, too,
+    and refuses)."""
     if timestamp and isinstance(source, _datetime.datetime):
         return _milliseconds(source, what)
     if not hasattr(source, "__index__"):
@@ -72,7 +80,8 @@ cdef object _one_number(object source, str what, bint timestamp):
 
 
 cdef tuple _numbers_of(object sequence, str what, int64_t least, int64_t most):
-    """A sequence of ints (or None; or datetimes, as timestamps) as an array of int64, and whether INT64_MIN is None there."""
+    """A sequence of ints (or None; or datetimes, as timestamps) as an array of int64, and whether
+    INT64_MIN is None there."""
     try:
         return _array("q", sequence), False
     except (TypeError, OverflowError):
@@ -82,7 +91,9 @@ cdef tuple _numbers_of(object sequence, str what, int64_t least, int64_t most):
         if item is None:
             numbers.append(INT64_MIN)
             continue
-        number = _one_number(item, f"item {i} of {what}" if isinstance(item, _datetime.datetime) else what, least > 0)
+        number = _one_number(
+            item, f"item {i} of {what}" if isinstance(
+                item, _datetime.datetime) else what, least > 0)
         if number is None:
             raise TypeError(f"{what} must be ints; item {i} is {_shorten(item)}")
         if not least <= number <= most:
@@ -96,7 +107,8 @@ cdef str _integers_wanted(int64_t least):
     return "int32 or int64" if least == 0 else "int64 or a timestamp"
 
 
-cdef Integers _arrow_integers(Integers integers, object source, str what, int64_t least, int64_t most):
+cdef Integers _arrow_integers(Integers integers, object source, str what, int64_t least,
+                              int64_t most):
     cdef _Stream stream = _Stream()
     cdef char[128] text
     cdef const char *problem
@@ -106,7 +118,8 @@ cdef Integers _arrow_integers(Integers integers, object source, str what, int64_
     first = stream.next()
     second = stream.next() if first is not None else None
     if first is not None and second is None:
-        problem = kx_integers_from_arrow(stream.schema, _array_of(first), least > 0, &integers.c, text, sizeof(text))
+        problem = kx_integers_from_arrow(stream.schema, _array_of(first), least > 0, &integers.c,
+                                         text, sizeof(text))
         _arrow_problem(problem, text, what, _integers_wanted(least))
         integers.pins = (stream, first)
         integers.length = integers.c.length
@@ -117,7 +130,8 @@ cdef Integers _arrow_integers(Integers integers, object source, str what, int64_
     holders = [] if first is None else [first, second]
     while holders:
         for holder in holders:
-            problem = kx_integers_from_arrow(stream.schema, _array_of(holder), least > 0, &chunk, text, sizeof(text))
+            problem = kx_integers_from_arrow(stream.schema, _array_of(holder), least > 0, &chunk,
+                                             text, sizeof(text))
             _arrow_problem(problem, text, what, _integers_wanted(least))
             for i in range(chunk.length):
                 numbers.append(kx_integer_at(&chunk, i, INT64_MIN))
@@ -134,5 +148,7 @@ cdef int _check_integers(Integers integers, str what, int64_t least, int64_t mos
     with nogil:
         outside = kx_integers_outside(&integers.c, least, most)
     if outside >= 0:
-        raise _invalid_record(f"{what} must be from {least} to {most}; item {outside} is {kx_integer_at(&integers.c, outside, least)}")
+        raise _invalid_record(
+            f"{what} must be from {least} to {most}; item {outside} is "
+            f"{kx_integer_at(&integers.c, outside, least)}")
     return 0

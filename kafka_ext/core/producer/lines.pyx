@@ -3,7 +3,8 @@
 
 @cython.final
 cdef class Lines:
-    """What is between delimiters in a piece of text, where it is: a column of values for `send_batch` with no object for each.
+    """What is between delimiters in a piece of text, where it is: a column of values for
+    `send_batch` with no object for each.
 
     A sequence of `bytes`, made when they are asked for.
 
@@ -30,7 +31,8 @@ cdef class Lines:
             raise ValueError("delimiter is empty")
         self.data = data
         while True:
-            found = <const char *>(memchr(at, wanted[0], stop - at) if size == 1 else memmem(at, stop - at, wanted, size))
+            found = <const char *>(memchr(at, wanted[0], stop - at) if size == 1
+                                   else memmem(at, stop - at, wanted, size))
             if found == NULL:
                 if not last or at == stop:
                     break

@@ -201,8 +201,9 @@ cdef class ProducerRecord:
 @cython.final
 @cython.freelist(64)
 cdef class RecordMetadata:
-    # While the callback runs, `message` points at librdkafka's own message and the fields below are not filled: most callbacks
-    # look at one or two of them, or none. `settle` fills them before librdkafka takes the message back.
+    # While the callback runs, `message` points at librdkafka's own message and the fields below are
+    # not filled: most callbacks look at one or two of them, or none. `settle` fills them before
+    # librdkafka takes the message back.
     cdef const rd_kafka_message_t *message      # borrowed: the event owns it
     cdef object _topic                          # owned
     cdef object _record_id
@@ -310,7 +311,8 @@ cdef struct Batches:
     bint parts_made
     kx_part *finished               # owned: of the turn at hand, all of whose messages have reports
     int64_t pending                 # batches with a record without a report
-    int64_t open                    # batches not completed, or with callbacks to call: close() waits
+    # batches not completed, or with callbacks to call: close() waits
+    int64_t open
     int64_t last_number             # of the batch begun last
     int64_t completed_count         # of ProducerClient.completed
 
@@ -371,7 +373,8 @@ cdef class _Stream:
     cdef _Schema own_schema
     cdef bint polars                # whose Object columns look like bytes, and are addresses
     cdef str what
-    cdef str once                   # the type of a source that can be read once only, until it has given something
+    # the type of a source that can be read once only, until it has given something
+    cdef str once
 
     cdef int open(self, object source, str what) except -1
     cdef int succeeded(self, int code) except -1
@@ -384,11 +387,13 @@ cdef class Column:
     cdef size_t count
     cdef int64_t length             # -1: one for all
     cdef list pins                  # one for each segment (none where somebody else keeps all)
-    cdef list owned                 # what segments need only while they are read, and nobody else may write
+    # what segments need only while they are read, and nobody else may write
+    cdef list owned
 
     cdef int clear(self) except -1
     cdef kx_segment *add(self) except NULL
-    cdef int add_arrow(self, kx_arrow_schema *schema, kx_arrow_array *array, str what, kx_arrow_array *parent) except -1
+    cdef int add_arrow(self, kx_arrow_schema *schema, kx_arrow_array *array, str what,
+                       kx_arrow_array *parent) except -1
 
 
 @cython.final
@@ -419,7 +424,8 @@ cdef class Integers:
 @cython.final
 cdef class BatchPart:
     cdef kx_part c
-    cdef object pins                # what keeps the values in place; None when librdkafka copied them
+    # what keeps the values in place; None when librdkafka copied them
+    cdef object pins
     cdef BatchDelivery batch
     cdef int64_t start              # the index, in the batch, of the first
 
@@ -429,10 +435,12 @@ cdef class BatchDelivery:
     cdef readonly object ids
     cdef readonly str topic
     cdef list parts                 # BatchPart
-    cdef int64_t *all_offsets       # owned: the parts', where their number was known before; or NULL
+    # owned: the parts', where their number was known before; or NULL
+    cdef int64_t *all_offsets
     cdef int32_t *all_partitions    # owned, likewise
     cdef int64_t length
-    cdef int64_t open_parts         # those without all reports, and one more while the enqueueing goes on
+    # those without all reports, and one more while the enqueueing goes on
+    cdef int64_t open_parts
     cdef object on_delivery
     cdef list callbacks             # add_done_callback's; None once done
     cdef bint heard                 # somebody is to be told, who will see what failed
@@ -458,12 +466,15 @@ cdef class Producer:
     cdef ProducerClient _client             # None until the constructor is through
     cdef object _partitioner        # a callable, or None: librdkafka's own
     cdef object _interceptors       # a tuple, or None
-    cdef object _serializers        # (of keys, of values), each called with (topic, object) or None; or None
+    # (of keys, of values), each called with (topic, object) or None; or None
+    cdef object _serializers
     cdef bint _detour               # there are interceptors or serializers
 
     cpdef object _open(self, ProducerClient client, partitioner, interceptors, serializers=*)
-    cdef int _send(self, ProducerRecord record, object on_delivery, object option, object action, object timeout) except? -9999
-    cdef int _enqueue(self, ProducerClient client, ProducerRecord record, object on_delivery, bint copy, bint may_wait,
+    cdef int _send(self, ProducerRecord record, object on_delivery, object option, object action,
+                   object timeout) except? -9999
+    cdef int _enqueue(self, ProducerClient client, ProducerRecord record, object on_delivery,
+                      bint copy, bint may_wait,
                       int64_t deadline) except? -9999
     cdef int _enqueue_later(
             self, ProducerClient client, Topic topic, int32_t partition, bint copy,
@@ -473,9 +484,11 @@ cdef class Producer:
     cdef int _missed(self, object record, int err) noexcept
     cdef int _count_refused(self, int err) noexcept
     cdef int _refused(self, int err) except -1
-    cdef int32_t _choose_partition(self, ProducerClient client, Topic topic, object key, bint may_wait, int64_t deadline) except -1
+    cdef int32_t _choose_partition(self, ProducerClient client, Topic topic, object key,
+                                   bint may_wait, int64_t deadline) except -1
     cdef object _intercept(self, object record)
-    cdef int _send_detour(self, ProducerClient client, object record, object on_delivery, bint copy, bint may_wait,
+    cdef int _send_detour(self, ProducerClient client, object record, object on_delivery, bint copy,
+                          bint may_wait,
                           int64_t deadline) except? -9999
     cdef ProducerRecord _serialized(self, ProducerRecord record)
 
@@ -493,7 +506,8 @@ cdef class AsyncProducer:
     cdef Producer _producer             # None until the constructor is through
     cdef ProducerClient _client
     cdef object _loop
-    cdef Py_ssize_t _loop_at            # where an asyncio.Future has its loop; 0: the loop makes its futures, for it has others
+    # where an asyncio.Future has its loop; 0: the loop makes its futures, for it has others
+    cdef Py_ssize_t _loop_at
     cdef int _futures_left              # until the loop is asked again
     cdef bint _tells_its_thread         # the loop has the attribute that is_running() looks at
     cdef int _turns_left                # sends before the next pause
@@ -512,7 +526,8 @@ cdef class AsyncProducer:
 cdef class Sending:
     cdef AsyncProducer producer         # None once it is through
     cdef ProducerRecord record
-    cdef object rest                    # a coroutine: what is left to do when it cannot be done at once
+    # a coroutine: what is left to do when it cannot be done at once
+    cdef object rest
     cdef bint copy
     cdef bint begun
     cdef bint paused

@@ -10,7 +10,8 @@ class SendOption(_IntEnum):
     """Whether `send` copies the value.
 
     NO_COPY_RECORD_VALUE: the value's buffer stays pinned until its delivery callback has returned.
-    TO_COPY_RECORD_VALUE: librdkafka copies it within `send`; the buffer is the caller's again when `send` returns (RD_KAFKA_MSG_F_COPY).
+    TO_COPY_RECORD_VALUE: librdkafka copies it within `send`; the buffer is the caller's again when
+        `send` returns (RD_KAFKA_MSG_F_COPY).
     """
 
     __module__ = "kafka_ext"
@@ -19,9 +20,11 @@ class SendOption(_IntEnum):
 
 
 class ActionWhileQueueIsFull(_IntEnum):
-    """What `send` does when the local queue has no room (`queue.buffering.max.messages`, `queue.buffering.max.kbytes`).
+    """What `send` does when the local queue has no room (`queue.buffering.max.messages`,
+    `queue.buffering.max.kbytes`).
 
-    BLOCK: wait until there is, with the GIL released. With manual polling, and in a callback, as NO_BLOCK: nobody else would make room.
+    BLOCK: wait until there is, with the GIL released. With manual polling, and in a callback, as
+        NO_BLOCK: nobody else would make room.
     NO_BLOCK: raise QueueFullError at once.
     """
 
@@ -45,7 +48,8 @@ class PersistedStatus(_IntEnum):
 
 
 class TimestampType(str, _Enum):
-    """Who set a record's timestamp: the producer (CREATE_TIME) or the broker (LOG_APPEND_TIME, the topic's `message.timestamp.type`)."""
+    """Who set a record's timestamp: the producer (CREATE_TIME) or the broker (LOG_APPEND_TIME, the
+    topic's `message.timestamp.type`)."""
 
     __module__ = "kafka_ext"
     NOT_AVAILABLE = "NotAvailable"
@@ -67,7 +71,8 @@ cdef tuple _TIMESTAMP_TYPES = tuple(TimestampType)
 cdef object _EPOCH = _datetime.datetime(1970, 1, 1, tzinfo=_datetime.timezone.utc)
 cdef object _MILLISECOND = _datetime.timedelta(milliseconds=1)
 
-# The one representation of "the partitioner chooses" and of "now" inside a record; both are librdkafka's own.
+# The one representation of "the partitioner chooses" and of "now" inside a record; both are
+# librdkafka's own.
 cdef enum:
     NO_PARTITION = -1
     NO_TIMESTAMP = 0
@@ -85,25 +90,30 @@ cdef int32_t _partition(object value) except -2:
     except TypeError:
         raise TypeError(f"partition must be an int or None, not {type(value).__name__}") from None
     if not 0 <= number <= INT32_MAX:
-        raise _invalid_record(f"partition must be from 0 to {INT32_MAX}, not {number}; None lets the partitioner choose")
+        raise _invalid_record(
+            f"partition must be from 0 to {INT32_MAX}, not {number}; None lets the partitioner "
+            "choose")
     return number
 
 
 cdef object _milliseconds(object time, str what):
     """Milliseconds since the epoch of a datetime, which must say in which time zone it is.
 
-    A naive one is local time for Python, UTC for pandas and for most columns: the same time would mean two.
+    A naive one is local time for Python, UTC for pandas and for most columns: the same time would
+    mean two.
     """
     if time != time:
         raise _invalid_record(f"{what} is {time}, which is no time; None means now")
     if time.utcoffset() is None:
         raise _invalid_record(
-            f"{what} {time} has no time zone: give it one, astimezone() for local time, replace(tzinfo=timezone.utc) for UTC "
+            f"{what} {time} has no time zone: give it one, astimezone() for local time, "
+            "replace(tzinfo=timezone.utc) for UTC "
             "(pandas: tz_localize)")
     try:
         return (time.astimezone(_datetime.timezone.utc) - _EPOCH) // _MILLISECOND
     except OverflowError:
-        raise _invalid_record(f"{what} {time} is outside the years that a datetime in UTC can be in") from None
+        raise _invalid_record(
+            f"{what} {time} is outside the years that a datetime in UTC can be in") from None
 
 
 cdef int64_t _timestamp(object value) except -1:
@@ -116,40 +126,48 @@ cdef int64_t _timestamp(object value) except -1:
             number = _index(value)
         except TypeError:
             raise TypeError(
-                f"timestamp must be an int (milliseconds since the epoch), a datetime or None, not {type(value).__name__}"
+                "timestamp must be an int (milliseconds since the epoch), a datetime or None, not "
+                f"{type(value).__name__}"
             ) from None
     if not 0 < number <= INT64_MAX:
         raise _invalid_record(
-            f"timestamp must be from 1 to {INT64_MAX} milliseconds since the epoch, not {number}; None means now "
+            f"timestamp must be from 1 to {INT64_MAX} milliseconds since the epoch, not {number}; "
+            "None means now "
             "(librdkafka takes 0 for now as well, so that the epoch itself cannot be sent)")
     return number
 
 
 @cython.freelist(64)
 cdef class ProducerRecord:
-    """ProducerRecord(topic, value=None, *, key=None, partition=None, headers=None, timestamp=None, id=None)\n--\n\n\
+    """ProducerRecord(topic, value=None, *, key=None, partition=None, headers=None, \
+timestamp=None, id=None)\n--\n\n\
     A record to send: where to, and what.
 
     Args:
         topic (str): the topic's name.
-        value: any C-contiguous buffer, a str (sent as UTF-8), or None for a tombstone. Not copied, see `send`. With a producer that has a
-            `value_serializer`, whatever that takes.
-        key: the same types; copied within `send`. None for no key. With a `key_serializer`, whatever that takes.
+        value: any C-contiguous buffer, a str (sent as UTF-8), or None for a tombstone. Not copied,
+            see `send`. With a producer that has a `value_serializer`, whatever that takes.
+        key: the same types; copied within `send`. None for no key. With a `key_serializer`,
+            whatever that takes.
         partition (int | None): 0 or more; None lets the partitioner choose.
-        headers: `(name, value)` pairs in a sequence, or a mapping; names are str, values as `value` above. Copied within `send`. What
-            can be gone through only once, such as a generator, is read here, into a list.
-        timestamp (int | datetime | None): milliseconds since the epoch, or a datetime with a time zone; None means the time of `send`.
+        headers: `(name, value)` pairs in a sequence, or a mapping; names are str, values as `value`
+            above. Copied within `send`. What can be gone through only once, such as a generator, is
+            read here, into a list.
+        timestamp (int | datetime | None): milliseconds since the epoch, or a datetime with a time
+            zone; None means the time of `send`.
         id: anything; comes back as `RecordMetadata.record_id`.
 
     Raises:
         TypeError: an argument has the wrong type; it is named.
         ValueError: partition or timestamp is out of range (also a KafkaException).
 
-    Every argument is an attribute that can be set again; a record can be sent any number of times. Equal to another of the same content,
-    buffers being compared by what they hold; not hashable, since it can change. Pickled and copied with what a subclass has added.
+    Every argument is an attribute that can be set again; a record can be sent any number of times.
+    Equal to another of the same content, buffers being compared by what they hold; not hashable,
+    since it can change. Pickled and copied with what a subclass has added.
     """
 
-    def __init__(self, topic, value=None, *, key=None, partition=None, headers=None, timestamp=None, id=None):
+    def __init__(self, topic, value=None, *, key=None, partition=None, headers=None, timestamp=None,
+                 id=None):
         if type(topic) is not str:
             self.topic = topic
         else:
@@ -178,7 +196,8 @@ cdef class ProducerRecord:
 
     @headers.setter
     def headers(self, headers):
-        # A record may be looked at, tried again and sent again: what is gone after the first time is read once, here.
+        # A record may be looked at, tried again and sent again: what is gone after the first time
+        # is read once, here.
         if hasattr(headers, "__next__"):
             headers = list(headers)
         self._headers = headers
@@ -200,9 +219,11 @@ cdef class ProducerRecord:
         self._timestamp = _timestamp(timestamp)
 
     def __reduce__(self):
-        fields = self._topic, self.value, self.key, self.partition, self.headers, self.timestamp, self.id
+        fields = (self._topic, self.value, self.key, self.partition, self.headers, self.timestamp,
+                  self.id)
         added = getattr(self, "__dict__", None) or None
-        slots = {name: getattr(self, name) for name in _slotnames(type(self)) if hasattr(self, name)}
+        slots = {name: getattr(self, name) for name in _slotnames(type(self))
+                 if hasattr(self, name)}
         return _restore_record, (type(self), *fields), (added, slots) if slots else added
 
     def __eq__(self, other):
@@ -226,13 +247,16 @@ cdef class ProducerRecord:
 
 
 def _restore_record(kind, topic, value, key, partition, headers, timestamp, id):
-    record = kind.__new__(kind)         # a subclass may have another __init__; what it has added follows as state
-    ProducerRecord.__init__(record, topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp, id=id)
+    # a subclass may have another __init__; what it has added follows as state
+    record = kind.__new__(kind)
+    ProducerRecord.__init__(record, topic, value, key=key, partition=partition, headers=headers,
+                            timestamp=timestamp, id=id)
     return record
 
 
 cdef bint same(object one, object other) except -1:
-    """Whether two parts of records are equal. Arrays compare element by element: those by the bytes that would be sent."""
+    """Whether two parts of records are equal. Arrays compare element by element: those by the bytes
+    that would be sent."""
     if one is other:
         return True
     try:
@@ -257,10 +281,12 @@ cdef enum:
 @cython.freelist(64)
 cdef class RecordMetadata:
     """RecordMetadata(*args, **kwargs)\n--\n\n\
-    What became of one record: the argument of `on_delivery`, the result of `sync_send` and of `send_future`.
+    What became of one record: the argument of `on_delivery`, the result of `sync_send` and of
+    `send_future`.
 
-    Made by the producer only. Read-only, and valid for as long as it is kept. Equal to another of the same content, hashable, and can be
-    pickled and copied (headers that are memoryviews as bytes).
+    Made by the producer only. Read-only, and valid for as long as it is kept. Equal to another of
+    the same content, hashable, and can be pickled and copied (headers that are memoryviews as
+    bytes).
 
     Attributes:
         topic (str): where the record went.
@@ -269,8 +295,8 @@ cdef class RecordMetadata:
         record_id (object): the record's `id`.
         key_size (int): bytes of the key.
         value_size (int): bytes of the value.
-        timestamp (int | None): milliseconds since the epoch (rd_kafka_message_timestamp). None from an EmbeddedBroker, which answers with
-            no time; the record there has its own.
+        timestamp (int | None): milliseconds since the epoch (rd_kafka_message_timestamp). None from
+            an EmbeddedBroker, which answers with no time; the record there has its own.
         timestamp_type (TimestampType): who set it.
         persisted_status (PersistedStatus): whether it is in the log (rd_kafka_message_status).
         headers (list[tuple[str, object]] | None): the record's headers.
@@ -282,7 +308,8 @@ cdef class RecordMetadata:
         raise TypeError("a RecordMetadata is made by the producer only")
 
     cdef int settle(self, int64_t latency=LATENCY_NOW) except -1:
-        """Copy what is wanted of the message, while it is there. Called with the GIL, before the event is destroyed.
+        """Copy what is wanted of the message, while it is there. Called with the GIL, before the
+        event is destroyed.
 
         `latency`, where it has been found out already: librdkafka reads the clock for it.
         """
@@ -296,7 +323,8 @@ cdef class RecordMetadata:
         self._value_size = message.len
         self._timestamp = rd_kafka_message_timestamp(message, &timestamp_type)
         self._timestamp_type = timestamp_type
-        if self._timestamp == MOCK_TIMESTAMP and timestamp_type == RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME:
+        if (self._timestamp == MOCK_TIMESTAMP
+                and timestamp_type == RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME):
             self._timestamp = -1
             self._timestamp_type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
         self._latency = rd_kafka_message_latency(message) if latency == LATENCY_NOW else latency
@@ -343,7 +371,8 @@ cdef class RecordMetadata:
 
     @property
     def persisted_status(self):
-        cdef int status = rd_kafka_message_status(self.message) if self.message != NULL else self._status
+        cdef int status = rd_kafka_message_status(
+            self.message) if self.message != NULL else self._status
         return _PERSISTED[status]
 
     @property
@@ -362,13 +391,16 @@ cdef class RecordMetadata:
 
     cdef tuple fields(self):
         self.settle()
-        return (self._topic, self._partition, self._offset, self._record_id, self._key_size, self._value_size, self._timestamp,
+        return (self._topic, self._partition, self._offset, self._record_id, self._key_size,
+                self._value_size, self._timestamp,
                 self._timestamp_type, self._status, self._latency, self._broker_id)
 
     def __eq__(self, other):
         if not isinstance(other, RecordMetadata):
             return NotImplemented
-        return self.fields() == (<RecordMetadata>other).fields() and self.header_pairs() == (<RecordMetadata>other).header_pairs()
+        return self.fields() == (
+            <RecordMetadata>other).fields() and self.header_pairs() == (
+                <RecordMetadata>other).header_pairs()
 
     cdef object header_pairs(self):
         return None if self._headers is None else [tuple(pair) for pair in self._headers]
@@ -380,7 +412,8 @@ cdef class RecordMetadata:
     def __reduce__(self):
         headers = self._headers
         if headers is not None:
-            headers = [(name, bytes(value) if isinstance(value, memoryview) else value) for name, value in headers]
+            headers = [(name, bytes(value) if isinstance(value, memoryview) else value) for name,
+                       value in headers]
         return _restore_metadata, (*self.fields(), headers)
 
     def __str__(self):
@@ -392,17 +425,21 @@ cdef class RecordMetadata:
             when = ""
         else:
             try:
-                time = (_EPOCH + self._timestamp * _MILLISECOND).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+                time = (
+                    _EPOCH + self._timestamp * _MILLISECOND).isoformat(
+                        timespec="milliseconds").replace("+00:00", "Z")
             except OverflowError:
                 time = str(self._timestamp)         # past the year 9999
             when = f",{_TIMESTAMP_TYPES[self._timestamp_type].value}[{time}]"
-        return f"{self._topic}-{partition}@{offset}{record_id}{when},{_PERSISTED_TEXT[self._status]}"
+        status = _PERSISTED_TEXT[self._status]
+        return f"{self._topic}-{partition}@{offset}{record_id}{when},{status}"
 
     def __repr__(self):
         return f"<RecordMetadata {self}>"
 
 
-def _restore_metadata(topic, partition, offset, record_id, key_size, value_size, timestamp, timestamp_type, status, latency, broker_id,
+def _restore_metadata(topic, partition, offset, record_id, key_size, value_size, timestamp,
+                      timestamp_type, status, latency, broker_id,
                       headers):
     cdef RecordMetadata metadata = RecordMetadata.__new__(RecordMetadata)
     metadata._topic = topic

@@ -1,14 +1,16 @@
 # Tables: the rows of an Arrow stream as messages, chunk by chunk.
 
 
-def send_table(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option, action, timeout):
+def send_table(Producer producer, table, topic, value, key, partition, timestamp, headers,
+               on_delivery, option, action, timeout):
     cdef ProducerClient client = producer.handle
     cdef int64_t deadline = _deadline(timeout)
     cdef BatchDelivery batch = None
     try:
         _check_batch_arguments(producer, topic, on_delivery, option, action)
         client.check_usable()
-        steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers, on_delivery, option is _COPY,
+        steps = _table_steps(producer, table, topic, value, key, partition, timestamp, headers,
+                             on_delivery, option is _COPY,
                              action is _BLOCK, deadline)
         batch = _send_here(client, steps, action is _BLOCK, deadline)
         return batch
@@ -17,7 +19,8 @@ def send_table(Producer producer, table, topic, value, key, partition, timestamp
             producer._missed(None, RAISED)
 
 
-def _table_steps(Producer producer, table, topic, value, key, partition, timestamp, headers, on_delivery, bint copy, bint may_wait,
+def _table_steps(Producer producer, table, topic, value, key, partition, timestamp, headers,
+                 on_delivery, bint copy, bint may_wait,
                  int64_t deadline):
     cdef ProducerClient client = producer.handle
     cdef _Stream stream = _Stream()
@@ -25,22 +28,27 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
     cdef Topic known
     if not _is_arrow(table):
         raise TypeError(
-            f"table must have __arrow_c_stream__ or __arrow_c_array__ (pyarrow, Polars, DuckDB, pandas), not {type(table).__name__}")
+            "table must have __arrow_c_stream__ or __arrow_c_array__ (pyarrow, Polars, DuckDB, "
+            f"pandas), not {type(table).__name__}")
     if isinstance(headers, str):
         raise TypeError("headers must be a sequence of column names, not a str")
     names = []
     for name in headers:
         names.append(_plain(name))
-    value, key, partition, timestamp = _plain(value), _plain(key), _plain(partition), _plain(timestamp)
+    value, key, partition, timestamp = _plain(
+        value), _plain(key), _plain(partition), _plain(timestamp)
     known = client.topic(topic)
     stream.open(table, "table")
     if stream.schema.format.decode() != "+s":
-        raise TypeError(f"table must be a table or struct array, not an Arrow column of {_arrow_type(stream.schema.format.decode())}")
+        raise TypeError(
+            "table must be a table or struct array, not an Arrow column of "
+            f"{_arrow_type(stream.schema.format.decode())}")
     columns = []
     for i in range(stream.schema.n_children):
         columns.append(_column_name(stream, i))
     where = {}
-    for role, name in (("value", value), ("key", key), ("partition", partition), ("timestamp", timestamp),
+    for role, name in (("value", value), ("key", key), ("partition", partition),
+                       ("timestamp", timestamp),
                        *(("headers", header) for header in names)):
         if name is None:
             if role == "value":
@@ -49,9 +57,12 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
         if not isinstance(name, str):
             raise TypeError(f"{role} must be the name of a column, not {type(name).__name__}")
         if name not in columns:
-            raise ValueError(f"{role}: the table has no column {name!r}; it has {', '.join(columns)}")
+            raise ValueError(
+                f"{role}: the table has no column {name!r}; it has {', '.join(columns)}")
         if columns.count(name) > 1:
-            raise ValueError(f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all but one")
+            raise ValueError(
+                f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all "
+                "but one")
         where[name] = columns.index(name)
     batch = _new_batch(client, known.name, on_delivery, None, 0)
     try:
@@ -60,7 +71,8 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
             holder = stream.next()
             if holder is None:
                 break
-            yield from _chunk_steps(producer, client, known, batch, stream, holder, where, value, key, partition, timestamp, names, copy,
+            yield from _chunk_steps(producer, client, known, batch, stream, holder, where, value,
+                                    key, partition, timestamp, names, copy,
                                     may_wait, deadline)
             yield False
     except BaseException as exc:
@@ -90,11 +102,13 @@ cdef Column _child_column(_Stream stream, kx_arrow_array *array, int child, str 
     return column
 
 
-cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, str what, int64_t least, int64_t most):
+cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, str what,
+                              int64_t least, int64_t most):
     cdef Integers integers = Integers()
     cdef char[128] text
     cdef const char *problem = kx_integers_from_arrow(
-        stream.schema.children[child], array.children[child], least > 0, &integers.c, text, sizeof(text))
+        stream.schema.children[child], array.children[child], least > 0, &integers.c, text,
+        sizeof(text))
     _arrow_problem(problem, text, what, _integers_wanted(least))
     if array.length > integers.c.length - array.offset:
         raise ValueError(f"{what}: malformed Arrow array: a column shorter than its table")
@@ -104,8 +118,10 @@ cdef Integers _child_integers(_Stream stream, kx_arrow_array *array, int child, 
     return integers
 
 
-def _chunk_steps(Producer producer, ProducerClient client, Topic topic, BatchDelivery batch, _Stream stream, holder, dict where, value, key,
-                 partition, timestamp, list header_names, bint copy, bint may_wait, int64_t deadline):
+def _chunk_steps(Producer producer, ProducerClient client, Topic topic, BatchDelivery batch,
+                 _Stream stream, holder, dict where, value, key,
+                 partition, timestamp, list header_names, bint copy, bint may_wait,
+                 int64_t deadline):
     cdef kx_arrow_array *array = _array_of(holder)
     cdef Column values, keys = None
     cdef Integers partitions = None, timestamps = None
@@ -118,24 +134,29 @@ def _chunk_steps(Producer producer, ProducerClient client, Topic topic, BatchDel
     if key is not None:
         keys = _child_column(stream, array, where[key], f"key ({key})")
     if partition is not None:
-        partitions = _child_integers(stream, array, where[partition], f"partition ({partition})", 0, INT32_MAX)
+        partitions = _child_integers(stream, array, where[partition], f"partition ({partition})", 0,
+                                     INT32_MAX)
     if producer._partitioner is not None and _leaves_some(partitions):
-        partitions = _chosen_partitions(producer, client, topic, keys, values.length, partitions, may_wait, deadline)
+        partitions = _chosen_partitions(producer, client, topic, keys, values.length, partitions,
+                                        may_wait, deadline)
     if timestamp is not None:
-        timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1, INT64_MAX)
+        timestamps = _child_integers(stream, array, where[timestamp], f"timestamp ({timestamp})", 1,
+                                     INT64_MAX)
     header_columns = []
     for name in header_names:
         header_columns.append(_child_column(stream, array, where[name], f"headers ({name})"))
     if values.length == 0:
         return
-    yield from _rows_steps(client, topic, batch, values, keys, partitions, timestamps, header_names, header_columns,
+    yield from _rows_steps(client, topic, batch, values, keys, partitions, timestamps, header_names,
+                           header_columns,
                            None if copy else holder)
 
 
 def _rows_steps(
         ProducerClient client, Topic topic, BatchDelivery batch, Column values, Column keys,
         Integers partitions, Integers timestamps, list header_names, list header_columns, pins):
-    """Enqueue a chunk of a table, one segment of each column, which `pins` keeps in place (None: its values are copied)."""
+    """Enqueue a chunk of a table, one segment of each column, which `pins` keeps in place (None:
+    its values are copied)."""
     cdef kx_enqueue e
     cdef BatchPart part = None
     cdef int result = 0

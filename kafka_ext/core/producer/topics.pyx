@@ -81,11 +81,13 @@ cdef class Topics:
 
 # ------------------------------------------------------------------ partitions
 
-cdef int partition_count_of(ProducerClient client, Topic topic, bint may_wait=True, int64_t deadline=-1) except -1:
-    """How many partitions `topic` has, asked again as often as librdkafka itself does (topic.metadata.refresh.interval.ms).
+cdef int partition_count_of(ProducerClient client, Topic topic, bint may_wait=True,
+                            int64_t deadline=-1) except -1:
+    """How many partitions `topic` has, asked again as often as librdkafka itself does
+    (topic.metadata.refresh.interval.ms).
 
-    Waits at most ten seconds, and not beyond `deadline`. Without `may_wait` the question is asked in the background, and until there is an
-    answer this raises a retriable KafkaException.
+    Waits at most ten seconds, and not beyond `deadline`. Without `may_wait` the question is asked
+    in the background, and until there is an answer this raises a retriable KafkaException.
     """
     cdef int64_t now = kx_now_us()
     cdef int milliseconds
@@ -100,15 +102,18 @@ cdef int partition_count_of(ProducerClient client, Topic topic, bint may_wait=Tr
                 topic.asking = False
                 raise
         if topic.partition_count:
-            return topic.partition_count        # a little old; librdkafka's own partitioners go by no newer one
+            # a little old; librdkafka's own partitioners go by no newer one
+            return topic.partition_count
         raise KafkaException(KafkaError(
             RD_KAFKA_RESP_ERR__WAIT_CACHE,
-            f"topic {topic.name}: its partitions are not known yet, so the partitioner cannot be asked; try again", is_retriable=True))
+            f"topic {topic.name}: its partitions are not known yet, so the partitioner cannot be "
+            "asked; try again", is_retriable=True))
     now += 10 * 1000000
     if deadline < 0 or now < deadline:
         deadline = now
     while True:
-        _, _, _, _, topics = fetch_metadata(client, topic.name, max(deadline - kx_now_us(), 0) / 1e6)
+        _, _, _, _, topics = fetch_metadata(client, topic.name,
+                                            max(deadline - kx_now_us(), 0) / 1e6)
         for name, partitions, err in topics:
             if name == topic.name and err == RD_KAFKA_RESP_ERR_NO_ERROR and partitions:
                 interval = int(client.get_property("topic.metadata.refresh.interval.ms"))
@@ -118,10 +123,12 @@ cdef int partition_count_of(ProducerClient client, Topic topic, bint may_wait=Tr
         if _expired(deadline):
             raise KafkaException(KafkaError(
                 topics[0][2] if topics and topics[0][2] else RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
-                f"topic {topic.name}: its partitions are not known, so the partitioner cannot be asked"))
+                f"topic {topic.name}: its partitions are not known, so the partitioner cannot be "
+                "asked"))
         milliseconds = _slice_ms(SLICE_MS)
         with nogil:
-            kx_gate_wait(&client.life.gate, kx_gate_seen(&client.life.gate), milliseconds)    # being created, perhaps
+            # being created, perhaps
+            kx_gate_wait(&client.life.gate, kx_gate_seen(&client.life.gate), milliseconds)
         client.let_signals()
 
 

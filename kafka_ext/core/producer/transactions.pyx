@@ -1,7 +1,8 @@
-# Transactions: one call about them at a time, and each answer to the call that asked for it (DESIGN.md, rule 12).
+# Transactions: one call about them at a time, and each answer to the call that asked for it.
 #
-# What waits in librdkafka and outlives its caller (a commit, an abort, the sending of offsets) is noted in the client until librdkafka has
-# returned, and keeps everything else away from the transaction: the same call again joins it, any other waits for it or raises CONFLICT.
+# What waits in librdkafka and outlives its caller (a commit, an abort, the sending of offsets) is
+# noted in the client until librdkafka has returned, and keeps everything else away from the
+# transaction: the same call again joins it, any other waits for it or raises CONFLICT.
 
 
 cdef enum:
@@ -91,11 +92,13 @@ cdef class Transaction:
 
 
 cdef int check_turn(ProducerClient client, str call, int least, int most) except -1:
-    """Raise unless it is the turn of `call`, which states from `least` to `most` allow: at once, for no wait would change it."""
+    """Raise unless it is the turn of `call`, which states from `least` to `most` allow: at once,
+    for no wait would change it."""
     cdef int state = client.transaction.state
     if state == NO_TRANSACTIONS:
         raise KafkaException(KafkaError(
-            RD_KAFKA_RESP_ERR__NOT_CONFIGURED, f"{call}() is for producers of transactions: set the property transactional.id"))
+            RD_KAFKA_RESP_ERR__NOT_CONFIGURED,
+            f"{call}() is for producers of transactions: set the property transactional.id"))
     if least <= state <= most:
         return 0
     fatal = client.fatal_error()
@@ -113,30 +116,36 @@ cdef object refused_outside(ProducerClient client):
     if client.transaction.end is not None:
         call = "commit" if client.transaction.end.commits else "abort"
         return KafkaError(
-            RD_KAFKA_RESP_ERR__STATE, f"{call}_transaction is under way; send this in the next transaction")
+            RD_KAFKA_RESP_ERR__STATE,
+            f"{call}_transaction is under way; send this in the next transaction")
     if client.transaction.state == IN_TRANSACTION:
         return KafkaError(
-            RD_KAFKA_RESP_ERR__STATE, "the transaction has failed; call abort_transaction()", transaction_requires_abort=True)
+            RD_KAFKA_RESP_ERR__STATE,
+            "the transaction has failed; call abort_transaction()", transaction_requires_abort=True)
     return KafkaError(RD_KAFKA_RESP_ERR__STATE, _NEXT_CALL[client.transaction.state])
 
 
 cdef int check_complete(ProducerClient client) except -1:
-    """Raise where a record that was to be in the transaction is not. What was enqueued and not delivered, librdkafka counts."""
+    """Raise where a record that was to be in the transaction is not. What was enqueued and not
+    delivered, librdkafka counts."""
     cdef int64_t missed = client.transaction.missing()
     if not missed:
         return 0
-    why = f", the first with {KafkaError(client.batches.parts.missed_code).name}" if client.batches.parts.missed_code else ""
+    cdef int32_t code = client.batches.parts.missed_code
+    why = f", the first with {KafkaError(code).name}" if code else ""
     raise KafkaException(KafkaError(
         RD_KAFKA_RESP_ERR__INCONSISTENT,
-        f"commit_transaction(): {missed} records of the transaction were refused{why}; send them again, or call abort_transaction()",
+        f"commit_transaction(): {missed} records of the transaction were refused{why}; send them "
+        "again, or call abort_transaction()",
         transaction_requires_abort=True))
 
 
 # ------------------------------------------------------------------ beginning
 
 cdef rd_kafka_error_t *init_slice(ProducerClient client, int milliseconds) except? NULL:
-    """Begin rd_kafka_init_transactions() or take it up again, which it allows at any moment: nothing but the producer id answers its first
-    step, and the second has no timeout (2.15.1). The caller owns the error."""
+    """Begin rd_kafka_init_transactions() or take it up again, which it allows at any moment:
+    nothing but the producer id answers its first step, and the second has no timeout (2.15.1). The
+    caller owns the error."""
     cdef rd_kafka_error_t *error
     client.check_usable()
     with cython.critical_section(client):
@@ -163,12 +172,15 @@ def init_transactions(ProducerClient client, timeout):
             return
         waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
         if not rd_kafka_error_is_retriable(error) or _expired(deadline):
-            check_error(error, "rd_kafka_init_transactions", client.cause if waits else client.cause + refused)
-        # Time is up for this slice; or the coordinator cannot do it yet: it is loading, has moved, or still aborts what a fenced
-        # predecessor has left (CONCURRENT_TRANSACTIONS). librdkafka leaves the second to its caller; the Java client tries again.
+            check_error(error, "rd_kafka_init_transactions",
+                        client.cause if waits else client.cause + refused)
+        # Time is up for this slice; or the coordinator cannot do it yet: it is loading, has moved,
+        # or still aborts what a fenced predecessor has left (CONCURRENT_TRANSACTIONS). librdkafka
+        # leaves the second to its caller; the Java client tries again.
         if waits:
             refused = last_refusal(KafkaError(
-                rd_kafka_error_code(error), rd_kafka_error_string(error).decode("utf-8", "replace")))
+                rd_kafka_error_code(error),
+                rd_kafka_error_string(error).decode("utf-8", "replace")))
         rd_kafka_error_destroy(error)
         client.let_signals()
         if waits:
@@ -207,9 +219,11 @@ def begin_transaction(ProducerClient client):
 # ------------------------------------------------------------------ ending
 
 def end_transaction(ProducerClient client, bint commits, timeout):
-    """Wait for a commit's or an abort's end, having begun it unless it is under way: after a timeout or a signal it is taken up again.
+    """Wait for a commit's or an abort's end, having begun it unless it is under way: after a
+    timeout or a signal it is taken up again.
 
-    Under manual polling this thread serves meanwhile; what callbacks raise is kept for `take_raised`.
+    Under manual polling this thread serves meanwhile; what callbacks raise is kept for
+    `take_raised`.
     """
     cdef int64_t deadline = _deadline(timeout)
     cdef ThreadCall told = ThreadCall(_WakeServer(client) if client.manual else None)
@@ -238,10 +252,13 @@ def abort_under_way(ProducerClient client):
 
 
 def conflict(bint commits):
-    """What is raised where a call has to wait until a commit, or abort, has ended and somebody has seen how."""
+    """What is raised where a call has to wait until a commit, or abort, has ended and somebody has
+    seen how."""
     call = "commit_transaction" if commits else "abort_transaction"
     return KafkaException(KafkaError(
-        RD_KAFKA_RESP_ERR__CONFLICT, f"{call} is under way; call that again, to see how the transaction ends", is_retriable=True))
+        RD_KAFKA_RESP_ERR__CONFLICT,
+        f"{call} is under way; call that again, to see how the transaction "
+        "ends", is_retriable=True))
 
 
 @cython.final
@@ -264,7 +281,8 @@ cdef class _WakeServer:
 
 @cython.final
 cdef class TransactionEnd:
-    """A commit or abort, from the first call of it until somebody has taken its outcome. The handle's critical section guards it."""
+    """A commit or abort, from the first call of it until somebody has taken its outcome. The
+    handle's critical section guards it."""
 
     def __init__(self, ProducerClient client, bint commits):
         self.client = client
@@ -282,7 +300,8 @@ cdef class TransactionEnd:
             what = "commit" if self.commits else "abort"
             raise KafkaTimeoutError(KafkaError(
                 RD_KAFKA_RESP_ERR__TIMED_OUT,
-                f"the {what} is under way; call {what}_transaction again{self.client.cause}", is_retriable=True))
+                f"the {what} is under way; call {what}_transaction "
+                f"again{self.client.cause}", is_retriable=True))
         with cython.critical_section(self.client):
             if self.client.transaction.end is self:
                 self.client.transaction.end = None
@@ -291,7 +310,8 @@ cdef class TransactionEnd:
             raise result
 
     def __call__(self, outcome):
-        """The thread is done; the last thing that it does, so that a client that is closed now goes at once."""
+        """The thread is done; the last thing that it does, so that a client that is closed now goes
+        at once."""
         failed, result = outcome
         if not failed and result is _NOBODY_WAITS:
             return
@@ -355,21 +375,26 @@ def start_ending(ProducerClient client, bint commits, tell):
 
 
 def _end(ProducerClient client, TransactionEnd ending):
-    """What the thread of a commit or abort does: call librdkafka until it is done, or until nobody waits any more.
+    """What the thread of a commit or abort does: call librdkafka until it is done, or until nobody
+    waits any more.
 
-    In a thread and not in slices: where the first step of a call that is taken up again (begin_commit, begin_abort) is not answered by
-    librdkafka's main thread within the call's timeout, librdkafka forgets which call it was, and gives the answers to whichever steps wait
-    by then. Of a commit it takes the coordinator's answer for that of an abort, and ends the process with "Invalid transaction state
-    transition" (rd_kafka_txn_endtxn_complete; tests/embedded/commit_slices.c shows it). An abort gets STATE, or the next begin_transaction
-    is told that it is done before it is (rd_kafka_txn_curr_api_set_result). All of 2.15.1.
+    In a thread and not in slices: where the first step of a call that is taken up again
+    (begin_commit, begin_abort) is not answered by librdkafka's main thread within the call's
+    timeout, librdkafka forgets which call it was, and gives the answers to whichever steps wait by
+    then. Of a commit it takes the coordinator's answer for that of an abort, and ends the process
+    with "Invalid transaction state transition" (rd_kafka_txn_endtxn_complete;
+    tests/embedded/commit_slices.c shows it). An abort gets STATE, or the next begin_transaction is
+    told that it is done before it is (rd_kafka_txn_curr_api_set_result). All of 2.15.1.
 
-    It can only ever end the transaction that it was begun for: no other begins while client.transaction.end is without an outcome.
+    It can only ever end the transaction that it was begun for: no other begins while
+    client.transaction.end is without an outcome.
     """
     cdef rd_kafka_error_t *error
     cdef bint waits
     cdef bint commits = ending.commits
     while True:
-        # Offsets that are still on their way belong to this transaction, and not to whichever is open when their thread comes to run.
+        # Offsets that are still on their way belong to this transaction, and not to whichever is
+        # open when their thread comes to run.
         if KX_LOAD(client.transaction.sending_offsets) == 0:
             with nogil:
                 if commits:
@@ -378,8 +403,11 @@ def _end(ProducerClient client, TransactionEnd ending):
                     error = rd_kafka_abort_transaction(client.rk, ENDING_MS)
             if error == NULL:
                 return
-            if not rd_kafka_error_is_retriable(error) or rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__CONFLICT:
-                check_error(error, "rd_kafka_commit_transaction" if commits else "rd_kafka_abort_transaction")
+            if not rd_kafka_error_is_retriable(
+                    error) or rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR__CONFLICT:
+                check_error(
+                    error,
+                    "rd_kafka_commit_transaction" if commits else "rd_kafka_abort_transaction")
             waits = rd_kafka_error_code(error) != RD_KAFKA_RESP_ERR__TIMED_OUT
             rd_kafka_error_destroy(error)
         else:
@@ -398,8 +426,9 @@ def _end(ProducerClient client, TransactionEnd ending):
 # ------------------------------------------------------------------ a consumer's offsets
 
 def send_offsets_to_transaction(ProducerClient client, list offsets, group, timeout):
-    """`offsets` are `(topic, partition, offset, leader_epoch)`, a leader_epoch of -1 not being known; `group` is a tuple of what
-    ConsumerGroupMetadata has, or the bytes of rd_kafka_consumer_group_metadata_write()."""
+    """`offsets` are `(topic, partition, offset, leader_epoch)`, a leader_epoch of -1 not being
+    known; `group` is a tuple of what ConsumerGroupMetadata has, or the bytes of
+    rd_kafka_consumer_group_metadata_write()."""
     cdef int64_t deadline = _deadline(timeout)
     cdef int milliseconds
     cdef ThreadCall told
@@ -441,14 +470,16 @@ def start_send_offsets(ProducerClient client, tell, list offsets, group, int64_t
 
 
 def offsets_on_their_way(ProducerClient client):
-    """Whether a thread that nobody may be waiting for any more still sends offsets to the transaction."""
+    """Whether a thread that nobody may be waiting for any more still sends offsets to the
+    transaction."""
     return KX_LOAD(client.transaction.sending_offsets) != 0
 
 
 def offsets_under_way():
     """What is raised where the time to wait for that is over."""
     return KafkaTimeoutError(KafkaError(
-        RD_KAFKA_RESP_ERR__TIMED_OUT, "earlier offsets are still on their way to the transaction; try again", is_retriable=True))
+        RD_KAFKA_RESP_ERR__TIMED_OUT,
+        "earlier offsets are still on their way to the transaction; try again", is_retriable=True))
 
 
 def _send_offsets(ProducerClient client, list offsets, group, int timeout_ms):
@@ -481,17 +512,20 @@ cdef rd_kafka_consumer_group_metadata_t *_group(object group) except NULL:
     cdef rd_kafka_consumer_group_metadata_t *made = NULL
     cdef const char *c_instance = NULL
     if isinstance(group, bytes):
-        # Of bytes that end too early it reads one at the end of each of three strings, and the flag before the third (2.15.1).
+        # Of bytes that end too early it reads one at the end of each of three strings, and the flag
+        # before the third (2.15.1).
         padded = <bytes>group + b"\0\0\0\0"
         check_error(
-            rd_kafka_consumer_group_metadata_read(&made, <const char *>padded, len(group)), "rd_kafka_consumer_group_metadata_read")
+            rd_kafka_consumer_group_metadata_read(&made, <const char *>padded, len(group)),
+            "rd_kafka_consumer_group_metadata_read")
         return made
     group_id, generation_id, member_id, group_instance_id = group
     group_id, member_id = exact_str(group_id).encode(), exact_str(member_id).encode()
     if group_instance_id is not None:
         group_instance_id = exact_str(group_instance_id).encode()
         c_instance = group_instance_id
-    return rd_kafka_consumer_group_metadata_new_with_genid(group_id, generation_id, member_id, c_instance)
+    return rd_kafka_consumer_group_metadata_new_with_genid(
+        group_id, generation_id, member_id, c_instance)
 
 
 def check_group(bytes group):
