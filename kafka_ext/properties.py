@@ -19,7 +19,7 @@ from ._rdkafka import (
 )
 from .serialization import Serialize, Serializers, with_topic
 
-# Whatever keeps a report from coming would keep buffers pinned for ever (DESIGN.md, rule 5).
+# Whatever keeps a report from coming would keep buffers pinned for ever.
 _REFUSED = {
     "delivery.report.only.error": (
         "every record's report is what releases its memory and calls back"

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import kafka_ext
 
-# "Every public call within its timeout plus 250 ms" is the promise (FAULTS.md); a loaded machine
-# with two cores gets more in a test. Under a sanitizer everything is several times slower, and
+# "Every public call within its timeout plus 250 ms" is the promise; a loaded machine with two
+# cores gets more in a test. Under a sanitizer everything is several times slower, and
 # tests/memory/sanitize.py says so.
 PATIENCE = float(os.environ.get("KAFKA_EXT_TEST_PATIENCE", "2.0"))
 

@@ -1,5 +1,5 @@
 """Exactly once and in order through lost acknowledgements, changed leaders, killed and paused
-brokers (FAULTS.md, 1 to 5; acks).
+brokers, and with each setting of acks.
 """
 
 import threading

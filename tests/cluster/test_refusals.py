@@ -1,6 +1,4 @@
-"""What a real broker refuses, and with which error (FAULTS.md, 6, 9 to 11 and 15; the table of
-docs/reliability.md).
-"""
+"""What a real broker refuses, and with which error (the table of docs/reliability.md)."""
 
 import time
 

@@ -1,6 +1,4 @@
-"""TLS and SASL, what goes wrong with them and whether the error event says so (FAULTS.md, 16), and
-quotas.
-"""
+"""TLS and SASL, what goes wrong with them and whether the error event says so, and quotas."""
 
 import base64
 import json

@@ -1,6 +1,4 @@
-"""Transactions on a real broker: what is visible when, who is fenced, and a consumer's offsets
-(FAULTS.md, 14).
-"""
+"""Transactions on a real broker: what is visible when, who is fenced, and a consumer's offsets."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""AsyncKafkaProducer (API.md, section 6), on every loop it is said to work on."""
+"""AsyncKafkaProducer, on every loop it is said to work on."""
 
 import asyncio
 import gc

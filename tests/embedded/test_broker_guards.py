@@ -1,4 +1,4 @@
-"""What a broker inside the test's process must not do to it (FOUND.md, rows 19 and 20)."""
+"""What a broker inside the test's process must not do to it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Delivery callbacks: exactly once, what they are told, what they may call, and what happens when
-they raise (API.md, sections 2 and 3).
+they raise.
 """
 
 import functools

@@ -1,6 +1,4 @@
-"""The wall clock may be set at any moment: no wait of this package goes by it
-(DESIGN.md, rule 10).
-"""
+"""The wall clock may be set at any moment: no wait of this package goes by it."""
 
 from __future__ import annotations
 

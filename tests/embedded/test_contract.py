@@ -1,4 +1,4 @@
-"""Sentences of the contract (API.md) that no other file shows: signatures, threads, what
+"""Sentences of the documentation that no other file shows: signatures, threads, what
 interceptors cost, warnings at exit.
 """
 

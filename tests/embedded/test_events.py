@@ -1,6 +1,4 @@
-"""Events that are not delivery reports: errors, statistics, logs, throttling, token refreshes
-(API.md, section 3).
-"""
+"""Events that are not delivery reports: errors, statistics, logs, throttling, token refreshes."""
 
 import logging
 import threading

@@ -1,5 +1,4 @@
-"""Faults 1 to 20, 32, 39 and 40 of FAULTS.md: what brokers, networks and callbacks do to records
-that were accepted.
+"""What brokers, networks and callbacks do to records that were accepted.
 
 Always: each accepted send gets exactly one report, and its buffer is let go of then; a send that
     raised gets no callback and holds nothing.

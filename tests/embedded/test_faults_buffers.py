@@ -1,6 +1,4 @@
-"""Faults 24 to 28 and 33 to 37 of FAULTS.md: what the caller's memory and arguments can do, and
-allocations that fail.
-"""
+"""What the caller's memory and arguments can do, and allocations that fail."""
 
 import array
 import gc

@@ -1,6 +1,4 @@
-"""Faults 20 to 23 and 29 to 31 of FAULTS.md: closing, collecting, forking, signals and exit while
-other things are under way.
-"""
+"""Closing, collecting, forking, signals and exit while other things are under way."""
 
 import gc
 import os

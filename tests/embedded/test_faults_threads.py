@@ -1,6 +1,4 @@
-"""Fault 21 of FAULTS.md and its like: many threads, one producer, and an end that comes while they
-are at it.
-"""
+"""Many threads, one producer, and an end that comes while they are at it."""
 
 import threading
 import time

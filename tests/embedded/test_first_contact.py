@@ -1,6 +1,4 @@
-"""What a new user meets first: a call as another client has it, and a broker that is not there
-(FOUND.md, row 25).
-"""
+"""What a new user meets first: a call as another client has it, and a broker that is not there."""
 
 from __future__ import annotations
 

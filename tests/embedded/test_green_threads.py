@@ -1,5 +1,5 @@
 """gevent and eventlet: `monkey.patch_all()` before or after the import changes nothing that a
-caller relies on (FOUND.md, row 16).
+caller relies on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""interceptors=[...]: on_send and on_acknowledgement (API.md, section 4)."""
+"""interceptors=[...]: on_send and on_acknowledgement."""
 
 import pytest
 

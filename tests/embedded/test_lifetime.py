@@ -1,6 +1,4 @@
-"""close, drop, exit, fork, threads (API.md, section 4). tests/embedded/test_faults_lifetime.py has
-the faults among these.
-"""
+"""close, drop, exit, fork, threads. test_faults_lifetime.py has the faults among these."""
 
 import gc
 import os

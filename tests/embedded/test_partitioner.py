@@ -1,6 +1,4 @@
-"""Where a record lands: partitioners by name and in Python, and the Java client's placement
-(API.md, section 2).
-"""
+"""Where a record lands: partitioners by name and in Python, and the Java client's placement."""
 
 import pytest
 

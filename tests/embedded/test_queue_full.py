@@ -1,6 +1,4 @@
-"""The queue is full: who waits, who does not, and that a refused record leaves nothing behind
-(API.md, section 2).
-"""
+"""The queue is full: who waits, who does not, and that a refused record leaves nothing behind."""
 
 import os
 import signal

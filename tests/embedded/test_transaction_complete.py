@@ -1,6 +1,4 @@
-"""A transaction is committed only when every record of it was enqueued and delivered (API.md,
-section 9).
-"""
+"""A transaction is committed only when every record of it was enqueued and delivered."""
 
 import asyncio
 

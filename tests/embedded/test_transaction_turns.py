@@ -1,5 +1,5 @@
 """Whose turn it is among a transaction's calls; and none of them acts on a transaction that it was
-not called for (API.md, 9).
+not called for.
 """
 
 import asyncio

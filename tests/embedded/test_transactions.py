@@ -1,4 +1,4 @@
-"""Transactions on the mock cluster (API.md, section 1)."""
+"""Transactions on the mock cluster."""
 
 import sys
 import threading

@@ -1,5 +1,5 @@
 """The user's code inside a call: it may do anything, close the producer included, and holds up
-nobody (DESIGN.md, rule 9).
+nobody.
 """
 
 from __future__ import annotations

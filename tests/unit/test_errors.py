@@ -1,4 +1,4 @@
-"""KafkaError, ErrorCode and the exceptions (API.md, section 1)."""
+"""KafkaError, ErrorCode and the exceptions."""
 
 import pickle
 import re

@@ -1,4 +1,4 @@
-"""Properties, and what a producer makes of them (API.md, sections 1 and 2)."""
+"""Properties, and what a producer makes of them."""
 
 import collections
 import re

@@ -1,4 +1,4 @@
-"""ProducerRecord: what it takes and gives back (API.md, section 1)."""
+"""ProducerRecord: what it takes and gives back."""
 
 import datetime
 import pickle
