@@ -139,10 +139,14 @@ static inline void kx_parts_remove(kx_parts *parts, kx_part *part)
 
 static inline void *kx_part_opaque(const kx_part *part, int64_t index)
 {
-    return (void *)(uintptr_t)(((uint64_t)index << (KX_SLOT_BITS + 2)) | ((uint64_t)part->slot << 2) | 2);
+    return (void *)(uintptr_t)(((uint64_t)index << (KX_SLOT_BITS + 2)) | ((uint64_t)part->slot << 2)
+                               | 2);
 }
 
-static inline int64_t kx_opaque_index(const void *opaque) { return (int64_t)((uint64_t)(uintptr_t)opaque >> (KX_SLOT_BITS + 2)); }
+static inline int64_t kx_opaque_index(const void *opaque)
+{
+    return (int64_t)((uint64_t)(uintptr_t)opaque >> (KX_SLOT_BITS + 2));
+}
 
 static inline int kx_opaque_is_part(const void *opaque) { return ((uintptr_t)opaque & 3) == 2; }
 
@@ -162,8 +166,11 @@ static inline int kx_part_init(kx_part *part, int64_t length, int64_t *offsets, 
     memset(part, 0, sizeof(*part));
     part->length = part->pending = length;
     part->owns = !offsets;
-    part->offsets = offsets ? offsets : kx_malloc((size_t)(length ? length : 1) * sizeof(*part->offsets));
-    part->partitions = partitions ? partitions : kx_malloc((size_t)(length ? length : 1) * sizeof(*part->partitions));
+    part->offsets = offsets ? offsets
+                            : kx_malloc((size_t)(length ? length : 1) * sizeof(*part->offsets));
+    part->partitions = partitions ? partitions
+                                  : kx_malloc((size_t)(length ? length : 1)
+                                              * sizeof(*part->partitions));
     if (!part->offsets || !part->partitions || pthread_mutex_init(&part->lock, NULL)) {
         kx_part_free_numbers(part);
         return -1;
@@ -204,9 +211,11 @@ static inline void kx_parts_pinned(kx_parts *parts, int64_t *messages, int64_t *
 /* Rule 1 for a batch: each of its messages is answered once. */
 static inline void kx_part_once(kx_part *part, int64_t index)
 {
-    KX_INVARIANT(index >= 0 && index < part->length, "an answer for a message that its batch does not have");
+    KX_INVARIANT(index >= 0 && index < part->length,
+                 "an answer for a message that its batch does not have");
 #ifdef KAFKA_EXT_DEBUG
-    KX_INVARIANT(__atomic_exchange_n(&part->answered[index], 1, __ATOMIC_RELAXED) == 0, "a message of a batch answered twice");
+    KX_INVARIANT(__atomic_exchange_n(&part->answered[index], 1, __ATOMIC_RELAXED) == 0,
+                 "a message of a batch answered twice");
 #else
     (void)part;
     (void)index;
@@ -284,7 +293,8 @@ static inline int kx_part_answered(kx_parts *parts, kx_part *part, int64_t count
 static inline kx_part *kx_part_report(kx_parts *parts, const rd_kafka_message_t *message)
 {
     const uint64_t opaque = (uint64_t)(uintptr_t)message->_private;
-    kx_part *part = __atomic_load_n(&parts->slots[(opaque >> 2) & (KX_SLOTS - 1)], __ATOMIC_ACQUIRE);
+    kx_part *part =
+        __atomic_load_n(&parts->slots[(opaque >> 2) & (KX_SLOTS - 1)], __ATOMIC_ACQUIRE);
     const int64_t index = kx_opaque_index(message->_private);
     KX_INVARIANT(part, "a report for a batch that is finished");
     part->partitions[index] = message->partition;
@@ -397,7 +407,8 @@ static inline void kx_enqueue_refused(kx_enqueue *e, int64_t i, int32_t code)
 }
 
 /* Message `i` has been tried. 1: the queue is full, and it comes again. */
-static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t err, const void *value, size_t size)
+static inline int kx_enqueue_tried(kx_enqueue *e, int64_t i, rd_kafka_resp_err_t err,
+                                   const void *value, size_t size)
 {
     if (err == RD_KAFKA_RESP_ERR__QUEUE_FULL)
         return 1;
@@ -434,10 +445,12 @@ static inline int kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition)
                 rd_kafka_headers_destroy(headers);
                 return kx_enqueue_tried(e, i, KX_CHANGED, NULL, 0);
             }
-            rd_kafka_header_add(headers, e->header_names[h], -1, content.data, content.data ? (ssize_t)content.size : 0);
+            rd_kafka_header_add(headers, e->header_names[h], -1, content.data,
+                                content.data ? (ssize_t)content.size : 0);
         }
     }
-    err = kx_produce(e->rk, e->topic, partition, e->copy, &v, &k, headers, timestamp, kx_part_opaque(e->part, e->base + i));
+    err = kx_produce(e->rk, e->topic, partition, e->copy, &v, &k, headers, timestamp,
+                     kx_part_opaque(e->part, e->base + i));
     if (!err && e->each_headers)
         e->each_headers[i] = NULL;
     else if (err && headers && !e->each_headers)
@@ -452,7 +465,8 @@ static inline int kx_enqueue_one(kx_enqueue *e, int64_t i, int32_t partition)
  * rd_kafka_produce_batch() loses a message whose partition does not exist (any more), and its
  * place in the queue with it, so that no flush ever ends. With one partition for all it looks
  * first. */
-static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int count, const int16_t *following)
+static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int count,
+                                   const int16_t *following)
 {
     rd_kafka_message_t messages[KX_TURN];
     int used = 0;
@@ -479,7 +493,8 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
     if (used) {
         /* a turn is a fraction of a millisecond; the call itself takes one time for all */
         kafka_ext_clock_stop();
-        rd_kafka_produce_batch(e->topic, partition, e->copy ? RD_KAFKA_MSG_F_COPY : 0, messages, used);
+        rd_kafka_produce_batch(e->topic, partition, e->copy ? RD_KAFKA_MSG_F_COPY : 0, messages,
+                               used);
         kafka_ext_clock_go();
     }
     for (n = 0; n < used; n++) {
@@ -494,7 +509,8 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
 static inline int32_t kx_enqueue_partition(const kx_enqueue *e, int64_t i)
 {
     const int64_t partition = kx_integer_at(e->partitions, i, RD_KAFKA_PARTITION_UA);
-    return partition < RD_KAFKA_PARTITION_UA || partition > INT32_MAX ? INT32_MAX : (int32_t)partition;
+    return partition < RD_KAFKA_PARTITION_UA || partition > INT32_MAX ? INT32_MAX
+                                                                      : (int32_t)partition;
 }
 
 /* A turn of messages with a partition for each: group by group, a partition each, so that each
@@ -539,13 +555,16 @@ static inline int kx_enqueue_partitioned(kx_enqueue *e, int count)
 /* The next `count` messages. 1: the queue is full. */
 static inline int kx_enqueue_turn(kx_enqueue *e, int count)
 {
-    const int32_t all = e->partitions && !e->partitions->data ? kx_enqueue_partition(e, 0) : RD_KAFKA_PARTITION_UA;
+    const int32_t all =
+        e->partitions && !e->partitions->data ? kx_enqueue_partition(e, 0) : RD_KAFKA_PARTITION_UA;
     if (!e->timestamps && !e->headers && !e->each_headers && !e->header_count)
-        return e->partitions && e->partitions->data ? kx_enqueue_partitioned(e, count) : kx_enqueue_group(e, all, 0, count, NULL);
+        return e->partitions && e->partitions->data ? kx_enqueue_partitioned(e, count)
+                                                    : kx_enqueue_group(e, all, 0, count, NULL);
     /* rd_kafka_produce_batch() knows neither timestamps nor headers. */
     for (int n = 0; n < count; n++) {
         const int64_t i = e->next + n;
-        const int32_t partition = e->partitions && e->partitions->data ? kx_enqueue_partition(e, i) : all;
+        const int32_t partition =
+            e->partitions && e->partitions->data ? kx_enqueue_partition(e, i) : all;
         if (!e->done[n] && kx_enqueue_one(e, i, partition))
             return 1;
     }

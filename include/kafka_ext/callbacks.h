@@ -14,7 +14,9 @@ typedef enum kx_runs {
 static inline kx_runs kx_function_runs(PyObject *function)
 {
     const int flags = ((PyCodeObject *)PyFunction_GET_CODE(function))->co_flags;
-    return flags & CO_COROUTINE ? KX_COROUTINE : flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) ? KX_GENERATOR : KX_RUNS;
+    if (flags & CO_COROUTINE)
+        return KX_COROUTINE;
+    return flags & (CO_GENERATOR | CO_ASYNC_GENERATOR) ? KX_GENERATOR : KX_RUNS;
 }
 
 /* Of methods, functools.partial (`partial`, the type) and objects with a __call__ of their own,
@@ -43,7 +45,8 @@ static kx_runs kx_behind_runs(PyObject *callable, PyObject *partial, int depth)
 /* For a function, the usual case, two loads. */
 static inline kx_runs kx_callback_runs(PyObject *callable, PyObject *partial)
 {
-    return PyFunction_Check(callable) ? kx_function_runs(callable) : kx_behind_runs(callable, partial, 0);
+    return PyFunction_Check(callable) ? kx_function_runs(callable)
+                                      : kx_behind_runs(callable, partial, 0);
 }
 
 #endif

@@ -67,7 +67,10 @@ typedef struct kx_view16 {
     } u;
 } kx_view16;
 
-static inline int kx_bit(const uint8_t *bitmap, int64_t i) { return !bitmap || (bitmap[i >> 3] >> (i & 7) & 1); }
+static inline int kx_bit(const uint8_t *bitmap, int64_t i)
+{
+    return !bitmap || (bitmap[i >> 3] >> (i & 7) & 1);
+}
 
 /* Element `i` of numbers that may lie at any address: Arrow recommends alignment and does not
  * require it, a buffer promises none. */
@@ -193,7 +196,8 @@ static inline kx_span kx_segment_at(const kx_segment *s, int64_t i)
  * for each object in turn would cost more than all the rest: they are asked for ahead. */
 #define KX_AHEAD 16
 
-static inline Py_ssize_t kx_objects_hold(PyObject *const *objects, Py_ssize_t count, PyObject **held)
+static inline Py_ssize_t kx_objects_hold(PyObject *const *objects, Py_ssize_t count,
+                                         PyObject **held)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
         if (i + KX_AHEAD < count)
@@ -310,7 +314,10 @@ static inline void kx_segment_own(kx_segment *s, void *memory)
     s->buffers = buffers;
 }
 
-static inline int64_t kx_segment_length(const kx_segment *s) { return s->codes ? s->code_length : s->length; }
+static inline int64_t kx_segment_length(const kx_segment *s)
+{
+    return s->codes ? s->code_length : s->length;
+}
 
 /* Its messages from `start` on, `length` of them; the caller sees to it that they are there. */
 static inline kx_segment kx_segment_slice(const kx_segment *s, int64_t start, int64_t length)
@@ -355,7 +362,9 @@ static inline int64_t kx_integer_at(const kx_integers *c, int64_t i, int64_t abs
     if (c->divide > 1)
         return value / c->divide;
     if (c->multiply > 1)
-        return value > INT64_MAX / c->multiply || value < INT64_MIN / c->multiply ? -1 : value * c->multiply;
+        return value > INT64_MAX / c->multiply || value < INT64_MIN / c->multiply
+                   ? -1
+                   : value * c->multiply;
     return value;
 }
 
@@ -373,7 +382,8 @@ static int64_t kx_integers_outside(const kx_integers *c, int64_t least, int64_t 
 /* ------------------------------------------------------------------ from Arrow */
 
 /* Whether the structure of an Arrow array can be looked into: NULL, or what is wrong with it. */
-static inline const char *kx_arrow_check(const kx_arrow_schema *schema, const kx_arrow_array *array, int64_t buffers)
+static inline const char *kx_arrow_check(const kx_arrow_schema *schema, const kx_arrow_array *array,
+                                         int64_t buffers)
 {
     if (!schema->format || !array->release)
         return "it was released before";
@@ -390,7 +400,8 @@ static inline const char *kx_arrow_check(const kx_arrow_schema *schema, const kx
 
 /* A segment over one Arrow array of bytes. NULL, or what is wrong with it (in `text` where it
  * needs more words). Neither takes nor releases anything: the array must outlive the segment. */
-static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, kx_segment *s, char *text, size_t size)
+static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array,
+                                         kx_segment *s, char *text, size_t size)
 {
     const char *format = schema->format;
     const char *wrong = kx_arrow_check(schema, array, 0);
@@ -427,7 +438,8 @@ static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx
         s->layout = KX_NULLS;
         return NULL;
     }
-    if (!strcmp(format, "z") || !strcmp(format, "u") || !strcmp(format, "Z") || !strcmp(format, "U")) {
+    if (!strcmp(format, "z") || !strcmp(format, "u") || !strcmp(format, "Z")
+        || !strcmp(format, "U")) {
         wrong = kx_arrow_check(schema, array, 3);
         if (wrong)
             return wrong;
@@ -472,8 +484,9 @@ static const char *kx_segment_from_arrow(const kx_arrow_schema *schema, const kx
 
 /* An integer or timestamp column over one Arrow array; the same promises. `timestamp` allows
  * Arrow's timestamps as well. */
-static const char *kx_integers_from_arrow(const kx_arrow_schema *schema, const kx_arrow_array *array, int timestamp, kx_integers *c,
-                                          char *text, size_t size)
+static const char *kx_integers_from_arrow(const kx_arrow_schema *schema,
+                                          const kx_arrow_array *array, int timestamp,
+                                          kx_integers *c, char *text, size_t size)
 {
     static const char codes[] = "cCsSiIlL";
     static const int widths[] = {-1, 1, -2, 2, -4, 4, -8, 8};

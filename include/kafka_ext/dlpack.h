@@ -29,11 +29,12 @@ typedef struct kx_dl_tensor {
 static void kx_dlpack_refused(PyObject *object, const char *what)
 {
     PyObject *type, *value, *traceback;
-    if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
+    if (!PyErr_ExceptionMatches(PyExc_BufferError) && !PyErr_ExceptionMatches(PyExc_TypeError)
+        && !PyErr_ExceptionMatches(PyExc_ValueError))
         return;
     PyErr_Fetch(&type, &value, &traceback);
-    kx_refuse("%s must be a buffer, a str or None; %.200s gives no memory: %S", what, Py_TYPE(object)->tp_name,
-              value ? value : Py_None);
+    kx_refuse("%s must be a buffer, a str or None; %.200s gives no memory: %S", what,
+              Py_TYPE(object)->tp_name, value ? value : Py_None);
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
@@ -41,26 +42,31 @@ static void kx_dlpack_refused(PyObject *object, const char *what)
 
 /* 1 with data, size and a new reference to the capsule in `owner`; 0 when `object` has no
  * DLPack; -1 with an exception that names `what`. */
-static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyObject **owner, const char *what)
+static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyObject **owner,
+                         const char *what)
 {
     PyObject *device, *capsule;
     const kx_dl_tensor *tensor;
     int64_t elements = 1;
     long device_type;
 
-    if (!PyObject_HasAttrString(object, "__dlpack__") || !PyObject_HasAttrString(object, "__dlpack_device__")
+    if (!PyObject_HasAttrString(object, "__dlpack__")
+        || !PyObject_HasAttrString(object, "__dlpack_device__")
         || PyObject_HasAttrString(object, "__arrow_c_array__"))     /* a column is many values */
         return 0;
     device = PyObject_CallMethod(object, "__dlpack_device__", NULL);
     if (!device)
         return -1;
-    device_type = PyTuple_Check(device) && PyTuple_GET_SIZE(device) == 2 ? PyLong_AsLong(PyTuple_GET_ITEM(device, 0)) : -1;
+    device_type = PyTuple_Check(device) && PyTuple_GET_SIZE(device) == 2
+                      ? PyLong_AsLong(PyTuple_GET_ITEM(device, 0))
+                      : -1;
     Py_DECREF(device);
     if (device_type == -1 && PyErr_Occurred())
         return -1;
     if (device_type != KX_DL_CPU) {
-        kx_refuse("%s: %.200s is not in CPU memory (DLPack device type %ld): move it to the CPU first", what, Py_TYPE(object)->tp_name,
-                  device_type);
+        kx_refuse("%s: %.200s is not in CPU memory (DLPack device type %ld): "
+                  "move it to the CPU first",
+                  what, Py_TYPE(object)->tp_name, device_type);
         return -1;
     }
     capsule = PyObject_CallMethod(object, "__dlpack__", NULL);
@@ -74,13 +80,16 @@ static int kx_dlpack_get(PyObject *object, const void **data, size_t *size, PyOb
         return -1;
     }
     if (!tensor->ndim || tensor->dtype.code == KX_DL_OPAQUE) {
-        PyErr_Format(PyExc_TypeError, "%s must be a buffer of plain data, not a %.200s that holds %s", what, Py_TYPE(object)->tp_name,
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be a buffer of plain data, not a %.200s that holds %s", what,
+                     Py_TYPE(object)->tp_name,
                      tensor->ndim ? "pointers" : "one number: encode it first");
         Py_DECREF(capsule);
         return -1;
     }
     for (int32_t i = tensor->ndim - 1; i >= 0; i--) {
-        if (tensor->strides && tensor->shape[i] != 1 && tensor->strides[i] != elements && elements != 0) {
+        if (tensor->strides && tensor->shape[i] != 1 && tensor->strides[i] != elements
+            && elements != 0) {
             Py_DECREF(capsule);
             kx_refuse("%s: %.200s is not C-contiguous", what, Py_TYPE(object)->tp_name);
             return -1;

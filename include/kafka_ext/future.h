@@ -17,7 +17,8 @@ static inline Py_ssize_t kx_future_loop_at(PyObject *future, PyObject *loop)
 {
     const Py_ssize_t size = Py_TYPE(future)->tp_basicsize;
     Py_ssize_t at, found = 0;
-    for (at = (Py_ssize_t)sizeof(PyObject); at + (Py_ssize_t)sizeof(void *) <= size; at += (Py_ssize_t)sizeof(void *)) {
+    for (at = (Py_ssize_t)sizeof(PyObject); at + (Py_ssize_t)sizeof(void *) <= size;
+         at += (Py_ssize_t)sizeof(void *)) {
         void *word;
         memcpy(&word, (const char *)future + at, sizeof(word));
         if (!word)
@@ -53,7 +54,8 @@ static inline void kx_future_shown(PyObject *future)
 
 /* `await` asks a type for this slot before it asks for __next__, and takes the result without a
  * StopIteration around it. Cython has no way to name it. */
-static inline void kx_set_am_send(PyTypeObject *type, int (*send)(PyObject *, PyObject *, PyObject **))
+static inline void kx_set_am_send(PyTypeObject *type,
+                                  int (*send)(PyObject *, PyObject *, PyObject **))
 {
     type->tp_as_async->am_send = (sendfunc)send;
     PyType_Modified(type);

@@ -46,7 +46,10 @@ static struct {
     int ended;          /* the interpreter is about to, and with it the place for pending calls */
 } kx_handover;
 
-static inline int kx_handover_wanted(void) { return __atomic_load_n(&kx_handover.waiting, __ATOMIC_RELAXED) > 0; }
+static inline int kx_handover_wanted(void)
+{
+    return __atomic_load_n(&kx_handover.waiting, __ATOMIC_RELAXED) > 0;
+}
 
 /* Let those have the GIL who have asked for it. Called with it, and has it again on return. */
 static inline void kx_handover_give(void)
@@ -75,7 +78,8 @@ static inline void kx_handover_ask(void)
 {
     __atomic_fetch_add(&kx_handover.waiting, 1, __ATOMIC_SEQ_CST);
 #if PY_VERSION_HEX >= 0x030D0000
-    if (!KX_LOAD(kx_handover.ended) && KX_TRY(kx_handover.asked) && Py_AddPendingCall(kx_handover_called, NULL) != 0)
+    if (!KX_LOAD(kx_handover.ended) && KX_TRY(kx_handover.asked)
+        && Py_AddPendingCall(kx_handover_called, NULL) != 0)
         KX_LET(kx_handover.asked);      /* too many are waiting already: without, then */
 #endif
 }

@@ -15,8 +15,9 @@ static PyObject *kx_create_in_main(PyObject *spec, PyModuleDef *def)
 {
     if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0) {
         PyErr_SetString(PyExc_ImportError,
-                        "kafka_ext can only be imported in the main interpreter, not in a sub-interpreter: use a process of its own "
-                        "instead (for mod_wsgi: WSGIApplicationGroup %{GLOBAL})");
+                        "kafka_ext can only be imported in the main interpreter, not in a "
+                        "sub-interpreter: use a process of its own instead (for mod_wsgi: "
+                        "WSGIApplicationGroup %{GLOBAL})");
         return NULL;
     }
     return kx_create(spec, def);

@@ -94,8 +94,14 @@ static inline int kx_fails(void)
 }
 
 static inline void *kx_malloc(size_t size) { return kx_fails() ? NULL : malloc(size); }
-static inline void *kx_calloc(size_t count, size_t size) { return kx_fails() ? NULL : calloc(count, size); }
-static inline void *kx_realloc(void *memory, size_t size) { return kx_fails() ? NULL : realloc(memory, size); }
+static inline void *kx_calloc(size_t count, size_t size)
+{
+    return kx_fails() ? NULL : calloc(count, size);
+}
+static inline void *kx_realloc(void *memory, size_t size)
+{
+    return kx_fails() ? NULL : realloc(memory, size);
+}
 /* fails with Python's own */
 static inline void *kx_raw_malloc(size_t size) { return PyMem_RawMalloc(size); }
 
@@ -129,12 +135,14 @@ static void kx_python_free(void *context, void *memory)
 /* Once, when the module is loaded and there are no threads of its own. */
 static inline void kx_watch_python_allocators(void)
 {
-    static const PyMemAllocatorDomain domains[3] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM, PYMEM_DOMAIN_OBJ};
+    static const PyMemAllocatorDomain domains[3] = {PYMEM_DOMAIN_RAW, PYMEM_DOMAIN_MEM,
+                                                    PYMEM_DOMAIN_OBJ};
     static int watching = 0;
     if (watching++)
         return;
     for (int i = 0; i < 3; i++) {
-        PyMemAllocatorEx in_front = {&kx_python_allocators[i], kx_python_malloc, kx_python_calloc, kx_python_realloc, kx_python_free};
+        PyMemAllocatorEx in_front = {&kx_python_allocators[i], kx_python_malloc, kx_python_calloc,
+                                     kx_python_realloc, kx_python_free};
         PyMem_GetAllocator(domains[i], &kx_python_allocators[i]);
         PyMem_SetAllocator(domains[i], &in_front);
     }

@@ -3,7 +3,8 @@
  * A message's opaque pointer, the only thing librdkafka carries for us, is one of three:
  *
  *     NULL          nothing is kept: no value or a copied one, and nobody to call
- *     pointer | 1   one strong reference to an immutable `bytes` or `str` whose memory is the value; nobody to call
+ *     pointer | 1   one strong reference to an immutable `bytes` or `str` whose memory is the
+ *                   value; nobody to call
  *     pointer       a kx_message: everything else
  *
  * kx_message_make() is the one function that makes it, kx_message_release() the one that releases
@@ -143,20 +144,31 @@ static int kx_check_content(PyObject *object, const Py_buffer *view, const char 
     const char *name = Py_TYPE(object)->tp_name;
     const kx_content content = kx_content_of(view->format);
     if (content == KX_ADDRESSES) {
-        PyErr_Format(PyExc_TypeError, "%s must be a buffer of plain data; this %.200s holds pointers (format '%.100s')", what, name,
-                     view->format);
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be a buffer of plain data; this %.200s holds pointers "
+                     "(format '%.100s')",
+                     what, name, view->format);
     } else if (content == KX_TEXT) {
-        PyErr_Format(PyExc_TypeError, "%s must be bytes or a str; this %.200s holds text as numbers of characters (format '%.100s'): "
-                     "encode it first", what, name, view->format);
-    } else if ((content == KX_NUMBER && !view->ndim && !kx_is_structure(view)) || kx_is_numpy_time(object)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a buffer (bytes, bytearray, memoryview, array, ...), a str or None, not one number "
-                     "(%.200s): encode it first", what, name);
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be bytes or a str; this %.200s holds text as numbers of characters "
+                     "(format '%.100s'): encode it first",
+                     what, name, view->format);
+    } else if ((content == KX_NUMBER && !view->ndim && !kx_is_structure(view))
+               || kx_is_numpy_time(object)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be a buffer (bytes, bytearray, memoryview, array, ...), a str or "
+                     "None, not one number (%.200s): encode it first",
+                     what, name);
     } else if (content == KX_PADDED && view->ndim) {
-        const int64_t padded = view->itemsize ? kx_first_padded(view->buf, view->len / view->itemsize, (size_t)view->itemsize) : -1;
+        const int64_t padded =
+            view->itemsize
+                ? kx_first_padded(view->buf, view->len / view->itemsize, (size_t)view->itemsize)
+                : -1;
         if (padded < 0)
             return 0;
-        kx_refuse("%s: item %lld of this %.200s of strings ends in NUL, which is padding or content; use bytes (a list of them: "
-                  "tolist())", what, (long long)padded, name);
+        kx_refuse("%s: item %lld of this %.200s of strings ends in NUL, which is padding or "
+                  "content; use bytes (a list of them: tolist())",
+                  what, (long long)padded, name);
     } else {
         return 0;
     }
@@ -183,8 +195,11 @@ static int kx_export(PyObject *object, Py_buffer *view, const char *what)
 {
     PyObject *type, *value, *traceback;
     if (kx_is_masked(object)) {
-        PyErr_Format(PyExc_TypeError, "%s: a masked array would be sent with what is under its mask: give filled(...) of it, or where it is "
-                     "a column pyarrow.array(...) of it, which has nulls there", what);
+        PyErr_Format(PyExc_TypeError,
+                     "%s: a masked array would be sent with what is under its mask: give "
+                     "filled(...) of it, or where it is a column pyarrow.array(...) of it, which "
+                     "has nulls there",
+                     what);
         return -1;
     }
     if (!PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT))
@@ -200,7 +215,8 @@ static int kx_export(PyObject *object, Py_buffer *view, const char *what)
         return 0;
     }
     PyErr_Clear();
-    kx_refuse("%s: %.200s gives no C-contiguous buffer (%S)", what, Py_TYPE(object)->tp_name, value ? value : Py_None);
+    kx_refuse("%s: %.200s gives no C-contiguous buffer (%S)", what, Py_TYPE(object)->tp_name,
+              value ? value : Py_None);
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
@@ -215,7 +231,9 @@ static int kx_bytes_export(PyObject *object, kx_bytes *bytes, const char *what)
     if (!PyObject_CheckBuffer(object)) {
         int found = kx_dlpack_get(object, &bytes->data, &bytes->size, &bytes->owner, what);
         if (found == 0)
-            PyErr_Format(PyExc_TypeError, "%s must be a buffer (bytes, bytearray, memoryview, array, ...), a str or None, not %.200s",
+            PyErr_Format(PyExc_TypeError,
+                         "%s must be a buffer (bytes, bytearray, memoryview, array, ...), a str or "
+                         "None, not %.200s",
                          what, Py_TYPE(object)->tp_name);
         return found > 0 ? 0 : -1;
     }
@@ -254,7 +272,8 @@ static void kx_refuse_surrogates(const char *what)
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
-    kx_refuse("%s: a str with a lone surrogate (at index %zd) has no UTF-8: surrogates not allowed", what, start);
+    kx_refuse("%s: a str with a lone surrogate (at index %zd) has no UTF-8: surrogates not allowed",
+              what, start);
 }
 
 /* The UTF-8 of a str, which CPython keeps with it; or NULL with an exception that names `what`. */
@@ -383,7 +402,8 @@ static inline void kx_pool_destroy(kx_pool *pool)
 {
 #ifdef KAFKA_EXT_DEBUG
     KX_INVARIANT(pool->taken == 0, "a pool goes with messages in use");
-    KX_INVARIANT(pool->pinned_messages == 0 && pool->pinned_bytes == 0, "a pool goes with values pinned");
+    KX_INVARIANT(pool->pinned_messages == 0 && pool->pinned_bytes == 0,
+                 "a pool goes with values pinned");
 #endif
     while (pool->slabs) {
         kx_slab *slab = pool->slabs;
@@ -394,14 +414,20 @@ static inline void kx_pool_destroy(kx_pool *pool)
     pool->free = NULL;
 }
 
+/* Whether it is the memory of a `bytes` or a `str`, which a reference alone keeps as it is. */
+static inline int kx_bytes_immutable(const kx_bytes *b)
+{
+    return !b->view && (PyBytes_Check(b->owner) || PyUnicode_Check(b->owner));
+}
+
 /* Make a message's opaque pointer. Takes over what `value` owns; takes new references to the
  * rest (each may be NULL). With `copied`, librdkafka will have the value's bytes for itself: the
  * caller drops `value` after the enqueue. 0, or -1 with MemoryError and nothing taken. */
-static inline int kx_message_make(kx_pool *pool, kx_bytes *value, int copied, PyObject *on_delivery, PyObject *id, PyObject *headers,
-                                  void **opaque)
+static inline int kx_message_make(kx_pool *pool, kx_bytes *value, int copied, PyObject *on_delivery,
+                                  PyObject *id, PyObject *headers, void **opaque)
 {
     const int pins = !copied && (value->owner || value->view);
-    if (!on_delivery && !(pins && (value->view || !(PyBytes_Check(value->owner) || PyUnicode_Check(value->owner))))) {
+    if (!on_delivery && (!pins || kx_bytes_immutable(value))) {
         *opaque = pins ? (void *)((uintptr_t)value->owner | 1) : NULL;
     } else {
         kx_message *message = kx_pool_take(pool);
@@ -508,7 +534,8 @@ static inline void kx_releases_publish(kx_releases *releases)
         return;
     releases->filling = NULL;
     chunk->next = __atomic_load_n(&releases->full, __ATOMIC_RELAXED);
-    while (!__atomic_compare_exchange_n(&releases->full, &chunk->next, chunk, 1, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+    while (!__atomic_compare_exchange_n(&releases->full, &chunk->next, chunk, 1, __ATOMIC_RELEASE,
+                                        __ATOMIC_RELAXED)) {
     }
 }
 

@@ -19,14 +19,17 @@ void kafka_ext_clock_go(void);
 /* Never blocks (RD_KAFKA_MSG_F_BLOCK cannot be interrupted and has no timeout). On success the
  * headers and the opaque are librdkafka's, on failure still the caller's. rd_kafka_produce takes
  * neither headers nor a timestamp, but costs half of rd_kafka_produceva. */
-static inline rd_kafka_resp_err_t kx_produce(rd_kafka_t *rk, rd_kafka_topic_t *topic, int32_t partition, int copy, const kx_bytes *value,
-                                             const kx_bytes *key, rd_kafka_headers_t *headers, int64_t timestamp, void *opaque)
+static inline rd_kafka_resp_err_t kx_produce(rd_kafka_t *rk, rd_kafka_topic_t *topic,
+                                             int32_t partition, int copy, const kx_bytes *value,
+                                             const kx_bytes *key, rd_kafka_headers_t *headers,
+                                             int64_t timestamp, void *opaque)
 {
     const int flags = copy ? RD_KAFKA_MSG_F_COPY : 0;
     if (!headers && !timestamp) {
         int failed;
         kafka_ext_clock_stop();
-        failed = rd_kafka_produce(topic, partition, flags, (void *)value->data, value->size, key->data, key->size, opaque);
+        failed = rd_kafka_produce(topic, partition, flags, (void *)value->data, value->size,
+                                  key->data, key->size, opaque);
         kafka_ext_clock_go();
         return failed ? rd_kafka_last_error() : RD_KAFKA_RESP_ERR_NO_ERROR;
     }

@@ -23,7 +23,9 @@ typedef PyMutex kx_lock;
 #else
 #define KX_FREE_THREADED 0
 /* One thread at a time changes it, but others look at it meanwhile without the GIL. */
-#define KX_ADD(counter, n) __atomic_store_n(&(counter), __atomic_load_n(&(counter), __ATOMIC_RELAXED) + (n), __ATOMIC_RELEASE)
+#define KX_ADD(counter, n)                                                            \
+    __atomic_store_n(&(counter), __atomic_load_n(&(counter), __ATOMIC_RELAXED) + (n), \
+                     __ATOMIC_RELEASE)
 #define KX_LOCK(lock) ((void)0)
 #define KX_UNLOCK(lock) ((void)0)
 typedef char kx_lock;
@@ -56,7 +58,10 @@ static int kx_fork_generation = 0;
 
 static void kx_after_fork_in_child(void) { kx_fork_generation++; }
 
-static inline int kx_watch_forks(void) { return pthread_atfork(NULL, NULL, kx_after_fork_in_child); }
+static inline int kx_watch_forks(void)
+{
+    return pthread_atfork(NULL, NULL, kx_after_fork_in_child);
+}
 
 /* ------------------------------------------------------------------ callbacks */
 
@@ -77,7 +82,8 @@ static inline int kx_in_callback(void) { return kx_callback_depth > 0; }
 static __thread int kx_inside = 0;
 static inline void kx_enters(void)
 {
-    KX_INVARIANT(!kx_inside || kx_in_callback(), "the user's code runs where its call counts as inside");
+    KX_INVARIANT(!kx_inside || kx_in_callback(),
+                 "the user's code runs where its call counts as inside");
     kx_inside++;
 }
 static inline void kx_leaves(void) { kx_inside--; }
