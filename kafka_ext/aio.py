@@ -19,10 +19,9 @@ import asyncio
 import inspect
 import os
 import threading
-import time
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -58,10 +57,6 @@ LINGER_WORTH_A_NUDGE = 0.02
 # asked: too short for others to notice. (It can be taken up again at any moment: nothing but the
 # producer id answers its first step, and the second has no timeout; 2.15.1.)
 INIT_SLICE_MS = 2
-
-# How long a partitioner written in Python waits to learn how many partitions a topic has, in
-# seconds; as the synchronous producer.
-PARTITIONS_TIMEOUT = 10.0
 
 
 class AsyncKafkaProducer(AsyncProducer, Client):
@@ -113,7 +108,6 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             )
         settings = resolve(self._properties, coroutines=True)
         self._loop_ = loop
-        self._turnstile = asyncio.Lock()  # of those who wait for room, the first goes to the gate
         self._closer: asyncio.Task[None] | None = None
         self._closes: asyncio.Future[None] = loop.create_future()  # done once a close has begun
         callbacks: dict[str, Callable[..., Any]] = dict(
@@ -154,54 +148,6 @@ class AsyncKafkaProducer(AsyncProducer, Client):
             raise _rdkafka.no_record("send_and_wait", record, misplaced)
         return await (await self.send(record, option=option))
 
-    async def _send_later(
-        self, record: ProducerRecord, copy: bool
-    ) -> asyncio.Future[RecordMetadata]:
-        """A send that cannot be done at once, or has Python of the user's to call: `Sending` awaits
-        it.
-        """
-        given = record
-        try:
-            record, future, on_delivery = self._prepare(record)
-        except BaseException as exc:
-            self._not_sent(given, exc)
-            raise
-        began = self._wait_begins()
-        try:
-            # Asked for before it queues up, so that an unknown topic holds up nobody else.
-            await self._know_partitions(record)
-            async with self._turnstile:
-                while True:
-                    try:
-                        self._enqueue_for(record, on_delivery, copy, True)
-                    except KafkaException as exc:
-                        if exc.error.code != ErrorCode["QUEUE_FULL"]:
-                            raise
-                    else:
-                        self._sent(given)
-                        return future
-                    await self._server.room()
-        except BaseException as exc:
-            self._not_sent(given, exc)
-            self._refuse(record, on_delivery, exc)
-            raise
-        finally:
-            self._wait_ends(began)
-
-    async def _know_partitions(self, record: ProducerRecord) -> None:
-        """Until a partitioner written in Python can be told how many partitions there are (a thread
-        finds out, every few minutes).
-        """
-        end = time.monotonic() + PARTITIONS_TIMEOUT
-        while not self._partitions_known(record):
-            if time.monotonic() > end:
-                message = (
-                    f"topic {record.topic}: its partitions are not known, so the partitioner cannot"
-                    " be asked"
-                )
-                raise KafkaException(KafkaError(ErrorCode["UNKNOWN_TOPIC"], message))
-            await self._sleep(0.005)
-
     async def send_batch(
         self,
         topic: str,
@@ -231,19 +177,18 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         with INTR, and `batch` of the CancelledError is what was sent.
         """
         self._usable()
-        try:
-            on_delivery = self._awaiting(on_delivery)
-            if self._has_partitioner() and not isinstance(
-                partitions, int
-            ):  # it is asked for those that a column leaves null, too
-                await self._know_partitions(ProducerRecord(topic))
-            started = _rdkafka.start_batch(
-                self, topic, values, keys, partitions, timestamps, headers, ids, on_delivery, option
-            )
-        except BaseException as exc:
-            self._not_sent(None, exc)
-            raise
-        return await self._drive(*started)
+        return await _rdkafka.loop_send_batch(
+            self,
+            topic,
+            values,
+            keys,
+            partitions,
+            timestamps,
+            headers,
+            ids,
+            self._awaiting(on_delivery),
+            option,
+        )
 
     async def send_table(
         self,
@@ -265,44 +210,32 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         them ready.
         """
         self._usable()
-        try:
-            on_delivery = self._awaiting(on_delivery)
-            if self._has_partitioner():
-                await self._know_partitions(ProducerRecord(topic))
-            started = _rdkafka.start_table(
-                self, table, topic, value, key, partition, timestamp, headers, on_delivery, option
-            )
-        except BaseException as exc:
-            self._not_sent(None, exc)
-            raise
-        return await self._drive(*started)
+        return await _rdkafka.loop_send_table(
+            self,
+            table,
+            topic,
+            value,
+            key,
+            partition,
+            timestamp,
+            headers,
+            self._awaiting(on_delivery),
+            option,
+        )
 
     def _awaiting(
         self, on_delivery: Callable[[BatchDelivery], object] | None
     ) -> Callable[[BatchDelivery], object] | None:
         """A batch's callback; a coroutine function becomes a task when it is called."""
-        if on_delivery is not None and _rdkafka.check_callback(
-            on_delivery, "on_delivery", coroutines=True
-        ):
-            return _OnLoop(self._loop_, self.handle, "on_delivery", on_delivery)
-        return on_delivery
-
-    async def _drive(self, steps: Any, batch: BatchDelivery) -> BatchDelivery:
-        handle = self.handle
-        began = self._wait_begins()
         try:
-            async with self._turnstile:
-                while (full := _rdkafka.resume_batch(handle, steps, batch)) is not None:
-                    if full:
-                        await self._server.room()
-                    else:
-                        await asyncio.sleep(0)
+            if on_delivery is not None and _rdkafka.check_callback(
+                on_delivery, "on_delivery", coroutines=True
+            ):
+                return _OnLoop(self._loop_, self.handle, "on_delivery", on_delivery)
         except BaseException as exc:
-            _rdkafka.give_up_batch(steps, batch, exc)
+            self._not_sent(None, exc)
             raise
-        finally:
-            self._wait_ends(began)
-        return batch
+        return on_delivery
 
     # ------------------------------------------------------------------ waiting, giving up, ending
 
@@ -320,8 +253,8 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         """
         self._usable()
         deadline = _rdkafka.deadline(timeout)
-        with _alarm(self._loop_, _rdkafka.seconds_until(deadline)) as over:
-            over.add_done_callback(lambda _: self._server.wake())
+        with _rdkafka.LoopAlarm(self._loop_, _rdkafka.seconds_until(deadline)) as over:
+            over.add_done_callback(lambda _: self._server.waiters.wake())
             delivered = await self._server.drained(deadline)
         if not delivered:
             outstanding = self.handle.outstanding
@@ -360,7 +293,7 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         _rdkafka.deadline(timeout)  # refuses nonsense
         if self._loop_.is_closed():
             self._server.stop()
-            closed_there = _Outcome(asyncio.get_running_loop())
+            closed_there = _rdkafka.LoopOutcome(asyncio.get_running_loop())
             try:
                 _rdkafka.Thread(
                     "kafka_ext call", _call, (closed_there, lambda: self._close_here(timeout))
@@ -402,11 +335,11 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         handle.begin_close()
         if not self._closes.done():
             self._closes.set_result(None)
-        self._server.wake()
+        self._server.waiters.wake()
         await self._server.drained(-1)
         self._server.stop()
         # librdkafka joins its threads here, which may take as long as a connection attempt does.
-        destroyed = _Outcome(self._loop_)
+        destroyed = _rdkafka.LoopOutcome(self._loop_)
         try:
             # Not threading's: when its start() raises, the thread may run nevertheless.
             _rdkafka.Thread("kafka_ext call", _call, (destroyed, handle.destroy)).start()
@@ -475,7 +408,7 @@ class AsyncKafkaProducer(AsyncProducer, Client):
                 raise _rdkafka.exception_for(error)
             if not timed_out:
                 refused = _rdkafka.last_refusal(error)
-            await self._sleep(pause)
+            await _rdkafka.loop_sleep(self._loop_, pause)
             pause = min(pause * 2, 0.05)
 
     async def begin_transaction(self) -> None:
@@ -521,7 +454,7 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         await self._end_transaction(False, _rdkafka.deadline(timeout))
 
     async def _end_transaction(self, commits: bool, deadline: int) -> None:
-        outcome = _Outcome(self._loop_)
+        outcome = _rdkafka.LoopOutcome(self._loop_)
         ending = _rdkafka.start_ending(self.handle, commits, outcome)
         try:
             if ending.outcome is None:
@@ -545,23 +478,19 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         while _rdkafka.offsets_on_their_way(self.handle):  # those of a task that was cancelled
             if _rdkafka.seconds_until(deadline) == 0.0:
                 raise _rdkafka.offsets_under_way()
-            await self._sleep(0.05)
+            await _rdkafka.loop_sleep(self._loop_, 0.05)
         self._usable()
-        outcome = _Outcome(self._loop_)
+        outcome = _rdkafka.LoopOutcome(self._loop_)
         _rdkafka.start_send_offsets(self.handle, outcome, rows, group, deadline)
         await self._wait(outcome.future)
         outcome.future.result()
 
     async def _wait(self, future: asyncio.Future[Any], deadline: int = -1) -> None:
         """Wait for a future, until `deadline`, but no longer than the producer is open."""
-        with _alarm(self._loop_, _rdkafka.seconds_until(deadline)) as over:
+        with _rdkafka.LoopAlarm(self._loop_, _rdkafka.seconds_until(deadline)) as over:
             await asyncio.wait({future, self._closes, over}, return_when=asyncio.FIRST_COMPLETED)
         if not future.done():
             self._usable()
-
-    async def _sleep(self, seconds: float) -> None:
-        with _alarm(self._loop_, seconds) as over:
-            await over
 
     @asynccontextmanager
     async def transaction(self, timeout: float | None = None) -> AsyncIterator[AsyncKafkaProducer]:
@@ -619,7 +548,7 @@ class AsyncKafkaProducer(AsyncProducer, Client):
         if topic is not None and not isinstance(topic, str):
             raise TypeError(f"topic must be a str or None, not {type(topic).__name__}")
         try:
-            outcome = _Outcome(self._loop_)
+            outcome = _rdkafka.LoopOutcome(self._loop_)
             told = _rdkafka.start_fetch_metadata(self.handle, outcome, topic, timeout)
             try:
                 await self._wait(outcome.future)
@@ -643,7 +572,6 @@ class _Server:
     def __init__(self, handle: ProducerClient, loop: asyncio.AbstractEventLoop) -> None:
         self._handle = handle
         self._loop = loop
-        self._waiting: list[asyncio.Future[None]] = []
         self._reads, self._writes = os.pipe()
         os.set_blocking(self._reads, False)
         os.set_blocking(self._writes, False)
@@ -655,7 +583,7 @@ class _Server:
         except BaseException:
             self._close_pipe()
             raise
-        _rdkafka.attach_loop(handle, loop, self._writes)
+        self.waiters = _rdkafka.attach_loop(handle, loop, self._writes)
         os.write(
             self._writes, b"1"
         )  # what waits already will wake nobody: librdkafka writes when the queue stops being empty
@@ -671,8 +599,7 @@ class _Server:
         more = _rdkafka.serve_on_loop(handle)
         if more:
             os.write(self._writes, b"1")  # in the loop's next turn; others have theirs first
-        if self._waiting:
-            self.wake()
+        self.waiters.wake()
         for exc in handle.take_raised():
             if isinstance(exc, (SystemExit, KeyboardInterrupt)):
                 raise exc
@@ -686,22 +613,9 @@ class _Server:
             return
         self._handle.out_of_time = True
         try:
-            self._loop.call_soon_threadsafe(self.wake)
+            self._loop.call_soon_threadsafe(self.waiters.wake)
         except RuntimeError:
             pass  # the loop is closed, and who closes the producer anew has a time of his own
-
-    def wake(self) -> None:
-        """Let all who wait look again."""
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def room(self) -> None:
-        """Until reports have been served, or the producer closes."""
-        waiter = self._loop.create_future()
-        self._waiting.append(waiter)
-        await waiter
 
     async def drained(self, deadline: int) -> bool:
         """Until everything has been reported (True), or `deadline` is over. When a close is out of time,
@@ -720,8 +634,7 @@ class _Server:
                 return False
             if self._nudge:
                 handle.drain_now()
-            waiter = self._loop.create_future()
-            self._waiting.append(waiter)
+            waiter = self.waiters.served()
             # In any case once in a while: purging may have to be repeated, and a nudge come too
             # early.
             slice_ = LINGER_WORTH_A_NUDGE if self._nudge else 0.25
@@ -809,44 +722,3 @@ def _call(tell: Callable[[tuple[bool, Any]], object], function: Callable[[], obj
     except BaseException as exc:  # noqa: BLE001 - it is raised where the result is awaited
         outcome = (True, exc)
     tell(outcome)
-
-
-class _Outcome:
-    """What a thread tells at its end, as a future of the loop's: called with `(failed, result)`."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.future: asyncio.Future[Any] = loop.create_future()
-
-    def __call__(self, outcome: tuple[bool, Any]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._settle, outcome)
-        except RuntimeError:
-            pass  # the loop is closed, and who waited is gone with it
-
-    def _settle(self, outcome: tuple[bool, Any]) -> None:
-        failed, result = outcome
-        if self.future.done():
-            return  # cancelled: the call went on by itself
-        if failed:
-            self.future.set_exception(result)
-        else:
-            self.future.set_result(result)
-
-
-@contextmanager
-def _alarm(loop: asyncio.AbstractEventLoop, seconds: float | None) -> Iterator[asyncio.Future[Any]]:
-    """A future that is done after `seconds`, by no clock of the loop, which tests like to stop. Its
-    thread ends with the block.
-    """
-    outcome = _Outcome(loop)
-    ended = _rdkafka.Event()
-    try:
-        if seconds is not None:
-            _rdkafka.new_thread(
-                "kafka_ext call", _call, outcome, lambda: ended.wait(seconds)
-            ).start()
-        yield outcome.future
-    finally:
-        ended.set()
-        outcome.future.cancel()

@@ -213,8 +213,24 @@ cdef class EventLoop:
     cdef object loop
     cdef unsigned long thread       # the thread that the loop ran in when it last served
     cdef list outcomes              # for futures, found in another thread than the loop's
+    cdef list waiting               # futures of those who wait for the next turn of serving
 
     cdef int pass_on(self) except -1
+
+
+@cython.final
+cdef class LoopOutcome:
+    # What a thread tells a loop at its end.
+    cdef object loop
+    cdef readonly object future
+
+
+@cython.final
+cdef class LoopAlarm:
+    # A future that is done after a time.
+    cdef LoopOutcome outcome
+    cdef object ended               # an Event
+    cdef object seconds             # None: it never is
 
 
 # ------------------------------------------------------------------ diagnosis.pyx, secrets.pyx

@@ -14,6 +14,8 @@ cdef object _set_exception = None
 cdef object _callbacks_of = None        # the descriptor of _Future's attribute _callbacks
 cdef object _get_running_loop = None
 cdef object _base_is_running = None
+cdef object _Lock = None
+cdef object _yield_turn = None          # asyncio.sleep
 # asyncio.get_running_loop() makes a system call each time
 cdef bint _GETPID_EACH_TIME = _sys.version_info < (3, 12)
 
@@ -25,7 +27,7 @@ cdef enum:
 
 cdef int _know_asyncio() except -1:
     global _callbacks_of, _Future, _set_result, _set_exception, _get_running_loop
-    global _base_is_running
+    global _base_is_running, _Lock, _yield_turn
     if _Future is None:
         import asyncio
 
@@ -35,13 +37,32 @@ cdef int _know_asyncio() except -1:
         _get_running_loop = asyncio._get_running_loop
         _base_is_running = asyncio.BaseEventLoop.is_running
         _callbacks_of = vars(asyncio.Future)["_callbacks"]
+        _Lock, _yield_turn = asyncio.Lock, asyncio.sleep
         _Future = asyncio.Future
     return 0
 
 
 @cython.final
 cdef class EventLoop:
-    """The event loop that serves a client."""
+    """The event loop that serves a client, and those who wait for what comes of it."""
+
+    def __cinit__(self):
+        self.waiting = []
+
+    def served(self):
+        """A future that is done once events have been served, or the client closes."""
+        waiter = self.loop.create_future()
+        self.waiting.append(waiter)
+        return waiter
+
+    def wake(self):
+        """Let all who wait look again."""
+        if not self.waiting:
+            return
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     cdef int pass_on(self) except -1:
         """Outcomes found by another thread than the loop's go to the loop, all at once: the client
@@ -65,13 +86,14 @@ cdef int pass_on_outcomes(Client client) noexcept:
 
 def attach_loop(Client client, loop, int fd):
     """Have librdkafka write a byte to `fd` when there is something to serve, and resolve futures
-    on `loop`."""
+    on `loop`. Returns the client's EventLoop."""
     cdef EventLoop served_by = EventLoop()
     _know_asyncio()
     served_by.loop = loop
     served_by.thread = PyThread_get_thread_ident()
     client.loop = served_by
     rd_kafka_queue_io_event_enable(client.queue, fd, b"1", 1)
+    return served_by
 
 
 def detach_loop(Client client):
@@ -100,6 +122,64 @@ def serve_on_loop(Client client):
     if client.life.generation != kx_fork_generation:
         return False
     return client.serving.at_hand != NULL or rd_kafka_queue_length(client.queue) > 0
+
+
+# ------------------------------------------------------------------ threads and time
+
+cdef class LoopOutcome:
+    """What a thread tells at its end, as a future of the loop's: called with `(failed, result)`."""
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.future = loop.create_future()
+
+    def __call__(self, tuple outcome):
+        try:
+            self.loop.call_soon_threadsafe(self._settle, outcome)
+        except RuntimeError:
+            pass                # the loop is closed, and who waited is gone with it
+
+    def _settle(self, tuple outcome):
+        failed, result = outcome
+        if self.future.done():
+            return              # cancelled: the call went on by itself
+        if failed:
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+cdef class LoopAlarm:
+    """`with LoopAlarm(loop, seconds) as over`: a future that is done after `seconds` (None: never),
+    by no clock of the loop's, which tests like to stop. Its thread ends with the block."""
+
+    def __init__(self, loop, seconds):
+        self.outcome = LoopOutcome(loop)
+        self.ended = Event()
+        self.seconds = seconds
+
+    def __enter__(self):
+        if self.seconds is not None:
+            try:
+                new_thread("kafka_ext call", _rings, self.outcome, self.ended, self.seconds).start()
+            except BaseException:
+                self.__exit__()
+                raise
+        return self.outcome.future
+
+    def __exit__(self, *exc):
+        self.ended.set()
+        self.outcome.future.cancel()
+
+
+def _rings(tell, ended, seconds):
+    ended.wait(seconds)
+    tell((False, None))
+
+
+async def loop_sleep(loop, seconds):
+    with LoopAlarm(loop, seconds) as over:
+        await over
 
 
 # ------------------------------------------------------------------ futures

@@ -6,6 +6,9 @@ cdef enum:
     # Sends that go through one after the other before the task lets others have a turn: an `await`
     # that need not wait does not.
     LOOP_SENDS = 256
+    # How long a partitioner written in Python waits to learn how many partitions a topic has, in
+    # microseconds; as the synchronous producer.
+    PARTITIONS_TIMEOUT = 10 * 1000000
     # Futures made the short way before the loop is asked again for one of its own: whether it is in
     # debug mode by now.
     LOOP_FUTURES = 256
@@ -38,6 +41,7 @@ cdef class AsyncProducer:
         self._loop = loop
         self._tells_its_thread = getattr(type(loop), "is_running", None) is _base_is_running
         self._turns_left = LOOP_SENDS
+        self._turnstile = _Lock()
 
     def send(self, record, *misplaced, option=_NO_COPY):
         """`future = await producer.send(record)`: enqueue a record, waiting while the queue is
@@ -121,16 +125,18 @@ cdef class AsyncProducer:
             raise
         return future
 
-    def _not_sent(self, record, exc):
+    cpdef int _not_sent(self, record, exc) except -1:
         """A send of `record` (None: of a batch) has come to nothing, for the reason that `exc`
         says."""
         self._producer._missed(
             record, exc.error.code if isinstance(exc, KafkaException) else RAISED)
+        return 0
 
-    def _sent(self, record):
+    cdef int _sent(self, ProducerRecord record) except -1:
         """`record` is enqueued."""
         if self._client.transaction.refused is not None:
             self._client.transaction.note_sent(record)
+        return 0
 
     def _check_loop(self):
         """Raise unless the calling thread runs the producer's event loop."""
@@ -173,22 +179,19 @@ cdef class AsyncProducer:
     cdef int _enqueue_now(self, ProducerRecord record, object on_delivery, bint copy) except? -9999:
         return self._producer._enqueue(self._client, record, on_delivery, copy, False, -1)
 
-    def _enqueue_for(self, record, on_delivery, bint copy, bint tries_again=False):
-        """Enqueue or raise. For who `tries_again`, a full queue is no refusal to be counted."""
+    cdef int _enqueue_for(self, ProducerRecord record, on_delivery, bint copy) except -1:
         cdef int err = self._enqueue_now(record, on_delivery, copy)
-        if err == RD_KAFKA_RESP_ERR__QUEUE_FULL and tries_again:
-            raise _exception(self._producer._send_error(err))
         if err != 0:
             self._producer._refused(err)
+        return 0
 
-    def _intercepted(self, record, future):
+    cdef tuple _intercepted(self, record, future):
         """The record that the interceptors make of `record`, and who is to be told of its
         report."""
-        return (
-            self._producer._intercept(
-                record), _Acknowledge(self._producer._interceptors, _ResolveFuture(future)))
+        return (self._producer._intercept(record),
+                _Acknowledge(self._producer._interceptors, _ResolveFuture(future)))
 
-    def _prepare(self, record):
+    cdef tuple _prepare(self, record):
         """For a send that may have to wait: `(record, future, who is to be told)`."""
         future = self._new_future()
         if self._producer._interceptors is None:
@@ -200,11 +203,7 @@ cdef class AsyncProducer:
             (<_Acknowledge>acknowledge).refused(replaced, exc)
             raise
 
-    def _has_partitioner(self):
-        """Whether there is a partitioner written in Python."""
-        return self._producer._partitioner is not None
-
-    def _partitions_known(self, ProducerRecord record):
+    cdef bint _partitions_known(self, ProducerRecord record) except -1:
         """Whether a partitioner written in Python can be asked where to put `record`; if not, they
         are being asked for."""
         if self._producer._partitioner is None or record._partition != NO_PARTITION:
@@ -218,18 +217,14 @@ cdef class AsyncProducer:
             return False
         return True
 
-    def _refuse(self, record, on_delivery, exc):
-        """Tell the interceptors that `record` was not enqueued after all."""
-        if isinstance(on_delivery, _Acknowledge):
-            (<_Acknowledge>on_delivery).refused(record, exc)
-
-    def _wait_begins(self):
+    cdef int64_t _wait_begins(self) noexcept:
         self._waiting += 1
         return kx_now_us()
 
-    def _wait_ends(self, int64_t began):
+    cdef int _wait_ends(self, int64_t began) except -1:
         self._waiting -= 1
         KX_ADD(self._client.counts.blocked_us, kx_now_us() - began)
+        return 0
 
 
 @cython.final
@@ -370,7 +365,7 @@ cdef int sending_send(PyObject *itself, PyObject *value, PyObject **result) exce
         if err != RD_KAFKA_RESP_ERR__QUEUE_FULL:
             sending.done()
             producer._producer._refused(err)
-    sending.rest = producer._send_later(sending.record, sending.copy)
+    sending.rest = _send_later(producer, sending.record, sending.copy)
     return sending_rest(sending, <PyObject *>None, result)
 
 
@@ -389,27 +384,86 @@ cdef int sending_rest(Sending sending, PyObject *value, PyObject **result) excep
 kx_set_am_send(<PyTypeObject *>Sending, sending_send)
 
 
+async def _send_later(AsyncProducer producer, ProducerRecord given, bint copy):
+    """A send that cannot be done at once, or has Python of the user's to call."""
+    cdef int err
+    cdef int64_t began
+    cdef ProducerRecord record
+    try:
+        record, future, on_delivery = producer._prepare(given)
+    except BaseException as exc:
+        producer._not_sent(given, exc)
+        raise
+    began = producer._wait_begins()
+    try:
+        # Asked for before it queues up, so that an unknown topic holds up nobody else.
+        await _know_partitions(producer, record)
+        async with producer._turnstile:
+            while True:
+                err = producer._enqueue_now(record, on_delivery, copy)
+                if err == RD_KAFKA_RESP_ERR_NO_ERROR:
+                    producer._sent(given)
+                    return future
+                if err != RD_KAFKA_RESP_ERR__QUEUE_FULL:
+                    producer._producer._refused(err)
+                await producer._client.loop.served()
+    except BaseException as exc:
+        producer._not_sent(given, exc)
+        if isinstance(on_delivery, _Acknowledge):
+            (<_Acknowledge>on_delivery).refused(record, exc)
+        raise
+    finally:
+        producer._wait_ends(began)
+
+
+async def _know_partitions(AsyncProducer producer, ProducerRecord record):
+    """Until a partitioner written in Python can be told how many partitions there are (a thread
+    finds out, every few minutes)."""
+    cdef int64_t end = kx_now_us() + PARTITIONS_TIMEOUT
+    while not producer._partitions_known(record):
+        if kx_now_us() > end:
+            raise KafkaException(KafkaError(
+                RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+                f"topic {record._topic}: its partitions are not known, so the partitioner cannot "
+                "be asked"))
+        await loop_sleep(producer._loop, 0.005)
+
+
 # ------------------------------------------------------------------ batches
 
-def start_batch(AsyncProducer producer, topic, values, keys, partitions, timestamps, headers, ids,
-                on_delivery, option):
-    """The generator that sends a batch (core/producer/batch.pyx), and the batch, for a coroutine to
-    drive."""
-    _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
-    return _started(
-        producer, _batch_steps(producer._producer, topic, values, keys, partitions, timestamps,
-                               headers, ids, on_delivery,
-                                           option is _COPY, False, -1))
+async def loop_send_batch(AsyncProducer producer, topic, values, keys, partitions, timestamps,
+                          headers, ids, on_delivery, option):
+    """AsyncKafkaProducer.send_batch; the steps are core/producer/batch.pyx's."""
+    try:
+        # It is asked for those that a column leaves null, too.
+        if producer._producer._partitioner is not None and not isinstance(partitions, int):
+            await _know_partitions(producer, ProducerRecord(topic))
+        _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
+        steps, batch = _started(
+            producer,
+            _batch_steps(producer._producer, topic, values, keys, partitions, timestamps, headers,
+                         ids, on_delivery, option is _COPY, False, -1))
+    except BaseException as exc:
+        producer._not_sent(None, exc)
+        raise
+    return await _enqueue_all(producer, steps, batch)
 
 
-def start_table(AsyncProducer producer, table, topic, value, key, partition, timestamp, headers,
-                on_delivery, option):
+async def loop_send_table(AsyncProducer producer, table, topic, value, key, partition, timestamp,
+                          headers, on_delivery, option):
     """The same for send_table."""
-    _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
-    return _started(
-        producer, _table_steps(producer._producer, table, topic, value, key, partition, timestamp,
-                               headers, on_delivery,
-                                           option is _COPY, False, -1))
+    try:
+        if producer._producer._partitioner is not None:
+            await _know_partitions(producer, ProducerRecord(topic))
+        _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
+        steps, batch = _started(
+            producer,
+            _table_steps(producer._producer, table, topic, value, key, partition, timestamp,
+                         headers, on_delivery, option is _COPY, False, -1))
+    except BaseException as exc:
+        producer._not_sent(None, exc)
+        raise
+    return await _enqueue_all(producer, steps, batch)
 
 
 cdef tuple _started(AsyncProducer producer, steps):
@@ -417,19 +471,27 @@ cdef tuple _started(AsyncProducer producer, steps):
     return steps, next(steps)
 
 
-def resume_batch(ProducerClient client, steps, BatchDelivery batch):
-    """One step: None when all is enqueued or failed, True when the queue is full, False when there
-    is more to do at once."""
-    return next(steps, None)
-
-
-def give_up_batch(steps, BatchDelivery batch, exc):
-    """`exc` has come in between (a cancelled task): what is not enqueued yet fails with INTR, and
-    `exc.batch` is what was."""
-    if not batch.gave_up:
-        batch.gave_up = RD_KAFKA_RESP_ERR__INTR
-    steps.close()
-    _remember_batch(exc, batch)
+async def _enqueue_all(AsyncProducer producer, steps, BatchDelivery batch):
+    """Go through the steps, which say True when the queue is full and False when there is more to
+    do at once. What is not enqueued when a task is cancelled fails with INTR, and `batch` of the
+    exception is what was."""
+    cdef int64_t began = producer._wait_begins()
+    try:
+        async with producer._turnstile:
+            while (full := next(steps, None)) is not None:
+                if full:
+                    await producer._client.loop.served()
+                else:
+                    await _yield_turn(0)
+    except BaseException as exc:
+        if not batch.gave_up:
+            batch.gave_up = RD_KAFKA_RESP_ERR__INTR
+        steps.close()
+        _remember_batch(exc, batch)
+        raise
+    finally:
+        producer._wait_ends(began)
+    return batch
 
 
 # ------------------------------------------------------------------ transactions

@@ -513,11 +513,20 @@ cdef class AsyncProducer:
     cdef int _turns_left                # sends before the next pause
     cdef int _paused                    # sends that have let others have a turn, and come next
     cdef int64_t _waiting               # sends that wait for room: others queue up behind them
+    cdef object _turnstile              # an asyncio.Lock: the first of those has it
 
     cpdef object _open(self, ProducerClient client, partitioner, interceptors, loop, serializers=*)
     cdef object _send_now(self, ProducerRecord record, bint copy)
     cdef bint on_its_loop(self) except -1
     cdef object _new_future(self)
+    cpdef int _not_sent(self, record, exc) except -1
+    cdef int _sent(self, ProducerRecord record) except -1
+    cdef int _enqueue_for(self, ProducerRecord record, on_delivery, bint copy) except -1
+    cdef tuple _intercepted(self, record, future)
+    cdef tuple _prepare(self, record)
+    cdef bint _partitions_known(self, ProducerRecord record) except -1
+    cdef int64_t _wait_begins(self) noexcept
+    cdef int _wait_ends(self, int64_t began) except -1
     cdef int _enqueue_now(self, ProducerRecord record, object on_delivery, bint copy) except? -9999
 
 
