@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kafka_ext import KafkaError, KafkaException, KafkaProducer, ProducerRecord, RecordMetadata
-from kafka_ext.cli import display as displays
+from kafka_ext.cli import _display as displays
 from kafka_ext.testing import ConsumedMessage, EmbeddedBroker, TopicReader
 
 TOPIC = "lines"

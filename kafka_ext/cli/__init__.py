@@ -15,9 +15,12 @@ from collections.abc import Sequence
 
 from .. import __version__, _rdkafka
 from .._rdkafka import InvalidConfigError, InvalidRecordError, KafkaException
-from . import broker, info, perf, produce
-from .display import Display, discard
-from .settings import UsageError
+from . import _broker as broker
+from . import _info as info
+from . import _perf as perf
+from . import _produce as produce
+from ._display import Display, discard
+from ._settings import UsageError
 
 _EPILOG = """\
 examples:

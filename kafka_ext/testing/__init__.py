@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kafka_ext._rdkafka import ConsumedMessage, RetentionLost, TopicReader
 
+    from ._broker import EmbeddedBroker
+    from ._cluster_admin import PartitionState
+    from ._cluster_security import Certificate, CertificateAuthority, Certificates, Listener
+    from ._external import ExternalCluster
     from ._faults import ApiKey, BrokerStateError
-    from .broker import EmbeddedBroker
-    from .cluster import KafkaCluster
-    from .cluster_admin import PartitionState
+    from ._kafka_cluster import KafkaCluster
     from .cluster_artifacts import KafkaInstallError
-    from .cluster_security import Certificate, CertificateAuthority, Certificates, Listener
-    from .external import ExternalCluster
 
 __all__ = [
     "ApiKey",
@@ -50,16 +50,16 @@ __all__ = [
 _WHERE = {
     "ApiKey": "kafka_ext.testing._faults",
     "BrokerStateError": "kafka_ext.testing._faults",
-    "Certificate": "kafka_ext.testing.cluster_security",
-    "CertificateAuthority": "kafka_ext.testing.cluster_security",
-    "Certificates": "kafka_ext.testing.cluster_security",
+    "Certificate": "kafka_ext.testing._cluster_security",
+    "CertificateAuthority": "kafka_ext.testing._cluster_security",
+    "Certificates": "kafka_ext.testing._cluster_security",
     "ConsumedMessage": "kafka_ext._rdkafka",
-    "EmbeddedBroker": "kafka_ext.testing.broker",
-    "ExternalCluster": "kafka_ext.testing.external",
-    "KafkaCluster": "kafka_ext.testing.cluster",
+    "EmbeddedBroker": "kafka_ext.testing._broker",
+    "ExternalCluster": "kafka_ext.testing._external",
+    "KafkaCluster": "kafka_ext.testing._kafka_cluster",
     "KafkaInstallError": "kafka_ext.testing.cluster_artifacts",
-    "Listener": "kafka_ext.testing.cluster_security",
-    "PartitionState": "kafka_ext.testing.cluster_admin",
+    "Listener": "kafka_ext.testing._cluster_security",
+    "PartitionState": "kafka_ext.testing._cluster_admin",
     "RetentionLost": "kafka_ext._rdkafka",
     "TopicReader": "kafka_ext._rdkafka",
 }

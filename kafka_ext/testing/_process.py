@@ -27,7 +27,7 @@ _TOPIC_ALREADY_EXISTS = ErrorCode["TOPIC_ALREADY_EXISTS"]
 # The child must find this very package, wherever this process got it from; the working directory
 # may have another of that name.
 _BOOT = (
-    "import sys; sys.path = [sys.argv[1], *filter(None, sys.path)]; from kafka_ext.testing.server"
+    "import sys; sys.path = [sys.argv[1], *filter(None, sys.path)]; from kafka_ext.testing._server"
     " import run; run(sys.argv[2])"
 )
 

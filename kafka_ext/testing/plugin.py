@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from kafka_ext import KafkaProducer
     from kafka_ext.aio import AsyncKafkaProducer
 
-    from .broker import EmbeddedBroker
-    from .external import ExternalCluster
+    from ._broker import EmbeddedBroker
+    from ._external import ExternalCluster
 
 _OPTION = "--kafka-bootstrap-servers"
 _FIXTURES = frozenset(
@@ -91,7 +91,7 @@ def pytest_plugin_registered(plugin: object) -> None:
     # extension must be there before, for it cannot be loaded a second time.
     if getattr(plugin, "__name__", None) == "_pytest.pytester":
         import kafka_ext.producer
-        import kafka_ext.testing.external  # noqa: F401
+        import kafka_ext.testing._external  # noqa: F401
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -149,7 +149,7 @@ def _open(
     try:
         if servers:
             return _open_external(servers, arguments)
-        from .broker import EmbeddedBroker
+        from ._broker import EmbeddedBroker
 
         return EmbeddedBroker(**arguments)
     except (TypeError, ValueError) as error:
@@ -160,8 +160,8 @@ def _open(
 
 
 def _open_external(servers: str, arguments: dict[str, Any]) -> ExternalCluster:
+    from ._external import ExternalCluster
     from ._faults import BrokerStateError
-    from .external import ExternalCluster
 
     def skip(call: str) -> None:
         pytest.skip(f"{call}() needs an embedded broker, and {_OPTION} names a real cluster")

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from kafka_ext.cli import documents
+from kafka_ext.cli import _documents as documents
 from kafka_ext.testing import EmbeddedBroker
 
 COMMAND = [sys.executable, "-m", "kafka_ext", "produce"]

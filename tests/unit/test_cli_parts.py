@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 import kafka_ext
 from kafka_ext import InvalidConfigError, KafkaError, _rdkafka, cli
-from kafka_ext.cli import display, lines, perf, settings
-from kafka_ext.cli.session import Failures
+from kafka_ext.cli import _display as display
+from kafka_ext.cli import _lines as lines
+from kafka_ext.cli import _perf as perf
+from kafka_ext.cli import _settings as settings
+from kafka_ext.cli._session import Failures
 
 COMMAND = [sys.executable, "-m", "kafka_ext"]
 

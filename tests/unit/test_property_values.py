@@ -10,7 +10,7 @@ import pytest
 
 from kafka_ext import InvalidConfigError, KafkaProducer, KafkaSink, Properties
 from kafka_ext.testing import EmbeddedBroker
-from kafka_ext.testing.broker import TopicReader
+from kafka_ext.testing._broker import TopicReader
 
 BROKER = {"bootstrap.servers": "localhost:1"}
 

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import cluster_admin as admin
+from . import _cluster_admin as admin
+from ._cluster_node import Node
+from ._cluster_security import Certificates, Listener, broker_settings, scram_users
 from .cluster_artifacts import Installation, run_tool
-from .cluster_node import Node
-from .cluster_security import Certificates, Listener, broker_settings, scram_users
 
 # The brokers' own: without authentication, and at their own addresses, whatever there is for
 # clients.

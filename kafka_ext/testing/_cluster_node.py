@@ -9,10 +9,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ._cluster_guard import Guard
 from ._faults import BrokerStateError
 from ._stopping import stop_process
 from .cluster_artifacts import Installation
-from .cluster_guard import Guard
 
 # A broker that shuts down in order hands its partitions over first.
 _STOP_TIMEOUT = 60.0

@@ -7,9 +7,9 @@ import signal
 from typing import Any
 
 from .._rdkafka import InvalidRecordError
-from . import settings
-from .display import Display, out
-from .settings import UsageError
+from . import _settings as settings
+from ._display import Display, out
+from ._settings import UsageError
 
 _EPILOG = """\
 examples:

@@ -12,16 +12,16 @@ from typing import Any
 
 from .. import _rdkafka
 from ..producer import KafkaProducer
-from . import display as displays
-from . import settings
-from .display import Display
-from .inputs import Input
-from .interrupts import Interrupts
-from .records import Delimited, Documents
-from .session import finish, names_a_cluster, open_producer
-from .settings import UsageError
-from .tables import Tables
-from .tally import Tally
+from . import _display as displays
+from . import _settings as settings
+from ._display import Display
+from ._inputs import Input
+from ._interrupts import Interrupts
+from ._records import Delimited, Documents
+from ._session import finish, names_a_cluster, open_producer
+from ._settings import UsageError
+from ._tables import Tables
+from ._tally import Tally
 
 Records = Delimited | Tables
 

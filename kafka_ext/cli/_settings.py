@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import _rdkafka
 from ..properties import CALLBACKS, MANUAL_POLL, Properties
-from .display import Display
+from ._display import Display
 
 # Values that wait to be sent may take this much, in KiB. librdkafka's own default, a GiB, is more
 # than a tool for a shell should take.

@@ -15,9 +15,9 @@ from typing import Any
 
 from .._rdkafka import KafkaException
 from ..producer import KafkaProducer
-from .inputs import Input
-from .settings import UsageError
-from .tally import Tally
+from ._inputs import Input
+from ._settings import UsageError
+from ._tally import Tally
 
 # A piece of a table is held until all of its records are reported: small enough for the memory and
 # for progress that moves.

@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterator
 
-from .settings import UsageError
+from ._settings import UsageError
 
 
 class Input:

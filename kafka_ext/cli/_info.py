@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from .. import __version__, _rdkafka
-from .display import out
+from ._display import out
 
 _EPILOG = """\
 examples:

@@ -10,10 +10,11 @@ from typing import cast
 
 from .._rdkafka import ErrorCode, KafkaError, Lines
 from ..producer import KafkaProducer
-from . import documents, lines
-from .inputs import Input
-from .settings import UsageError
-from .tally import Tally
+from . import _documents as documents
+from . import _lines as lines
+from ._inputs import Input
+from ._settings import UsageError
+from ._tally import Tally
 
 # So many wrong lines are told one by one; a file of another kind would tell millions.
 _TOLD = 10

@@ -17,16 +17,16 @@ from typing import Any, SupportsIndex
 from kafka_ext._annotations import Self
 from kafka_ext._rdkafka import ConsumedMessage, KafkaException, TopicReader
 
-from . import cluster_admin as admin
+from . import _cluster_admin as admin
+from ._broker import _assert_delivered, _checked_topics, _flag, _integer, client_config
+from ._cluster_guard import Guard
+from ._cluster_node import Node
+from ._cluster_requests import REQUEST_TIMEOUT, ClusterRequests
+from ._cluster_security import Certificates, Listener, client_settings
+from ._cluster_settings import OWN_LISTENERS, cluster_settings, format_storage, node_settings
 from ._faults import BrokerStateError
 from ._readback import checked_seconds, read_topic
-from .broker import _assert_delivered, _checked_topics, _flag, _integer, client_config
 from .cluster_artifacts import KAFKA_VERSION, installation
-from .cluster_guard import Guard
-from .cluster_node import Node
-from .cluster_requests import REQUEST_TIMEOUT, ClusterRequests
-from .cluster_security import Certificates, Listener, client_settings
-from .cluster_settings import OWN_LISTENERS, cluster_settings, format_storage, node_settings
 
 _MAX_BROKERS = 5
 # Below the range that Linux takes ports of outgoing connections from: a client that tries to reach

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kafka_ext._rdkafka import ErrorCode, KafkaError
 
-from .cluster_wire import array, ask, boolean, float64, int8, int16, int32, int64, struct_, text
+from ._cluster_wire import array, ask, boolean, float64, int8, int16, int32, int64, struct_, text
 
 _METADATA, _CREATE_TOPICS, _DELETE_TOPICS, _INIT_PRODUCER_ID, _CREATE_ACLS, _ELECT_LEADERS = (
     3,

@@ -8,9 +8,9 @@ from typing import Any
 
 from .._rdkafka import BatchDelivery, ErrorCode, QueueFullError
 from ..producer import KafkaProducer
-from .display import Status
-from .inputs import Input
-from .session import Failures
+from ._display import Status
+from ._inputs import Input
+from ._session import Failures
 
 
 class Tally:

@@ -14,12 +14,12 @@ from kafka_ext._rdkafka import (
     check_topic_name,
 )
 
-from . import cluster_admin as admin
+from . import _cluster_admin as admin
+from ._broker import _integer
+from ._cluster_admin import PartitionState
+from ._cluster_node import Node
 from ._faults import BrokerStateError
 from ._readback import checked_seconds
-from .broker import _integer
-from .cluster_admin import PartitionState
-from .cluster_node import Node
 
 T = TypeVar("T")
 

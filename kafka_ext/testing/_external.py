@@ -17,9 +17,9 @@ from kafka_ext._rdkafka import (
     check_topic_name,
 )
 
+from ._broker import _assert_delivered, _checked_topics, _integer, client_config
 from ._faults import BrokerStateError
 from ._readback import read_topic
-from .broker import _assert_delivered, _checked_topics, _integer, client_config
 
 
 class ExternalCluster:

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from .._rdkafka import ErrorCode, KafkaError
 from ..producer import KafkaProducer
 from ..properties import Properties
-from .display import Display, records
-from .interrupts import Interrupts
-from .settings import UsageError
+from ._display import Display, records
+from ._interrupts import Interrupts
+from ._settings import UsageError
 
 # Seconds that the first Ctrl-C leaves for what was sent to be delivered.
 GRACE = 10.0

@@ -14,11 +14,11 @@ from typing import Any
 from .. import _rdkafka
 from .._rdkafka import KafkaError, KafkaException, ProducerRecord, RecordMetadata
 from ..producer import KafkaProducer
-from . import display as displays
-from . import settings
-from .display import Display, Status
-from .interrupts import Interrupts
-from .session import Failures, finish, open_producer
+from . import _display as displays
+from . import _settings as settings
+from ._display import Display, Status
+from ._interrupts import Interrupts
+from ._session import Failures, finish, open_producer
 
 _EPILOG = """\
 examples:
