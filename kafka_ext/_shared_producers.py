@@ -133,7 +133,7 @@ class Shared(Replaceable):
         if not self.closing:
             text = "no producer could be made in time in place of one that had a fatal error"
             raise KafkaTimeoutError(KafkaError(ErrorCode["TIMED_OUT"], text))
-        return shared(self._recipe)
+        return producer_for(self._recipe)
 
     def forget_unmade(self) -> None:
         """Keep nothing of properties that no producer could be made from."""
@@ -154,7 +154,7 @@ _named: weakref.WeakValueDictionary[str, Recipe] = weakref.WeakValueDictionary()
 _producers: dict[Recipe, Shared] = {}
 
 
-def shared(recipe: Recipe) -> Shared:
+def producer_for(recipe: Recipe) -> Shared:
     """This process's producer for `recipe`."""
     with _lock:
         found = _producers.get(recipe)

@@ -240,7 +240,7 @@ class KafkaSink:
         """Let `send` send, and wait until all is delivered; how many records there were."""
         until = _rdkafka.deadline(timeout)
         use = object()
-        shared = _shared_producers.shared(self._recipe)
+        shared = _shared_producers.producer_for(self._recipe)
         try:
             while (producer := shared.enter(until, use)) is None:
                 shared = shared.next()

@@ -25,7 +25,7 @@ cdef enum:
     LOOP_MESSAGES = 1024
 
 
-cdef int _know_asyncio() except -1:
+cdef int _import_asyncio() except -1:
     global _callbacks_of, _Future, _set_result, _set_exception, _get_running_loop
     global _base_is_running, _Lock, _yield_turn
     if _Future is None:
@@ -88,7 +88,7 @@ def attach_loop(Client client, loop, int fd):
     """Have librdkafka write a byte to `fd` when there is something to serve, and resolve futures
     on `loop`. Returns the client's EventLoop."""
     cdef EventLoop served_by = EventLoop()
-    _know_asyncio()
+    _import_asyncio()
     served_by.loop = loop
     served_by.thread = PyThread_get_thread_ident()
     client.loop = served_by

@@ -34,7 +34,7 @@ cdef class AsyncProducer:
     cpdef object _open(self, ProducerClient client, partitioner, interceptors, loop,
                        serializers=None):
         cdef Producer producer = Producer.__new__(Producer)
-        _know_asyncio()
+        _import_asyncio()
         producer._open(client, partitioner, interceptors, serializers)
         self._producer = producer
         self._client = client
@@ -397,7 +397,7 @@ async def _send_later(AsyncProducer producer, ProducerRecord given, bint copy):
     began = producer._wait_begins()
     try:
         # Asked for before it queues up, so that an unknown topic holds up nobody else.
-        await _know_partitions(producer, record)
+        await _wait_for_partitions(producer, record)
         async with producer._turnstile:
             while True:
                 err = producer._enqueue_now(record, on_delivery, copy)
@@ -416,7 +416,7 @@ async def _send_later(AsyncProducer producer, ProducerRecord given, bint copy):
         producer._wait_ends(began)
 
 
-async def _know_partitions(AsyncProducer producer, ProducerRecord record):
+async def _wait_for_partitions(AsyncProducer producer, ProducerRecord record):
     """Until a partitioner written in Python can be told how many partitions there are (a thread
     finds out, every few minutes)."""
     cdef int64_t end = kx_now_us() + PARTITIONS_TIMEOUT
@@ -437,7 +437,7 @@ async def loop_send_batch(AsyncProducer producer, topic, values, keys, partition
     try:
         # It is asked for those that a column leaves null, too.
         if producer._producer._partitioner is not None and not isinstance(partitions, int):
-            await _know_partitions(producer, ProducerRecord(topic))
+            await _wait_for_partitions(producer, ProducerRecord(topic))
         _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
         steps, batch = _started(
             producer,
@@ -454,7 +454,7 @@ async def loop_send_table(AsyncProducer producer, table, topic, value, key, part
     """The same for send_table."""
     try:
         if producer._producer._partitioner is not None:
-            await _know_partitions(producer, ProducerRecord(topic))
+            await _wait_for_partitions(producer, ProducerRecord(topic))
         _check_batch_arguments(producer._producer, topic, on_delivery, option, _BLOCK)
         steps, batch = _started(
             producer,

@@ -191,12 +191,12 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
     cdef Integers partition_numbers = None, timestamp_numbers = None
     cdef tuple same_headers = None
     cdef list each_headers = None
-    cdef Topic known
+    cdef Topic destination
     cdef BatchDelivery batch
     cdef Column piece, key_piece
     cdef _Cursor values_left, keys_left
     cdef int64_t length
-    known = client.topic(topic)
+    destination = client.topic(topic)
     column = column_of(values, "values")
     if keys is not None:
         key_column = column_of(keys, "keys", column.length)
@@ -214,9 +214,9 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
             raise TypeError(f"ids must be a sequence, one for each value, not {type(ids).__name__}")
         _check_lengths(column.length, len(ids), "ids")
     if producer._partitioner is not None and _leaves_some(partition_numbers):
-        partition_numbers = _chosen_partitions(producer, client, known, key_column, column.length,
-                                               partition_numbers, may_wait, deadline)
-    batch = _new_batch(client, known.name, on_delivery, ids, column.length)
+        partition_numbers = _chosen_partitions(producer, client, destination, key_column,
+                                               column.length, partition_numbers, may_wait, deadline)
+    batch = _new_batch(client, destination.name, on_delivery, ids, column.length)
     values_left = _cursor(column)
     keys_left = None if key_column is None else _cursor(key_column)
     try:
@@ -225,8 +225,8 @@ def _batch_steps(Producer producer, topic, values, keys, partitions, timestamps,
             length = min(column.length - batch.length, PART)
             piece = values_left.take(length)
             key_piece = None if keys_left is None else keys_left.take(length)
-            yield from _column_steps(client, known, batch, piece, key_piece, partition_numbers,
-                                     timestamp_numbers, same_headers,
+            yield from _column_steps(client, destination, batch, piece, key_piece,
+                                     partition_numbers, timestamp_numbers, same_headers,
                                      each_headers, copy)
     except BaseException as exc:
         if batch.length:

@@ -231,7 +231,7 @@ cdef class BatchDelivery:
         # Only where it is used: importing it takes longer than importing all of this package.
         from asyncio import get_running_loop
 
-        _know_asyncio()
+        _import_asyncio()
         loop = get_running_loop()
         future = loop.create_future()
         self.add_done_callback(_Resolve(loop, future))

@@ -25,7 +25,7 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
     cdef ProducerClient client = producer.handle
     cdef _Stream stream = _Stream()
     cdef BatchDelivery batch
-    cdef Topic known
+    cdef Topic destination
     if not _is_arrow(table):
         raise TypeError(
             "table must have __arrow_c_stream__ or __arrow_c_array__ (pyarrow, Polars, DuckDB, "
@@ -37,7 +37,7 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
         names.append(_plain(name))
     value, key, partition, timestamp = _plain(
         value), _plain(key), _plain(partition), _plain(timestamp)
-    known = client.topic(topic)
+    destination = client.topic(topic)
     stream.open(table, "table")
     if stream.schema.format.decode() != "+s":
         raise TypeError(
@@ -64,16 +64,16 @@ def _table_steps(Producer producer, table, topic, value, key, partition, timesta
                 f"{role}: the table has {columns.count(name)} columns {name!r}; rename or drop all "
                 "but one")
         where[name] = columns.index(name)
-    batch = _new_batch(client, known.name, on_delivery, None, 0)
+    batch = _new_batch(client, destination.name, on_delivery, None, 0)
     try:
         yield batch
         while True:
             holder = stream.next()
             if holder is None:
                 break
-            yield from _chunk_steps(producer, client, known, batch, stream, holder, where, value,
-                                    key, partition, timestamp, names, copy,
-                                    may_wait, deadline)
+            yield from _chunk_steps(producer, client, destination, batch, stream, holder, where,
+                                    value, key, partition, timestamp, names, copy, may_wait,
+                                    deadline)
             yield False
     except BaseException as exc:
         _remember_batch(exc, batch)
