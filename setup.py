@@ -4,7 +4,7 @@ in pyproject.toml.
 Settings, from the environment:
 
     KAFKA_EXT_LIBRDKAFKA   bundled (the default): the pinned librdkafka, linked static, built by
-    wheels/librdkafka.py when it is not there
+                           wheels/librdkafka.py when it is not there
                            system: the shared library that pkg-config finds
                            /a/prefix: the library installed there
     KAFKA_EXT_DEBUG=1      no optimization, assertions on, and the invariants of the debug build
@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,6 @@ class Librdkafka:
 
     linkage: str
     allocator: str = "system"
-    one_clock: bool = False  # wheels/clock.py
     sources: str = ""  # what ours was compiled from
     patches: list[str] = field(default_factory=list)  # wheels/patches/
     pinned: list[str] = field(
@@ -93,7 +93,6 @@ def static(prefix: Path) -> Librdkafka:
     return Librdkafka(
         linkage="bundled static",
         allocator=info["allocator"],
-        one_clock=info["clock"],
         sources=(
             info["origin"]
             if info["pinned"]
@@ -127,8 +126,8 @@ def shared(prefix: Path | None) -> Librdkafka:
     pkg_config = shutil.which(os.environ.get("PKG_CONFIG", "pkg-config"))
     if pkg_config is None:
         stop(
-            "pkg-config is needed to find librdkafka (the default, KAFKA_EXT_LIBRDKAFKA=bundled,"
-            " does without)"
+            "pkg-config is needed to find librdkafka (apt-get install pkg-config); the default,"
+            " KAFKA_EXT_LIBRDKAFKA=bundled, does without"
         )
 
     def ask(question: str) -> str:
@@ -167,6 +166,10 @@ class BuildExtension(build_ext):
     """
 
     def run(self) -> None:
+        header = Path(sysconfig.get_path("include"), "Python.h")
+        if not header.is_file():
+            how = "on Debian and Ubuntu: apt-get install python3-dev"
+            stop(f"Python's headers are missing, there is no {header}; {how}")
         (extension,) = self.extensions
         self.complete(extension, find_librdkafka())
         super().run()
@@ -218,8 +221,6 @@ class BuildExtension(build_ext):
             extension.define_macros.append(
                 ("KAFKA_EXT_PATCHES", f'"{",".join(librdkafka.patches)}"')
             )
-        if librdkafka.one_clock:
-            extension.define_macros.append(("KAFKA_EXT_ONE_CLOCK", "1"))
         if debug:
             extension.define_macros.append(("KAFKA_EXT_DEBUG", "1"))
         extension.depends += [

@@ -7,14 +7,16 @@ options is instant. Settings:
 
     KAFKA_EXT_LIBRDKAFKA_ARCHIVE   a local release archive to build instead of the pinned release
     KAFKA_EXT_LIBRDKAFKA_SHA256    what the archive must hash to, that one or the one that is found
-    KAFKA_EXT_MIMALLOC_ARCHIVE     a local archive of the pinned mimalloc, for a build without
-    network KAFKA_EXT_ALLOCATOR            mimalloc (the default where it can be had) inside
-    librdkafka, or system KAFKA_EXT_LIBRARIES            system (the default): OpenSSL, curl, zstd
-    and zlib are the machine's shared libraries
+    KAFKA_EXT_MIMALLOC_ARCHIVE     a local archive of the pinned mimalloc, for a build offline
+    KAFKA_EXT_ALLOCATOR            mimalloc (the default where it can be had) inside librdkafka, or
+                                   system
+    KAFKA_EXT_LIBRARIES            system (the default): OpenSSL, curl, zstd and zlib are the
+                                   machine's shared libraries
                                    pinned: they are built from pinned sources (libraries.py) and
-                                       linked in, as wheels need it
+                                   linked in, as wheels need it
     KAFKA_EXT_SANITIZE             compile librdkafka with -fsanitize=… too (address,undefined or
-    thread) CC, CFLAGS, CPPFLAGS, LDFLAGS  as usual
+                                   thread)
+    CC, CFLAGS, CPPFLAGS, LDFLAGS  as usual
 """
 
 from __future__ import annotations
@@ -33,7 +35,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import allocator
-import clock
 import libraries
 import needs
 import patches
@@ -154,7 +155,7 @@ class Options:
         deciding = [
             "librdkafka.py",
             "allocator.py",
-            "clock.py",
+            "allocator.h",
             "patches.py",
             *(["libraries.py"] if linked == "pinned" else []),
         ]
@@ -240,7 +241,7 @@ def obtain_mimalloc(options: Options, work: Path, cache: Path) -> Sources | None
         return from_file(
             allocator.MIMALLOC, Path(options.mimalloc_archive).expanduser(), work, only_pinned=True
         )
-    reason = allocator.unsupported()
+    reason = "" if sys.platform == "linux" else f"mimalloc is not tried on {sys.platform}"
     if not reason:
         try:
             found = obtain(allocator.MIMALLOC, cache, work, only_pinned=True)
@@ -297,7 +298,7 @@ def link_against(pinned: Libraries) -> dict[str, str]:
 
 
 def compile_static(
-    source: Path, options: Options, pinned: Libraries | None, log: Path
+    source: Path, options: Options, pinned: Libraries | None, mimalloc: Sources | None, log: Path
 ) -> list[str]:
     """Compile src/librdkafka.a and return the libraries of the machine that whoever links it must
     add.
@@ -331,6 +332,10 @@ def compile_static(
         run(["./configure", *CONFIGURE], cwd=source, env=environment, log=log)
     # configure has written the flags down, and make would take the environment's a second time.
     del environment["CFLAGS"]
+    if mimalloc is not None:
+        # Not for configure, whose programs are linked without it.
+        known = environment.get("CPPFLAGS", "")
+        environment["CPPFLAGS"] = f"{known} {allocator.compile_with(mimalloc.folder)}".strip()
     with step("compiled"):
         run(
             ["make", f"-j{jobs()}", "-C", "src", "librdkafka.a"],
@@ -338,6 +343,8 @@ def compile_static(
             env=environment,
             log=log,
         )
+        if mimalloc is not None:
+            allocator.add(mimalloc.folder, source / "src/librdkafka.a", log)
     config = (source / "Makefile.config").read_text(encoding="utf-8")
     found = re.search(r"^MKL_DYNAMIC_LIBS=\s*(.*)$", config, re.MULTILINE)
     words = found.group(1).split() if found else []
@@ -377,7 +384,6 @@ def install(
     (prefix / "lib/pkgconfig/rdkafka.pc").write_text(
         # The prefix is relative to this file, so that the folder may be moved or copied.
         "prefix=${pcfiledir}/../..\n"
-        f"allocator={allocated_by}\n"
         "\n"
         "Name: librdkafka\n"
         "Description: The Apache Kafka C library, static\n"
@@ -527,14 +533,10 @@ def build(options: Options) -> Path:
             )
         mimalloc = obtain_mimalloc(options, BUILD / "mimalloc-work", BUILD / "cache")
         mended = patches.apply(source, log, pinned=version == LIBRDKAFKA.version)
-        linked = compile_static(source, options, pinned, log)
-        one_clock = not allocator.unsupported()  # it takes the same tools
-        if one_clock:
-            clock.merge(source / "src/librdkafka.a", work, log)
-        if mimalloc is not None:
-            with step("mimalloc added"):
-                headers = pinned.prefix / "include" if pinned is not None else None
-                allocator.merge(mimalloc, source / "src/librdkafka.a", headers, log)
+        if mimalloc is not None and allocator.NEEDS_PATCH not in mended:
+            warn("librdkafka keeps the system's malloc: it would give curl's memory to mimalloc")
+            mimalloc = None
+        linked = compile_static(source, options, pinned, mimalloc, log)
         allocated_by = (
             f"mimalloc {allocator.MIMALLOC.version}" if mimalloc is not None else "system"
         )
@@ -557,7 +559,6 @@ def build(options: Options) -> Path:
                 {
                     "version": version,
                     "allocator": allocated_by,
-                    "clock": one_clock,
                     "patches": mended,
                     "features": features,
                     "archives": archives,

@@ -490,13 +490,9 @@ static inline int kx_enqueue_group(kx_enqueue *e, int32_t partition, int n, int 
         m->_private = kx_part_opaque(e->part, e->base + e->next + n);
         used++;
     }
-    if (used) {
-        /* a turn is a fraction of a millisecond; the call itself takes one time for all */
-        kafka_ext_clock_stop();
+    if (used)
         rd_kafka_produce_batch(e->topic, partition, e->copy ? RD_KAFKA_MSG_F_COPY : 0, messages,
                                used);
-        kafka_ext_clock_go();
-    }
     for (n = 0; n < used; n++) {
         rd_kafka_message_t *m = &messages[n];
         if (kx_enqueue_tried(e, kx_opaque_index(m->_private) - e->base, m->err, m->payload, m->len))

@@ -6,16 +6,6 @@
 
 #include "kafka_ext/message.h"
 
-#ifdef KAFKA_EXT_ONE_CLOCK
-/* One reading of the clock serves the whole of rd_kafka_produce(): wheels/clock.py, which is
- * where these come from. */
-void kafka_ext_clock_stop(void);
-void kafka_ext_clock_go(void);
-#else
-#define kafka_ext_clock_stop() ((void)0)
-#define kafka_ext_clock_go() ((void)0)
-#endif
-
 /* Never blocks (RD_KAFKA_MSG_F_BLOCK cannot be interrupted and has no timeout). On success the
  * headers and the opaque are librdkafka's, on failure still the caller's. rd_kafka_produce takes
  * neither headers nor a timestamp, but costs half of rd_kafka_produceva. */
@@ -26,11 +16,8 @@ static inline rd_kafka_resp_err_t kx_produce(rd_kafka_t *rk, rd_kafka_topic_t *t
 {
     const int flags = copy ? RD_KAFKA_MSG_F_COPY : 0;
     if (!headers && !timestamp) {
-        int failed;
-        kafka_ext_clock_stop();
-        failed = rd_kafka_produce(topic, partition, flags, (void *)value->data, value->size,
-                                  key->data, key->size, opaque);
-        kafka_ext_clock_go();
+        const int failed = rd_kafka_produce(topic, partition, flags, (void *)value->data,
+                                            value->size, key->data, key->size, opaque);
         return failed ? rd_kafka_last_error() : RD_KAFKA_RESP_ERR_NO_ERROR;
     }
     {

@@ -1,5 +1,5 @@
 """A record without a timestamp carries the time of its send, although one reading of the clock
-serves a whole enqueue (wheels/clock.py).
+serves a whole enqueue (0021-clock-readings.patch).
 """
 
 from __future__ import annotations

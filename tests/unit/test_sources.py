@@ -385,24 +385,45 @@ def test_the_checksum_that_the_user_gives_is_held_against_whatever_is_found(tmp_
     assert "KAFKA_EXT_LIBRDKAFKA_SHA256 is 000" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["malloc", "strdup", "asprintf"])
+def test_memory_that_would_cross_ends_the_build(sources, tmp_path, monkeypatch, name):
+    """`malloc` and `strdup` where allocator.h was not included, `asprintf` in any case."""
+    allocator = pytest.importorskip("allocator")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    if any(shutil.which(program) is None for program in ("gcc", "ar", "nm")):
+        pytest.skip("no compiler")
+    source, archive = tmp_path / "it.c", tmp_path / "it.a"
+    source.write_text(f"void {name}(void); void it(void) {{ {name}(); }}\n")
+    command = ["gcc", "-fno-builtin", "-c", source, "-o", tmp_path / "it.o"]
+    subprocess.run(command, check=True)
+    subprocess.run(["ar", "rcs", archive, tmp_path / "it.o"], check=True)
+    with pytest.raises(sources.BuildError, match=f"uses {name}, whose memory belongs"):
+        allocator.add(tmp_path, archive, tmp_path / "log")
+
+
 @pytest.mark.found(31)
 @pytest.mark.parametrize(
-    ("script", "installs"), [("librdkafka.py", False), ("libraries.py", False), ("needs.py", True)]
+    ("command", "installs"),
+    [
+        ("setup.py build_ext", False),
+        ("wheels/librdkafka.py", False),
+        ("wheels/libraries.py", False),
+        ("wheels/needs.py", True),
+    ],
 )
-def test_only_make_installs_system_packages(tmp_path, programs, script, installs):
-    """setup.py, and so pip, calls librdkafka.py; the Makefile calls needs.py."""
+def test_only_make_installs_system_packages(tmp_path, programs, command, installs):
+    """pip calls setup.py, which calls librdkafka.py; the Makefile calls needs.py."""
+    if "setup.py" in command:
+        pytest.importorskip("setuptools")
+        shutil.copy(CHECKOUT / "setup.py", tmp_path)
     shutil.copytree(WHEELS, tmp_path / "wheels", ignore=shutil.ignore_patterns("__pycache__"))
     program(programs, "apt-get", f'echo "$@" >> {tmp_path}/apt.log\n')
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("KAFKA_EXT_")
     }
     environment["CC"] = str(programs / "no-compiler")
-    done = subprocess.run(
-        [sys.executable, tmp_path / "wheels" / script],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    words = [sys.executable, *command.split()]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "a C compiler" in done.stderr
     installed = (tmp_path / "apt.log").exists()

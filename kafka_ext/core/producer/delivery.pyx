@@ -5,10 +5,6 @@
 
 cdef tuple _NOTHING = ()
 
-cdef enum:
-    # Messages whose latency is read with one look at the clock.
-    LATENCIES = 128
-
 # So long after the first record was sent without any report, there is a line in the log.
 cdef int64_t SILENCE_US = 5 * 1000000
 
@@ -76,7 +72,7 @@ cdef int note_report(ProducerClient client, const rd_kafka_message_t *message) n
         if larger == NULL:
             with gil:
                 kx_enter_callbacks()
-                report(client, message, LATENCY_NOW)    # out of memory: not later, then, but now
+                report(client, message)     # out of memory: not later, then, but now
                 kx_leave_callbacks()
             return 0
         reports.waiting = larger
@@ -89,32 +85,19 @@ cdef int note_report(ProducerClient client, const rd_kafka_message_t *message) n
 cdef bint answer_reports(ProducerClient client) noexcept:
     """Answer the reports that were noted. False: a callback has forked, and this is the child."""
     cdef Reports *reports = &client.reports
-    cdef int64_t[LATENCIES] latencies
-    cdef size_t count = reports.count, start = 0, stop, i
-    cdef bint settles = client.loop is not None     # of futures, all metadata is wanted
+    cdef size_t count = reports.count, i
     reports.count = 0
-    while start < count:
-        stop = min(start + <size_t>LATENCIES, count)
-        if settles:
-            # One look at the clock for all of them. Nothing else happens while it stands still.
-            kafka_ext_clock_stop()
-            for i in range(start, stop):
-                latencies[i - start] = rd_kafka_message_latency(reports.waiting[i])
-            kafka_ext_clock_go()
-        for i in range(start, stop):
-            if i + 4 < count:           # made by another thread, so in another core's cache
-                __builtin_prefetch(kx_message_of(reports.waiting[i + 4]._private))
-            report(client, reports.waiting[i],
-                   latencies[i - start] if settles else <int64_t>LATENCY_NOW)
-            if client.life.generation != kx_fork_generation:
-                return False
-        start = stop
+    for i in range(count):
+        if i + 4 < count:               # made by another thread, so in another core's cache
+            __builtin_prefetch(kx_message_of(reports.waiting[i + 4]._private))
+        report(client, reports.waiting[i])
+        if client.life.generation != kx_fork_generation:
+            return False
     log_unheard(client)
     return True
 
 
-cdef int report(
-        ProducerClient client, const rd_kafka_message_t *message, int64_t latency) noexcept:
+cdef int report(ProducerClient client, const rd_kafka_message_t *message) noexcept:
     """Answer one message: call back, then release what it kept, whatever the callback does."""
     cdef kx_message *kept = kx_message_of(message._private)
     cdef RecordMetadata metadata
@@ -136,7 +119,7 @@ cdef int report(
             return 0
     on_delivery = <object>kept.on_delivery
     if client.loop is not None and isinstance(on_delivery, _Future):
-        answer_future(client, message, latency, kept, on_delivery, error)
+        answer_future(client, message, kept, on_delivery, error)
         kx_message_release(&client.pool, message._private)
         return 0
     metadata = client.spare.last
@@ -154,7 +137,7 @@ cdef int report(
     metadata._record_id = <object>kept.id if kept.id != NULL else None
     metadata._headers = <object>kept.headers if kept.headers != NULL else None
     if KX_FREE_THREADED:
-        metadata.settle(latency)
+        metadata.settle()
     arguments[1] = <PyObject *>metadata
     arguments[2] = <PyObject *>error
     result = PyObject_Vectorcall(
@@ -169,14 +152,14 @@ cdef int report(
         metadata._headers = None
         client.spare.last = metadata
     else:
-        metadata.settle(latency)
+        metadata.settle()
     kx_message_release(&client.pool, message._private)
     return 0
 
 
 cdef int answer_future(
-        ProducerClient client, const rd_kafka_message_t *message, int64_t latency,
-        kx_message *kept, object future, object error) noexcept:
+        ProducerClient client, const rd_kafka_message_t *message, kx_message *kept,
+        object future, object error) noexcept:
     """Resolve the future of one message. The caller releases what it kept, in any case."""
     cdef RecordMetadata metadata
     try:
@@ -192,7 +175,7 @@ cdef int answer_future(
             metadata._topic = <object>rd_kafka_topic_opaque(message.rkt)
             metadata._record_id = <object>kept.id if kept.id != NULL else None
             metadata._headers = <object>kept.headers if kept.headers != NULL else None
-            metadata.settle(latency)
+            metadata.settle()
             if kept.id == NULL and kept.headers == NULL:
                 # It refers to a str alone, so it is in no cycle: one object less to look at.
                 PyObject_GC_UnTrack(metadata)

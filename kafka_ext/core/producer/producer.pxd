@@ -45,8 +45,6 @@ cdef extern from "kafka_ext/produce.h" nogil:
         rd_kafka_t *rk, rd_kafka_topic_t *topic, int32_t partition, bint copy,
         const kx_bytes *value, const kx_bytes *key, rd_kafka_headers_t *headers,
         int64_t timestamp, void *opaque) noexcept
-    void kafka_ext_clock_stop() noexcept
-    void kafka_ext_clock_go() noexcept
 
 cdef extern from "kafka_ext/columns.h" nogil:
     ctypedef struct kx_arrow_schema:
@@ -218,7 +216,7 @@ cdef class RecordMetadata:
     cdef int _status
     cdef int _timestamp_type
 
-    cdef int settle(self, int64_t latency=*) except -1
+    cdef int settle(self) except -1
     cdef tuple fields(self)
     cdef object header_pairs(self)
 

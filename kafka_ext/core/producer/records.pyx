@@ -272,7 +272,6 @@ cdef bint same(object one, object other) except -1:
 
 
 cdef enum:
-    LATENCY_NOW = -2        # librdkafka is to be asked for it
     # When a mock cluster says that it appended, whenever that was: no time rather than one in 1970.
     MOCK_TIMESTAMP = 1234
 
@@ -307,11 +306,9 @@ cdef class RecordMetadata:
     def __init__(self):
         raise TypeError("a RecordMetadata is made by the producer only")
 
-    cdef int settle(self, int64_t latency=LATENCY_NOW) except -1:
+    cdef int settle(self) except -1:
         """Copy what is wanted of the message, while it is there. Called with the GIL, before the
         event is destroyed.
-
-        `latency`, where it has been found out already: librdkafka reads the clock for it.
         """
         cdef const rd_kafka_message_t *message = self.message
         cdef rd_kafka_timestamp_type_t timestamp_type
@@ -327,7 +324,7 @@ cdef class RecordMetadata:
                 and timestamp_type == RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME):
             self._timestamp = -1
             self._timestamp_type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
-        self._latency = rd_kafka_message_latency(message) if latency == LATENCY_NOW else latency
+        self._latency = rd_kafka_message_latency(message)
         self._status = rd_kafka_message_status(message)
         self._broker_id = rd_kafka_message_broker_id(message)
         self.message = NULL
