@@ -9,9 +9,11 @@ from operator import index as _index
 class SendOption(_IntEnum):
     """Whether `send` copies the value.
 
-    NO_COPY_RECORD_VALUE: the value's buffer stays pinned until its delivery callback has returned.
-    TO_COPY_RECORD_VALUE: librdkafka copies it within `send`; the buffer is the caller's again when
-        `send` returns (RD_KAFKA_MSG_F_COPY).
+    NO_COPY_RECORD_VALUE
+        The value's buffer stays pinned until its delivery callback has returned.
+    TO_COPY_RECORD_VALUE
+        librdkafka copies it within `send`; the buffer is the caller's again when `send` returns
+        (RD_KAFKA_MSG_F_COPY).
     """
 
     __module__ = "kafka_ext"
@@ -23,9 +25,11 @@ class ActionWhileQueueIsFull(_IntEnum):
     """What `send` does when the local queue has no room (`queue.buffering.max.messages`,
     `queue.buffering.max.kbytes`).
 
-    BLOCK: wait until there is, with the GIL released. With manual polling, and in a callback, as
+    BLOCK
+        Wait until there is, with the GIL released. With manual polling, and in a callback, as
         NO_BLOCK: nobody else would make room.
-    NO_BLOCK: raise QueueFullError at once.
+    NO_BLOCK
+        Raise QueueFullError at once.
     """
 
     __module__ = "kafka_ext"
