@@ -186,6 +186,7 @@ cdef struct Serving:
     int64_t handed_over
     rd_kafka_event_t *at_hand       # owned: an event of whose messages some have been answered
     int64_t at_hand_taken           # how many
+    bint drained                    # the last turn's last poll found the queue empty
     Throttle *throttles             # owned: what librdkafka has called back since the last turn
 
 

@@ -121,7 +121,9 @@ def serve_on_loop(Client client):
         KX_LET(client.serving.taken)
     if client.life.generation != kx_fork_generation:
         return False
-    return client.serving.at_hand != NULL or rd_kafka_queue_length(client.queue) > 0
+    # Sleep only after a poll that found the queue empty: librdkafka writes no further byte until
+    # one has (rd_kafka_q_mark_served), however many events come.
+    return not client.serving.drained
 
 
 # ------------------------------------------------------------------ threads and time

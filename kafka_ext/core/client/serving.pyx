@@ -47,10 +47,12 @@ cdef int64_t serve(Client client, int timeout_ms, int64_t budget) noexcept nogil
     carried = client.serving.at_hand_taken
     client.serving.at_hand = NULL
     client.serving.at_hand_taken = 0
+    client.serving.drained = False
     while count < MAX_EVENTS and budget > 0:
         if event == NULL:
             event = rd_kafka_queue_poll(client.queue, 0 if count else timeout_ms)
             if event == NULL:
+                client.serving.drained = True
                 break
             if count == 0 and client.serving.handed_over:
                 # What comes meanwhile is served in the same turn.
