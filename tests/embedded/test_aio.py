@@ -457,6 +457,30 @@ def test_a_cancelled_future_is_still_reported_and_released(run, kafka_broker):
 # ---------------------------------------------------------------------- batches
 
 
+def test_an_event_that_uses_up_a_turn_is_not_the_last():
+    # librdkafka writes no further byte until a poll has found its queue empty. A turn that ended
+    # with its budget has made no such poll; when it was the last, a loaded machine lost the
+    # wake-up of what came next.
+    budget = 1024  # LOOP_MESSAGES
+    count = 4 * budget
+
+    async def main():
+        with EmbeddedBroker(topics={"t": 1}) as broker:
+            config = broker.config(linger_ms=500)
+            async with AsyncKafkaProducer(config) as producer:
+                await producer.send_and_wait(ProducerRecord("t", b"connected"))
+                batch = await producer.send_batch("t", [b"v"] * count)
+                # The loop stands still until all reports are in.
+                broker.messages("t", count + 1)
+                time.sleep(0.3)
+                assert batch.pending == count
+                turns = [_rdkafka.serve_on_loop(producer.handle) for _ in range(5)]
+                assert batch.pending == 0
+                assert turns == [True] * 4 + [False]
+
+    asyncio.run(main())
+
+
 def test_a_batch_can_be_awaited(run, kafka_broker):
     async def main():
         async with AsyncKafkaProducer(kafka_broker.config()) as producer:
