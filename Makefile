@@ -47,7 +47,8 @@ $(VENV)/.package: $(VENV)/.created pyproject.toml
 	@touch $@
 
 $(VENV)/.extra-%: $(VENV)/.package
-	$(pip) install --no-build-isolation --editable ".[$*]"
+	$(py) wheels/extra.py $* > $(VENV)/extra-$*.txt
+	$(pip) install -r $(VENV)/extra-$*.txt
 	@touch $@
 
 # --- a developer's day ---
